@@ -1,0 +1,34 @@
+# Every target works from a bare Python 3.11: it makes .venv first if needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEED ?= 0
+CONFIG ?= flows/configs/demo.yaml
+
+.PHONY: run test test-unit lint clean
+
+run: $(VENV)/installed
+	$(BIN)/python flows/wind_flow.py --config config $(CONFIG) run --seed $(SEED)
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-fail-under=90
+
+test-unit: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .metaflow wind_store

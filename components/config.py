@@ -1,0 +1,250 @@
+"""The config of a run: one schema that owns every default, and the checks that need no model or data.
+
+A YAML file holds only what differs from the defaults. `parse` is what Metaflow's `Config(parser=…)` calls.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from components import registry
+from components.algorithms import Algorithm
+from components.errors import ConfigError
+from components.generation import Engine
+from components.judges import Judge
+from components.schema import Section, explain
+
+# Metaflow's checks recurse over the unrolled graph; a compiled Argo template passes its 1 MB limit earlier.
+MAX_ITERATIONS = 100
+
+
+class DemoConfig(Section):
+    """The policy and prompts that the project makes itself; see `components.demo`."""
+
+    numbers: int = Field(8, ge=2, le=32, description="how many numbers a prompt lists")
+    prompts: PositiveInt = Field(4096, description="training prompts written to the JSONL file")
+    held_out: PositiveInt = Field(512, description="evaluation prompts written to the JSONL file")
+    as_text: float = Field(0.6, ge=0, le=1, description="share of demonstrations that are sorted as text")
+    slips: float = Field(0.1, ge=0, le=1, description="share of demonstrations with two neighbours swapped")
+    steps: PositiveInt = Field(600, description="supervised fine-tuning steps")
+    batch_size: PositiveInt = Field(128, description="demonstrations per step")
+    learning_rate: PositiveFloat = 2e-3
+    hidden_size: PositiveInt = 128
+    layers: PositiveInt = 4
+    heads: PositiveInt = 4
+
+
+class PolicyConfig(Section):
+    """The base policy, which is also the reference."""
+
+    model: str | None = Field(None, description="Hugging Face directory or hub id; absent for the demo")
+    revision: str | None = Field(None, description="hub revision")
+    trust_remote_code: bool = Field(False, description="run code that ships with the model")
+    prompt_format: str | None = Field(None, description="for models without a chat template: '… {prompt} …'")
+    max_prompt_tokens: PositiveInt = Field(512, description="a longer prompt stops the run in `start`")
+    precision: Literal["auto", "fp32", "bf16", "probe"] = Field(
+        "auto",
+        description="auto: bf16 on GPUs that have it, else fp32; probe: whichever is faster in `start`",
+    )
+
+
+class PromptsConfig(Section):
+    """Where prompts come from and how many an iteration uses."""
+
+    train: str | None = Field(None, description="JSONL or Parquet file, or a Hugging Face dataset name")
+    evaluation: str | None = Field(None, description="held-out prompts; absent: split off from `train`")
+    split: str = Field("train", description="split of a Hugging Face dataset")
+    held_out: PositiveInt = Field(256, description="at most this many evaluation prompts")
+    per_iteration: PositiveInt = Field(512, description="n, prompts per iteration")
+    shards: PositiveInt = Field(2, description="parallel generate and score tasks per iteration")
+    allow_duplicates: bool = False
+
+
+class GenerationConfig(Section):
+    """How responses are sampled."""
+
+    engine: dict[str, Any] = Field(default_factory=lambda: {"name": "transformers"})
+    responses: int = Field(8, description="K, responses per prompt")
+    max_new_tokens: PositiveInt = 64
+    temperature: PositiveFloat = 1.0
+    top_p: float = Field(1.0, gt=0, le=1)
+
+
+class TrainingConfig(Section):
+    """How one iteration's update is optimised. Learning rate and optimiser state run over all iterations."""
+
+    epochs: PositiveInt = 1
+    batch_size: PositiveInt = Field(32, description="prompts per optimiser step")
+    micro_batch_size: PositiveInt = Field(32, description="prompts per forward and backward pass")
+    learning_rate: PositiveFloat = 5e-4
+    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the run's steps")
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    max_grad_norm: PositiveFloat = 1.0
+    weight_decay: float = Field(0.0, ge=0)
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.99, ge=0, lt=1)
+
+
+class EvaluationConfig(Section):
+    """How each iteration's policy is judged against the reference."""
+
+    responses: PositiveInt = Field(2, description="responses per held-out prompt and policy")
+    examples: PositiveInt = Field(8, description="example prompts shown in the report")
+
+
+class Resources(Section):
+    """What one task of a step asks for; `cpu` is also its number of compute threads."""
+
+    cpu: PositiveInt = 2
+    gpu: int = Field(0, ge=0)
+    memory: PositiveInt = Field(4096, description="MB")
+
+
+class StepResources(Section):
+    """Resources of each kind of step."""
+
+    start: Resources = Resources()
+    plan: Resources = Resources()
+    generate: Resources = Resources()
+    score: Resources = Resources()
+    gather: Resources = Resources()
+    train: Resources = Resources()
+    evaluate: Resources = Resources()
+    end: Resources = Resources()
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    seed: int = Field(0, ge=0)
+    iterations: int = Field(3, ge=1, le=MAX_ITERATIONS, description="T")
+    demo: DemoConfig | None = None
+    policy: PolicyConfig = PolicyConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    generation: GenerationConfig = GenerationConfig()
+    judge: dict[str, Any] = Field(default_factory=dict)
+    algorithm: dict[str, Any] = Field(default_factory=lambda: {"name": "wind"})
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    resources: StepResources = StepResources()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        problems = [sentence for wrong, sentence in self._impossible() if wrong]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _impossible(self) -> list[tuple[bool, str]]:
+        prompts, policy, k = self.prompts, self.policy, self.generation.responses
+        train, batch = self.training, min(self.training.batch_size, prompts.per_iteration)
+        return [
+            (k < 2, f"generation.responses: {k} is too few, a win rate needs a rival. Use 2 or more."),
+            (
+                prompts.shards > prompts.per_iteration,
+                f"prompts.shards: {prompts.shards} shards cannot share {prompts.per_iteration} prompts. "
+                "Lower prompts.shards or raise prompts.per_iteration.",
+            ),
+            (
+                train.micro_batch_size > batch,
+                f"training.micro_batch_size: {train.micro_batch_size} exceeds the {batch} prompts of a step. "
+                f"Use {batch} or fewer.",
+            ),
+            (
+                self.demo is None and not policy.model,
+                "policy.model: is required. Name a Hugging Face directory or hub id, or add `demo: {}`.",
+            ),
+            (
+                self.demo is not None and policy.model is not None,
+                f"policy.model: {policy.model!r} stands beside a `demo` section, which makes its own policy. "
+                "Remove one of the two.",
+            ),
+            (
+                self.demo is None and not prompts.train,
+                "prompts.train: is required. Name a JSONL or Parquet file or a Hugging Face dataset.",
+            ),
+            (
+                self.demo is not None and (prompts.train or prompts.evaluation) is not None,
+                f"prompts.{'train' if prompts.train else 'evaluation'}: stands beside a `demo` section, "
+                "which makes its own prompts. Remove one of the two.",
+            ),
+            (
+                policy.prompt_format is not None and "{prompt}" not in policy.prompt_format,
+                f"policy.prompt_format: {policy.prompt_format!r} lacks '{{prompt}}'. "
+                "Write it where the prompt belongs.",
+            ),
+        ]
+
+    def build_algorithm(self) -> Algorithm:
+        """The algorithm that the config names, with its hyper-parameters."""
+        return registry.build("algorithms", self.algorithm, Algorithm)
+
+    def build_judge(self) -> Judge:
+        """The judge that the config names; the demo brings its own."""
+        return registry.build("judges", self.judge, Judge)
+
+    def build_engine(self) -> Engine:
+        """The generation engine that the config names."""
+        return registry.build("generation", self.generation.engine, Engine)
+
+
+DEMO_JUDGE = {"name": "verifier", "function": "components.demo:score"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: `5e-4` is a number, not text, and of a key given twice neither is dropped."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ConfigError(f"{twice[0]}: is given twice in one section. Keep one of the two.")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def parse(text: str) -> dict[str, Any]:
+    """YAML text to a config with every default filled in, as plain data.
+
+    Raises ConfigError that names every bad key, its value and the remedy.
+    """
+    try:
+        raw = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the config is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"the config must be a mapping of sections, it is {type(raw).__name__}.")
+    try:
+        config = RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(explain(error, RunConfig)) from error
+    return _filled(config).model_dump()
+
+
+def _filled(config: RunConfig) -> RunConfig:
+    """The config with the plug-ins' own defaults, checked by their own schemas."""
+    if config.demo and not config.judge:
+        config = config.model_copy(update={"judge": DEMO_JUDGE})
+    algorithm = _plugin("algorithm", "algorithms", config.algorithm, Algorithm)
+    judge = _plugin("judge", "judges", config.judge, Judge)
+    engine = _plugin("generation.engine", "generation", config.generation.engine, Engine)
+    generation = config.generation.model_copy(update={"engine": engine})
+    return config.model_copy(update={"algorithm": algorithm, "judge": judge, "generation": generation})
+
+
+def _plugin(key: str, package: str, settings: dict[str, Any], base: type[Section]) -> dict[str, Any]:
+    try:
+        return registry.build(package, settings, base).model_dump()
+    except ValidationError as error:
+        lines = explain(error, registry.find(package, settings["name"], base)).splitlines()
+        raise ConfigError("\n".join(f"{key}.{line}" for line in lines)) from error
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error

@@ -1,0 +1,25 @@
+"""Errors that a user can mend: each message says what is wrong, where, and how to mend it."""
+
+
+class UserError(ValueError):
+    """Base of every error caused by input or environment rather than by a defect of this project."""
+
+
+class ConfigError(UserError):
+    """A config that cannot be run."""
+
+
+class PromptError(UserError):
+    """A prompt source with unusable lines."""
+
+
+class PolicyError(UserError):
+    """A model directory that cannot serve as a policy."""
+
+
+class JudgeError(UserError):
+    """A judge that cannot be loaded, or whose answer cannot be used."""
+
+
+class StoreError(UserError):
+    """A weights store that is missing a file or holds a damaged one."""

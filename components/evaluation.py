@@ -1,0 +1,99 @@
+"""How good a policy is: win rates on held-out prompts with intervals, KL, lengths; one history row per iteration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from components.store import Manifest
+
+HISTORY_COLUMNS = (
+    "iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl",
+    "reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated",
+    "seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """Mean over prompts, with the 95 % interval of that mean."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def win_rate(preference: NDArray[np.float64], ours: slice, theirs: slice) -> WinRate:
+    """Win rate of some responses of each prompt against others.
+
+    The prompt is the unit of the normal interval: responses to one prompt are not independent.
+
+    Args:
+        preference: (n, K, K), P(y_i > y_j).
+        ours: the columns of the policy that is judged.
+        theirs: the columns of its rival.
+    """
+    per_prompt = preference[:, ours, theirs].mean((1, 2))
+    mean = float(per_prompt.mean())
+    if len(per_prompt) < 2:
+        return WinRate(mean, 0.0, 1.0)
+    half = 1.96 * float(per_prompt.std(ddof=1)) / math.sqrt(len(per_prompt))
+    return WinRate(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def kl(logp: NDArray[np.float64], logp_ref: NDArray[np.float64]) -> float:
+    """Mean of log pi - log pi_ref over responses drawn from pi: KL(pi || pi_ref) in nats per response."""
+    return float((logp - logp_ref).mean())
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A policy judged on the held-out prompts."""
+
+    rollout: Manifest  # its responses
+    against_reference: WinRate
+    against_previous: WinRate
+    kl: float  # to the reference, nats per response
+    reward: float  # mean score; NaN where the judge compares pairs only
+    response_length: float  # mean, tokens
+    truncated: float  # share of responses that the length limit cut off
+
+
+def history_row(
+    *,
+    iteration: int,
+    algorithm: str,
+    evaluated: Evaluated,
+    counts: Mapping[str, int],
+    seconds: Mapping[str, float],
+) -> pd.DataFrame:
+    """One row of `history`.
+
+    Args:
+        iteration: 1-based.
+        algorithm: its name.
+        evaluated: the policy after this iteration.
+        counts: `prompts`, `responses` and `tokens_generated` of the iteration's rollout.
+        seconds: wall time of `generate`, `score`, `train`, `evaluate`; of parallel shards the slowest.
+    """
+    row: dict[str, Any] = {
+        "iteration": iteration,
+        "algorithm": algorithm,
+        "win_rate": evaluated.against_reference.mean,
+        "win_rate_low": evaluated.against_reference.low,
+        "win_rate_high": evaluated.against_reference.high,
+        "win_rate_previous": evaluated.against_previous.mean,
+        "kl": evaluated.kl,
+        "reward_mean": evaluated.reward,
+        "response_length": evaluated.response_length,
+        "truncated": evaluated.truncated,
+        **counts,
+        **{f"seconds_{step}": seconds[step] for step in ("generate", "score", "train", "evaluate")},
+    }
+    return pd.DataFrame([row])[list(HISTORY_COLUMNS)]

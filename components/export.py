@@ -1,0 +1,95 @@
+"""Writes the final policy of a finished run as a plain Hugging Face directory.
+
+    python -m components.export WindFlow/RUN [DIR]
+
+Run it where the flow ran: Metaflow looks for runs in `.metaflow` of the working directory or one above it, or in the
+datastore that your Metaflow is configured for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from components import report
+from components.errors import UserError
+from components.store import Manifest, open_store
+
+
+class ExportError(UserError):
+    """A run, or a directory, that no policy can be exported from or to."""
+
+
+def export(pathspec: str, directory: Path) -> Path:
+    """Writes the final policy of the run `pathspec`, "FLOW/RUN", into `directory` and returns it.
+
+    The directory is made if need be. Metaflow's namespace becomes None: the run may be another user's.
+
+    Raises ExportError for a directory that is not empty, and for a run that does not exist, has not finished or
+    has no policy; StoreError when a file of the policy is missing or damaged.
+    """
+    data = _finished(pathspec).data
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        raise ExportError(f"{directory}: is there already and is not an empty directory. Name a new one.")
+    if not {"policy", "store_root"} <= data._artifacts.keys():
+        raise ExportError(f"{pathspec}: has no policy. Name a run of WindFlow.")
+    policy: Manifest = data.policy
+    return open_store(data.store_root).get(policy, directory)
+
+
+def _finished(pathspec: str) -> Any:
+    """The client's `Run`."""
+    from metaflow import Run, namespace
+    from metaflow.exception import MetaflowNotFound
+
+    if not re.fullmatch("[^/]+/[^/]+", pathspec):
+        raise ExportError(f"{pathspec!r}: does not name a run. Write FLOW/RUN, such as WindFlow/1795473051411960.")
+    namespace(None)  # by default it is the user's own, and Metaflow has none for root
+    try:
+        run = Run(pathspec)
+    except MetaflowNotFound as error:
+        raise ExportError(
+            f"{pathspec}: there is no such run in the datastore that is used from {Path.cwd()}. "
+            "Correct the name, or go to the directory that the flow was run in."
+        ) from error
+    if not run.successful:
+        script = Path("flows", run["_parameters"].task.metadata_dict["script-name"])
+        raise ExportError(
+            f"{pathspec}: has not finished, so it has no final policy. Wait for its end; if it failed, go on with it:\n"
+            f"  {report.resume_command(str(script), run.id)}"
+        )
+    return run
+
+
+def load_snippet(directory: Path) -> str:
+    """Python that loads an exported policy."""
+    code = ", trust_remote_code=True" if any(directory.glob("*.py")) else ""
+    return (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({str(directory)!r}{code})\n"
+        f"model = AutoModelForCausalLM.from_pretrained({str(directory)!r}{code})"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; a UserError ends it with its message and status 1."""
+    parser = argparse.ArgumentParser(
+        prog="python -m components.export",
+        description="Writes the final policy of a finished run as a plain Hugging Face directory.",
+    )
+    parser.add_argument("run", metavar="FLOW/RUN", help="such as WindFlow/1795473051411960")
+    parser.add_argument("directory", metavar="DIR", nargs="?", type=Path, help="new or empty; default: ./RUN")
+    given = parser.parse_args(arguments)
+    directory = given.directory or Path(given.run.rpartition("/")[2])
+    try:
+        export(given.run, directory)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(f"The final policy of {given.run} is in {directory}. It loads as any other:\n\n{load_snippet(directory)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Generation engines: each one module that samples responses from a policy, found by its name in the config."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.progress import Progress, silent
+from components.records import Ragged, TokenIds
+from components.schema import Section
+
+if TYPE_CHECKING:
+    from components.policy import Policy
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Samples:
+    """K sampled responses to each of n prompts, row i·K + k."""
+
+    tokens: Ragged  # n·K sequences; a finished one ends with EOS
+    finished: NDArray[np.bool_]  # (n, K), False where max_new_tokens cut the response off
+
+
+class Engine(Section, ABC):
+    """Settings of an engine, and its sampler."""
+
+    name: str
+
+    @abstractmethod
+    def sample(
+        self,
+        policy: Policy,
+        prompts: Sequence[TokenIds],
+        seeds: NDArray[np.uint64],
+        sampling: Sampling,
+        progress: Progress = silent,
+    ) -> Samples:
+        """Samples responses.
+
+        Args:
+            policy: the policy, its model loaded.
+            prompts: n token id sequences, special tokens included.
+            seeds: (n, K), one per response; equal seeds and prompts give equal responses.
+            sampling: limits and temperature.
+            progress: called with the number of responses done.
+        """

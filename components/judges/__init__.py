@@ -1,0 +1,80 @@
+"""Judges: each one module that turns responses into preferences, found by its name in the config."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.errors import JudgeError
+from components.progress import Progress, silent
+from components.records import Prompt
+from components.schema import Section
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a judge says of K responses to each of n prompts."""
+
+    preference: NDArray[np.float64]  # (n, K, K), P(y_i > y_j) in [0, 1]; P + P^T = 1; ties and diagonal 1/2
+    reward: NDArray[np.float64]  # (n, K), scores behind the preference; NaN where pairs are compared
+
+
+class Judge(Section, ABC):
+    """Settings of a judge, and its verdict."""
+
+    name: str
+
+    @abstractmethod
+    def check(self) -> None:
+        """Loads what the judge needs. Raises JudgeError when something is missing."""
+
+    @abstractmethod
+    def judge(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress = silent
+    ) -> Judgement:
+        """Compares the K responses of each prompt; `responses` is n rows of K texts.
+
+        Raises JudgeError, with the prompt's id, for a verdict that cannot be used.
+        """
+
+
+def preference_from_scores(scores: NDArray[np.float64], temperature: float | None = None) -> NDArray[np.float64]:
+    """Preferences that follow a score.
+
+    Args:
+        scores: (n, K), finite.
+        temperature: None: the higher score wins, equal scores tie at 1/2. A positive number: the
+            Bradley-Terry model, P(y_i > y_j) = sigmoid((s_i - s_j) / temperature).
+
+    Returns:
+        (n, K, K), P(y_i > y_j).
+    """
+    margin = scores[:, :, None] - scores[:, None, :]
+    if temperature is None:
+        return (np.sign(margin) + 1) / 2
+    return 1 / (1 + np.exp(np.clip(-margin / temperature, -700, 700)))
+
+
+def preference_from_pairs(pairs: NDArray[np.float64], prompt_ids: Sequence[str]) -> NDArray[np.float64]:
+    """Preferences of a judge that sees ordered pairs: both orders averaged, the diagonal set to 1/2.
+
+    Args:
+        pairs: (n, K, K), entry [i, j] the judge's probability that the first shown, y_i, beats y_j.
+        prompt_ids: n, for the error message.
+
+    Returns:
+        (n, K, K) with P + P^T = 1.
+
+    Raises:
+        JudgeError: a value outside [0, 1] or not finite.
+    """
+    off_diagonal = ~np.eye(pairs.shape[-1], dtype=bool)
+    bad = ~((pairs >= 0) & (pairs <= 1)) & off_diagonal
+    for index in np.flatnonzero(bad.any((-2, -1)))[:1]:
+        raise JudgeError(f"prompt {prompt_ids[index]!r}: the judge gave a preference that is not in [0, 1].")
+    averaged = (pairs + 1 - pairs.swapaxes(-1, -2)) / 2
+    return np.where(off_diagonal, averaged, 0.5)

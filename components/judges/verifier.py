@@ -1,0 +1,138 @@
+"""Judge that calls a function of the user's on each response: exact answers, unit tests, any score."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import SourceFileLoader
+from numbers import Real
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, PositiveFloat
+
+from components.errors import JudgeError
+from components.judges import Judge, Judgement, preference_from_scores
+from components.progress import Progress, silent
+from components.records import Prompt
+
+Score = Callable[[str, Prompt], Any]
+
+
+class Verifier(Judge):
+    """Scores a response by `score(response, prompt) -> float`; the higher score wins."""
+
+    name: Literal["verifier"] = "verifier"
+    function: str = Field(description="'module:function' or 'path/to/file.py:function'")
+    temperature: PositiveFloat | None = Field(
+        None,
+        description="Bradley-Terry: P = sigmoid(difference / temperature); absent: the higher score wins",
+    )
+
+    def check(self) -> None:
+        """Imports the function. Raises JudgeError unless it can be called with a response and its prompt."""
+        self._load()
+
+    def judge(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress = silent
+    ) -> Judgement:
+        """Scores each response; see `Judge.judge`.
+
+        Raises:
+            JudgeError: rows of unequal length, or a score that is not a finite number. What the function
+                itself raises propagates, with a note that names the prompt and the response.
+        """
+        _refuse_ragged(prompts, responses)
+        function = self._load()
+        rewards = []
+        for index, (prompt, row) in enumerate(zip(prompts, responses, strict=True)):
+            rewards.append([self._score(function, prompt, row, k) for k in range(len(row))])
+            progress(index + 1, len(prompts))
+        reward = np.array(rewards, dtype=np.float64)
+        return Judgement(preference_from_scores(reward, self.temperature), reward)
+
+    def _score(self, function: Score, prompt: Prompt, row: Sequence[str], k: int) -> float:
+        where = f"prompt {prompt.id!r}, response {k}"
+        try:
+            value = function(row[k], prompt)
+        except Exception as error:  # only annotated: a fault of the function keeps its own type and traceback
+            error.add_note(f"{where}: raised by {self.function}, called as judge.function.")
+            raise
+        if not isinstance(value, Real | np.bool_) or not math.isfinite(value):
+            raise JudgeError(f"{where}: {self.function} returned {value!r}. Make it return a finite number.")
+        return float(value)
+
+    def _load(self) -> Score:
+        place, _, attribute = self.function.rpartition(":")
+        is_file = place.endswith(".py")
+        if not attribute.isidentifier() or not (is_file or all(p.isidentifier() for p in place.split("."))):
+            raise JudgeError(
+                f"judge.function: {self.function!r} has the wrong form. "
+                "Write 'module:function' or 'path/to/file.py:function'."
+            )
+        module = _import_file(Path(place).expanduser()) if is_file else _import_module(place)
+        if not hasattr(module, attribute):
+            raise JudgeError(f"judge.function: {place} has no {attribute!r}. Define it there, or correct the name.")
+        function = getattr(module, attribute)
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise JudgeError(
+                f"judge.function: {self.function} is not a plain function. Define it as score(response, prompt)."
+            )
+        try:
+            inspect.signature(function).bind("", None)
+        except (TypeError, ValueError) as error:
+            raise JudgeError(
+                f"judge.function: {self.function} cannot be called with two arguments ({error}). "
+                "Define it as score(response, prompt)."
+            ) from error
+        return function  # type: ignore[no-any-return]
+
+
+def _refuse_ragged(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> None:
+    if len(prompts) != len(responses):
+        raise JudgeError(f"{len(responses)} rows of responses for {len(prompts)} prompts. Give one row per prompt.")
+    for prompt, row in zip(prompts, responses, strict=True):
+        if len(row) != len(responses[0]):
+            raise JudgeError(
+                f"prompt {prompt.id!r}: {len(row)} responses where the first prompt has {len(responses[0])}. "
+                "Give each prompt the same number."
+            )
+
+
+def _import_module(name: str) -> ModuleType:
+    # Scripts have their own directory on the path, not the one they are started from.
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there; something that it imports is not
+        raise JudgeError(
+            f"judge.function: there is no module {error.name!r} in the working directory ({Path.cwd()}) or "
+            "among the installed packages. Correct the name, or write 'path/to/file.py:function'."
+        ) from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise JudgeError(f"judge.function: there is no file {path.absolute()}. Correct the path.")
+    # A name of its own: `math.py` must not stand in for the standard module.
+    name = f"verifier_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = str(path.resolve())
+    sys.modules[name] = module  # dataclasses look their module up while it runs
+    try:
+        SourceFileLoader(name, module.__file__).exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,116 @@
+"""The data that steps hand to each other: prompts, responses and what is known of them.
+
+Responses live in columns, not in a list of objects, so that 300,000 of them fit in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+TokenIds = Sequence[int] | NDArray[np.int32] | NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt. `messages` are chat turns (`role`, `content`); `answer` and `metadata` are for the judge."""
+
+    id: str
+    messages: tuple[dict[str, str], ...]
+    answer: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """Content of the last turn."""
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Token sequences of unequal length: `values` int32 (total,), `offsets` int64 (count + 1,)."""
+
+    values: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Iterable[TokenIds]) -> Ragged:
+        """From token id sequences."""
+        arrays = [np.asarray(row, dtype=np.int32) for row in rows]
+        offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
+        np.cumsum([len(a) for a in arrays], out=offsets[1:])
+        values = np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int32)
+        return cls(values, offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> NDArray[np.int32]:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of tokens of each sequence, shape (count,)."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Ragged]) -> Ragged:
+        """All sequences of `parts`, in order."""
+        starts = np.cumsum([0] + [len(p.values) for p in parts])
+        offsets = [p.offsets[:-1] + start for p, start in zip(parts, starts[:-1], strict=True)]
+        return cls(np.concatenate([p.values for p in parts]), np.concatenate([*offsets, starts[-1:]]))
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """K responses to each of n prompts, drawn from one policy. Response k of prompt i is row i·K + k."""
+
+    prompt_ids: list[str]  # n
+    prompt_tokens: Ragged  # n sequences
+    tokens: Ragged  # n·K sequences; a finished one ends with EOS
+    texts: list[str]  # n·K, special tokens removed
+    finished: NDArray[np.bool_]  # (n, K), False where the length limit cut the response off
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, K)."""
+        n, k = self.finished.shape
+        return n, k
+
+    def group(self, index: int) -> list[str]:
+        """The K texts of prompt `index`."""
+        k = self.shape[1]
+        return self.texts[index * k : (index + 1) * k]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A rollout with log-probs (natural log, summed over response tokens) and preferences."""
+
+    rollout: Rollout
+    logp_old: NDArray[np.float64]  # (n, K), under the policy that drew the responses
+    logp_ref: NDArray[np.float64]  # (n, K), under the reference
+    preference: NDArray[np.float64]  # (n, K, K), P(y_i > y_j)
+    reward: NDArray[np.float64]  # (n, K), the judge's scores; NaN where it compares pairs only
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Scored]) -> Scored:
+        """All prompts of `parts`, in order."""
+        rollouts = [p.rollout for p in parts]
+        return cls(
+            rollout=Rollout(
+                prompt_ids=[i for r in rollouts for i in r.prompt_ids],
+                prompt_tokens=Ragged.concatenate([r.prompt_tokens for r in rollouts]),
+                tokens=Ragged.concatenate([r.tokens for r in rollouts]),
+                texts=[t for r in rollouts for t in r.texts],
+                finished=np.concatenate([r.finished for r in rollouts]),
+            ),
+            logp_old=np.concatenate([p.logp_old for p in parts]),
+            logp_ref=np.concatenate([p.logp_ref for p in parts]),
+            preference=np.concatenate([p.preference for p in parts]),
+            reward=np.concatenate([p.reward for p in parts]),
+        )

@@ -1,0 +1,102 @@
+"""The result of a run as plain text, for the terminal and the report card."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HEADERS = [
+    "iteration",
+    "win rate",
+    "95% interval",
+    "vs previous",
+    "KL",
+    "reward",
+    "tokens",
+    "truncated",
+    "time",
+]
+MISSING = "-"
+
+
+def verdict(history: pd.DataFrame) -> str:
+    """One sentence: how the last policy does against the reference, with its 95% interval."""
+    last = history.iloc[-1]
+    rate, low, high = (100 * float(last[name]) for name in ("win_rate", "win_rate_low", "win_rate_high"))
+    count = int(last["iteration"])
+    fact = (
+        f"After {count} iteration{'s' * (count != 1)}, the policy's win rate against the reference is "
+        f"{rate:.1f}% (95% interval {low:.1f} to {high:.1f}%)"
+    )
+    if low <= 50 <= high:
+        return f"{fact}: no difference that this evaluation can show."
+    side = "better: {:.1f} points above even" if rate > 50 else "worse: {:.1f} points below even"
+    return f"{fact}. It is {side.format(abs(rate - 50))}."
+
+
+def summary_table(history: pd.DataFrame) -> str:
+    """The history as an aligned table, one line per iteration.
+
+    KL is in nats per response, length in tokens, time the sum over the iteration's steps.
+    """
+    rows = [HEADERS, *summary_rows(history)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADERS))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def summary_rows(history: pd.DataFrame) -> list[list[str]]:
+    """Cells under `HEADERS`, one row per iteration."""
+    return [_row(row) for _, row in history.iterrows()]
+
+
+def next_commands(flow_file: str, flow: str, run_id: str) -> str:
+    """The commands that show a finished run: its report card, its final policy, its history."""
+    history = f'from metaflow import Run; print(Run("{flow}/{run_id}").data.history.to_string())'
+    commands = [
+        ("see the report", ["python", flow_file, "card", "view", f"{run_id}/end"]),
+        ("export the policy", ["python", "-m", "components.export", f"{flow}/{run_id}", "exported"]),
+        ("read the history", ["python", "-c", history]),
+    ]
+    width = max(len(purpose) for purpose, _ in commands)
+    return "\n".join(f"{purpose.ljust(width)}  {shlex.join(words)}" for purpose, words in commands)
+
+
+def resume_command(flow_file: str, run_id: str) -> str:
+    """The command that goes on where a run failed. It names the run: a bare `resume` may pick another."""
+    return shlex.join(["python", flow_file, "resume", "--origin-run-id", run_id])
+
+
+def _row(row: pd.Series) -> list[str]:
+    seconds = sum(float(row[f"seconds_{step}"]) for step in ("generate", "score", "train", "evaluate"))
+    return [
+        str(int(row["iteration"])),
+        _number(row["win_rate"], ".3f"),
+        f"{_number(row['win_rate_low'], '.3f')}-{_number(row['win_rate_high'], '.3f')}",
+        _number(row["win_rate_previous"], ".3f"),
+        _number(row["kl"], ".2f"),
+        _number(row["reward_mean"], ".3f"),
+        _number(row["response_length"], ".1f"),
+        f"{100 * float(row['truncated']):.1f}%",
+        _duration(seconds),
+    ]
+
+
+def _number(value: float, form: str) -> str:
+    return MISSING if math.isnan(value) else format(float(value), form)
+
+
+def _duration(seconds: float) -> str:
+    """Such as `8.4 s`, `12 min 05 s` or `3 h 20 min`."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"

@@ -1,0 +1,47 @@
+"""The base of every config section, and the sentences in which a bad config is reported."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Section(BaseModel):
+    """A frozen part of the config. Unknown keys are refused and numbers are not guessed from strings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def explain(error: ValidationError, known: type[BaseModel]) -> str:
+    """One line per problem: `key: value is not …`, with the nearest known key for an unknown one."""
+    return "\n".join(_line(problem, known) for problem in error.errors())
+
+
+def _line(problem: Any, known: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key.{_nearest(problem['loc'], known)}"
+    if problem["type"] == "missing":
+        return f"{key}: is required."
+    if problem["type"] == "value_error":  # a sentence of ours, already whole
+        message = str(problem["ctx"]["error"])
+        return f"{key}: {message}" if key else message
+    if problem["type"] in {"model_type", "dict_type"}:
+        return f"{key}: {problem['input']!r} cannot be used. Write a mapping of settings, or leave it out."
+    return f"{key}: {problem['input']!r} cannot be used. {problem['msg']}."
+
+
+def _nearest(location: tuple[str | int, ...], known: type[BaseModel]) -> str:
+    section: Any = known
+    for part in location[:-1]:
+        field = section.model_fields.get(part) if hasattr(section, "model_fields") else None
+        annotation = getattr(field, "annotation", None)
+        # An optional section is a union with None.
+        section = next((s for s in (annotation, *get_args(annotation)) if hasattr(s, "model_fields")), None)
+    options = list(getattr(section, "model_fields", {}))
+    close = difflib.get_close_matches(str(location[-1]), options, n=1)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" Known keys: {', '.join(options)}." if options else ""

@@ -1,0 +1,89 @@
+"""Where a step works: its config, a scratch folder, and what it takes from the store and puts there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components import prompts as prompt_files
+from components import rollouts
+from components.config import RunConfig
+from components.progress import Progress, silent
+from components.records import Prompt, Rollout, Scored
+from components.store import Manifest, Store, open_store
+
+if TYPE_CHECKING:  # steps that need no model do without torch
+    from components.policy import Policy
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A step's surroundings; see `open_workspace`."""
+
+    config: RunConfig
+    store: Store
+    folder: Path  # scratch, gone with the step
+    precision: str  # of every forward pass of the run
+    threads: int  # compute threads of the step
+    progress: Callable[[str], Progress]  # progress of a named piece of work
+
+    def fetch(self, manifest: Manifest) -> Path:
+        """The files of a manifest, copied into a new folder."""
+        return self.store.get(manifest, Path(tempfile.mkdtemp(dir=self.folder)))
+
+    def policy(self, manifest: Manifest) -> Policy:
+        """A policy, loaded."""
+        from components import policy
+
+        self.use_threads()
+        return policy.load(self.fetch(manifest), self.config.policy, precision=self.precision)
+
+    def use_threads(self) -> None:
+        """Gives torch the step's `cpu` threads: parallel shards must not fight for the same cores."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+
+    def prompts(self, manifest: Manifest, name: str) -> list[Prompt]:
+        """Prompts of one file; `name` is "train", "evaluation" or "shard"."""
+        folder = self.fetch({f"{name}.jsonl": manifest[f"{name}.jsonl"]})
+        return prompt_files.load(str(folder / f"{name}.jsonl"), split="train", allow_duplicates=True)
+
+    def rollout(self, manifest: Manifest) -> Rollout:
+        """A rollout, loaded."""
+        return rollouts.load_rollout(self.fetch(manifest) / "rollout.parquet")
+
+    def scored(self, manifests: Sequence[Manifest]) -> Scored:
+        """Scored rollouts of all shards, in order."""
+        return Scored.concatenate([rollouts.load_scored(self.fetch(m) / "rollout.parquet") for m in manifests])
+
+    def keep(self, name: str, write: Callable[[Path], object]) -> Manifest:
+        """Stores the file that `write` writes."""
+        path = Path(tempfile.mkdtemp(dir=self.folder)) / name
+        write(path)
+        return self.store.put_file(path)
+
+    def keep_rollout(self, rollout: Rollout) -> Manifest:
+        """Stores a rollout."""
+        return self.keep("rollout.parquet", lambda path: rollouts.save_rollout(rollout, path))
+
+
+@contextmanager
+def open_workspace(
+    config: RunConfig,
+    store_root: str,
+    kind: str,
+    *,
+    precision: str = "fp32",
+    progress: Callable[[str], Progress] = lambda _: silent,
+) -> Iterator[Workspace]:
+    """Workspace of a step of the given kind."""
+    with tempfile.TemporaryDirectory(prefix=f"wind-{kind}-") as folder:
+        threads = getattr(config.resources, kind).cpu
+        yield Workspace(config, open_store(store_root), Path(folder), precision, threads, progress)

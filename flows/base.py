@@ -1,0 +1,92 @@
+"""What WIND's flows share: the config, a step's workspace, and how a run ends in the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metaflow import Config, FlowSpec, Parameter, config_expr, current
+from metaflow.exception import MetaflowException
+from metaflow.util import get_username
+
+from components import report
+from components.config import RunConfig, parse
+from components.errors import UserError
+from components.store import store_root
+from components.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from components.cards import StepProgress
+
+# Metaflow refuses to run as an unnamed user or as root, which is all that many containers have.
+if get_username() is None:
+    os.environ["USERNAME"] = "wind"
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
+
+
+class BadConfig(MetaflowException):
+    """A config that cannot be run."""
+
+    headline = "The config cannot be run"
+
+
+def parse_config(text: str) -> dict[str, Any]:
+    """`components.config.parse` with its error as Metaflow prints it: no traceback."""
+    try:
+        return parse(text)
+    except UserError as error:
+        raise BadConfig(str(error)) from error
+
+
+class AlignmentFlow(FlowSpec):
+    """Base of the flows that align a policy."""
+
+    config = Config("config", default=str(DEFAULT_CONFIG), parser=parse_config, help="YAML file of the run")
+    seed = Parameter("seed", type=int, default=config_expr("config.seed"), help="instead of the config's seed")
+
+    @property
+    def settings(self) -> RunConfig:
+        """The run's config; `--seed` has the last word on the seed."""
+        values = self.config if isinstance(self.config, dict) else self.config.to_dict()
+        return RunConfig.model_validate({**values, "seed": self.seed})
+
+    def remember_store(self) -> None:
+        """Notes where the weights store is: next to the run's own datastore."""
+        datastore = self._datastore  # Metaflow has no public name for the datastore of a running task
+        self.store_root = store_root(datastore.TYPE, datastore._storage_impl.datastore_root)
+
+    @contextmanager
+    def work(self, kind: str) -> Iterator[Workspace]:
+        """Workspace of a step of this kind, with progress in terminal and card; notes its wall time."""
+        begin = time.perf_counter()
+        precision = getattr(self, "precision", "fp32")
+        with open_workspace(self.settings, self.store_root, kind, precision=precision, progress=_progress) as workspace:
+            yield workspace
+        self.seconds = {**getattr(self, "seconds", {}), kind: time.perf_counter() - begin}
+
+
+def _progress(description: str) -> StepProgress:
+    """Progress of a piece of work, in the terminal and, where the step has one, in its card."""
+    from components.cards import StepProgress
+
+    return StepProgress(description, current.card["progress"])
+
+
+def main(flow: type[FlowSpec]) -> None:
+    """Runs the flow's command line. After a failed run or resume, prints the command that goes on with it."""
+    try:
+        flow()
+    except SystemExit as stop:
+        launched = {"run", "resume"} & set(sys.argv[1:])
+        if stop.code and launched and current.run_id:
+            print(
+                f"\nTo go on where it failed:\n  {report.resume_command(sys.argv[0], current.run_id)}",
+                file=sys.stderr,
+            )
+        raise

@@ -1,0 +1,144 @@
+"""WIND: one run aligns a policy by T iterations of self-play on win rates.
+
+    start ─ plan ─┬ generate ─ score ┬ gather ─ train ─ evaluate ─ plan ─ … ─ evaluate ─ end
+                  └ … one per shard  ┘
+
+`python flows/wind_flow.py run` runs the demo; `--config config FILE` before `run` runs your own.
+"""
+
+from base import AlignmentFlow, main
+from loop import unroll
+from metaflow import card, config_expr, current, resources, step
+
+
+@unroll(
+    body=("plan", "generate", "score", "gather", "train", "evaluate"),
+    exit="end",
+    iterations="config.iterations",
+)
+class WindFlow(AlignmentFlow):
+    """Aligns a policy with its own win rates (WIND, arXiv 2410.20727)."""
+
+    @card(type="blank", id="progress", refresh_interval=10)
+    @resources(**config_expr("config.resources.start"))
+    @step
+    def start(self):
+        """Check config, policy, prompts, judge and store; sample the reference's responses for evaluation."""
+        from components import stages
+
+        self.remember_store()
+        with self.work("start") as work:
+            started = stages.start(work)
+        self.policy = self.reference = started.policy
+        self.prompts, self.precision = started.prompts, started.precision
+        self.evaluated_reference = self.evaluated = started.evaluated
+        self.reward_reference = started.reward
+        self.optimizer = self.history = None
+        self.iteration = 0
+        self.next(self.plan)
+
+    @resources(**config_expr("config.resources.plan"))
+    @step
+    def plan(self):
+        """Choose this iteration's prompts and split them into shards."""
+        from components import stages
+
+        self.iteration += 1
+        with self.work("plan") as work:
+            self.shards = stages.plan(work, self.prompts, self.iteration)
+        self.next(self.generate, foreach="shards")
+
+    @card(type="blank", id="progress", refresh_interval=10)
+    @resources(**config_expr("config.resources.generate"))
+    @step
+    def generate(self):
+        """Draw K responses to each prompt of a shard from the current policy."""
+        from components import stages
+
+        self.shard = self.input
+        with self.work("generate") as work:
+            self.rollout = stages.generate(work, self.policy, self.shard, self.iteration)
+        self.next(self.score)
+
+    @card(type="blank", id="progress", refresh_interval=10)
+    @resources(**config_expr("config.resources.score"))
+    @step
+    def score(self):
+        """Judge the shard's responses; log-probs under policy and reference by the trainer's own forward."""
+        from components import stages
+
+        with self.work("score") as work:
+            self.rollout = stages.score(work, self.policy, self.reference, self.rollout, self.shard)
+        self.next(self.gather)
+
+    @resources(**config_expr("config.resources.gather"))
+    @step
+    def gather(self, inputs):
+        """Join the shards; check that none is missing."""
+        from components import stages
+
+        self.rollouts = [shard.rollout for shard in inputs]
+        self.merge_artifacts(inputs, exclude=["shard", "rollout", "seconds"])
+        self.seconds = {kind: max(shard.seconds[kind] for shard in inputs) for kind in inputs[0].seconds}
+        with self.work("gather") as work:
+            self.counts = stages.gather(work, self.rollouts)
+        self.next(self.train)
+
+    @card(type="blank", id="progress", refresh_interval=10)
+    @resources(**config_expr("config.resources.train"))
+    @step
+    def train(self):
+        """Train the next policy from the current one; the optimiser goes on where it was."""
+        from components import stages
+
+        with self.work("train") as work:
+            trained = stages.train(work, self.policy, self.optimizer, self.rollouts, self.iteration)
+        self.policy, self.optimizer, self.training = trained.policy, trained.optimizer, trained.figures
+        self.next(self.evaluate)
+
+    @card(type="blank", id="progress", refresh_interval=10)
+    @resources(**config_expr("config.resources.evaluate"))
+    @step
+    def evaluate(self):
+        """Compare with the reference and the previous policy on held-out prompts; add a row to `history`."""
+        import pandas as pd
+
+        from components import evaluation, stages
+
+        rivals = [self.evaluated_reference, self.evaluated]
+        with self.work("evaluate") as work:
+            result = stages.evaluate(work, self.policy, self.reference, self.prompts, rivals, self.iteration)
+        self.evaluated = result.rollout
+        row = evaluation.history_row(
+            iteration=self.iteration,
+            algorithm=self.settings.algorithm["name"],
+            evaluated=result,
+            counts=self.counts,
+            seconds=self.seconds,
+        )
+        self.history = pd.concat([self.history, row], ignore_index=True)
+        self.next(self.plan)
+
+    @card(type="blank", id="report")
+    @resources(**config_expr("config.resources.end"))
+    @step
+    def end(self):
+        """Report: charts, examples and the commands that come next."""
+        from components import cards, report, stages
+
+        with self.work("end") as work:
+            self.examples = stages.examples(work, self.prompts, self.evaluated_reference, self.evaluated)
+        shown = cards.report_card(
+            self.history,
+            self.examples,
+            self.settings.model_dump(),
+            title=f"WindFlow/{current.run_id}",
+            reward_reference=self.reward_reference,
+        )
+        current.card["report"].extend(shown)
+        print(f"{report.verdict(self.history)}\n\n{report.summary_table(self.history)}\n")
+        print(report.next_commands("flows/wind_flow.py", "WindFlow", current.run_id))
+
+
+if __name__ == "__main__":
+    main(WindFlow)

@@ -1,0 +1,227 @@
+"""One run of WindFlow as a newcomer starts it, looked at from all sides; and configs and prompts that cannot be run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from base64 import b64decode
+from types import SimpleNamespace
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from wind_runs import FLOW, NOBODY, SMOKE
+
+from components.store import open_store
+
+pytestmark = pytest.mark.slow
+
+COLUMNS = [
+    "iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl",
+    "reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated",
+    "seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate",
+]  # fmt: skip
+COUNTS = ["iteration", "prompts", "responses", "tokens_generated"]
+# Of smoke.yaml: iterations, shards, prompts per iteration, responses per prompt, tokens per response.
+T, SHARDS, N, K, LONGEST = 2, 2, 16, 4, 8
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Looks like a checkout of the repository, so that printed commands can be run as they are."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".metaflow").mkdir()
+    (home / "flows").symlink_to(FLOW.parent)
+    return home
+
+
+@pytest.fixture
+def tmp_path(home):
+    """All tests of this file share one datastore, and one run in it."""
+    return home
+
+
+@pytest.fixture(scope="module")
+def once():
+    return {}
+
+
+@pytest.fixture
+def smoke(once, run_flow, open_run):
+    """The run, its id and its `stdout`, without what Metaflow puts before each line of a task."""
+    if not once:
+        result = run_flow(FLOW, config=SMOKE, env=NOBODY)
+        once["pathspec"] = result.run.pathspec
+        once["stdout"] = re.sub(r"^\S+ \S+ \[\S+ \(pid \d+\)\] ?", "", result.stdout, flags=re.MULTILINE)
+    run = open_run(once["pathspec"])
+    return SimpleNamespace(run=run, id=run.id, data=run.data, stdout=once["stdout"])
+
+
+def shell(words, home, python=sys.executable):
+    """Runs a printed command as a user without a name would, with no setting of Metaflow's."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("METAFLOW_")}
+    return subprocess.run(
+        [python if word == "python" else word for word in words],
+        cwd=home,
+        env=env | NOBODY | {"METAFLOW_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def printed_command(smoke, purpose):
+    [line] = [line for line in smoke.stdout.splitlines() if line.startswith(purpose)]
+    return shlex.split(line.removeprefix(purpose))
+
+
+def test_history_has_a_row_per_iteration(smoke):
+    history = smoke.data.history
+    assert list(history.columns) == COLUMNS
+    assert list(history["iteration"]) == [1, 2]
+    assert list(history["algorithm"]) == ["wind"] * T
+    for name in COLUMNS:
+        expected = "int64" if name in COUNTS else "float64"
+        assert name == "algorithm" or history[name].dtype == expected, name
+    assert history.notna().all(axis=None)
+    assert (history["prompts"] == N).all()
+    assert (history["responses"] == N * K).all()
+    assert history["tokens_generated"].between(N * K, N * K * LONGEST).all()
+    assert history["response_length"].between(1, LONGEST).all()
+    for name in ("win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "reward_mean", "truncated"):
+        assert history[name].between(0, 1).all(), name
+    assert (history["win_rate_low"] <= history["win_rate"]).all()
+    assert (history["win_rate"] <= history["win_rate_high"]).all()
+    assert (history.filter(like="seconds_") > 0).all(axis=None)
+    # In iteration 1, the policy before is the reference.
+    assert history["win_rate_previous"][0] == history["win_rate"][0]
+
+
+def test_every_kind_of_step_has_its_tasks(smoke):
+    body = {"plan": 1, "generate": SHARDS, "score": SHARDS, "gather": 1, "train": 1, "evaluate": 1}
+    expected = {"start": 1, "end": 1} | {f"{kind}_{t}": n for t in (1, 2) for kind, n in body.items()}
+    assert {step.id: len(list(step)) for step in smoke.run} == expected
+
+
+def test_shards_together_hold_an_iterations_rollout(smoke, tmp_path):
+    store = open_store(smoke.data.store_root)
+    assert store.root == str(tmp_path / "wind_store")
+    for t in (1, 2):
+        task = smoke.run[f"gather_{t}"].task
+        folders = [store.get(m, tmp_path / f"rollout-{t}-{i}") for i, m in enumerate(task.data.rollouts)]
+        assert len(folders) == SHARDS
+        rollout = pd.concat([pq.read_table(folder / "rollout.parquet").to_pandas() for folder in folders])
+        assert rollout["prompt_id"].nunique() == len(rollout) == N
+        assert all(len(responses) == K for responses in rollout["responses"])
+        tokens = sum(len(response) for responses in rollout["responses"] for response in responses)
+        assert tokens == smoke.data.history["tokens_generated"][t - 1]
+
+
+def test_training_changes_the_weights_and_nothing_else_of_the_policy(smoke):
+    policies = [smoke.run[name].task.data.policy for name in ("start", "train_1", "train_2")]
+    assert smoke.data.policy == policies[-1]
+    assert smoke.data.reference == policies[0]
+    assert len({policy["model.safetensors"]["sha256"] for policy in policies}) == 3
+    for policy in policies:
+        assert all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in policy.values())
+        for name in ("tokenizer.json", "chat_template.jinja"):
+            assert policy[name] == policies[0][name]
+    open_store(smoke.data.store_root).verify(smoke.data.policy)
+
+
+def test_the_terminal_shows_verdict_table_and_next_commands(smoke):
+    last = smoke.data.history.iloc[-1]
+    rate = f"the policy's win rate against the reference is {100 * last['win_rate']:.1f}%"
+    assert f"After 2 iterations, {rate}" in smoke.stdout
+    lines = smoke.stdout.splitlines()
+    [head] = [i for i, line in enumerate(lines) if re.match(" *iteration +win rate", line)]
+    for row, (_, figures) in zip(lines[head + 2 : head + 4], smoke.data.history.iterrows(), strict=True):
+        cells = re.split("  +", row.strip())
+        assert cells[:2] == [str(figures["iteration"]), f"{figures['win_rate']:.3f}"]
+    for purpose in ("see the report", "export the policy", "read the history"):
+        assert printed_command(smoke, purpose)[0] == "python"
+
+
+def test_the_printed_card_command_shows_the_report(smoke, home):
+    words = printed_command(smoke, "see the report")
+    assert words[1:4] == ["flows/wind_flow.py", "card", "view"]
+    words[3] = "get"  # a test has no browser
+    result = shell([*words, "report.html"], home)
+    assert result.returncode == 0, result.stderr
+    html = (home / "report.html").read_text()
+    shown = b64decode(re.search(r'__MF_DATA__\["[^"]+"\] = "([^"]+)"', html)[1]).decode()
+    assert f"# WindFlow/{smoke.id}" in shown
+    assert f"win rate against the reference is {100 * smoke.data.history['win_rate'].iloc[-1]:.1f}%" in shown
+    assert "data:image/png;base64," in shown
+    assert len(smoke.data.examples) == 8
+    for example in smoke.data.examples:
+        assert example["prompt"] in shown
+        assert example["answer"] in shown
+    assert "per_iteration" in shown
+
+
+def test_the_printed_history_command_shows_the_history(smoke, home):
+    result = shell(printed_command(smoke, "read the history"), home)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == smoke.data.history.to_string() + "\n"
+
+
+def test_the_printed_export_command_writes_a_policy_that_loads_as_printed(smoke, home):
+    result = shell(printed_command(smoke, "export the policy"), home)
+    assert result.returncode == 0, result.stderr
+    assert {p.name: p.stat().st_size for p in (home / "exported").iterdir()} == {
+        name: entry["size"] for name, entry in smoke.data.policy.items()
+    }
+    said, code = result.stdout.split("\n\n")
+    assert said.startswith(f"The final policy of WindFlow/{smoke.id} is in exported.")
+    answer = (
+        "ids = tokenizer.apply_chat_template([{'role': 'user', 'content': 'sort'}], return_tensors='pt')\n"
+        "print(model.generate(**ids, max_new_tokens=3, do_sample=False).shape[0])"
+    )
+    loaded = shell(["python", "-c", f"{code}\n{answer}"], home)
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout == "1\n"
+
+
+def refused(home, env, config):
+    """What the command says of a config file when it does not even make a run of it."""
+    words = [sys.executable, "flows/wind_flow.py", "--no-pylint", "--config", "config", config, "run"]
+    before = runs(home)
+    result = subprocess.run(words, cwd=home, env=os.environ | env, capture_output=True, text=True, check=False)
+    assert result.returncode in (1, 2)
+    assert runs(home) == before
+    assert "Traceback" not in result.stderr
+    assert "resume" not in result.stderr
+    return result.stderr
+
+
+def runs(home):
+    return set(home.glob(".metaflow/WindFlow/[0-9]*"))
+
+
+def test_a_config_that_is_impossible_starts_nothing(home, flow_env):
+    (home / "lonely.yaml").write_text("demo: {}\ngeneration: {responses: 1}\n")
+    said = refused(home, flow_env, "lonely.yaml")
+    assert "generation.responses: 1 is too few, a win rate needs a rival. Use 2 or more." in said
+
+
+def test_a_config_file_that_is_missing_starts_nothing(home, flow_env):
+    assert "nowhere.yaml" in refused(home, flow_env, "nowhere.yaml")
+
+
+def test_unusable_prompts_stop_the_run_at_start(smoke, home, run_flow):
+    model = open_store(smoke.data.store_root).get(smoke.data.policy, home / "model")
+    prompts = home / "prompts.jsonl"
+    prompts.write_text('{"prompt": "sort 2 1", "answer": "1 2"}\n{"answer": "3 4"}\n')
+    config = {
+        "policy": {"model": str(model)},
+        "prompts": {"train": str(prompts)},
+        "judge": {"name": "verifier", "function": "components.demo:score"},
+    }
+    result = run_flow(FLOW, config=config, status="failed")
+    assert [step.id for step in result.run] == ["start"]
+    log = result.stdout + result.stderr
+    assert f"{prompts}: 1 of 2 lines cannot be used:" in log
+    assert re.search("line 2: has neither `prompt` nor `messages`; its keys: answer", log)
+    assert f"resume --origin-run-id {result.run.id}\n" in result.stderr

@@ -1,0 +1,102 @@
+import shlex
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from components.report import next_commands, resume_command, summary_table, verdict
+
+
+def history(**changed):
+    columns = {
+        "iteration": [1, 2],
+        "win_rate": [0.6, 0.75],
+        "win_rate_low": [0.55, 0.7],
+        "win_rate_high": [0.65, 0.8],
+        "win_rate_previous": [0.6, 0.62],
+        "kl": [0.5, 12.25],
+        "reward_mean": [0.4, 0.55],
+        "response_length": [20.0, 119.5],
+        "truncated": [0.125, 0.0],
+        "seconds_generate": [4.0, 3000.0],
+        "seconds_score": [1.0, 500.0],
+        "seconds_train": [6.0, 8000.0],
+        "seconds_evaluate": [2.0, 525.0],
+    }
+    return pd.DataFrame(columns | changed)
+
+
+def test_table():
+    assert summary_table(history()).splitlines() == [
+        "iteration  win rate  95% interval  vs previous     KL  reward  tokens  truncated        time",
+        "---------  --------  ------------  -----------  -----  ------  ------  ---------  ----------",
+        "        1     0.600   0.550-0.650        0.600   0.50   0.400    20.0      12.5%      13.0 s",
+        "        2     0.750   0.700-0.800        0.620  12.25   0.550   119.5       0.0%  3 h 20 min",
+    ]
+
+
+def test_table_fits_a_terminal():
+    big = history(
+        iteration=[99, 100], kl=1234.5, reward_mean=-1234.5678, response_length=12345.6, seconds_train=4e5
+    )
+    assert max(map(len, summary_table(big).splitlines())) <= 100
+
+
+def test_a_judge_without_rewards_leaves_a_dash():
+    cells = [line.split()[5] for line in summary_table(history(reward_mean=np.nan)).splitlines()[2:]]
+    assert cells == ["-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (99.94, "99.9 s"),
+        (100, "1 min 40 s"),
+        (725.4, "12 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (7380, "2 h 03 min"),
+    ],
+)
+def test_durations(seconds, text):
+    zero = dict.fromkeys(("seconds_generate", "seconds_score", "seconds_evaluate"), 0.0)
+    assert summary_table(history(seconds_train=seconds, **zero)).endswith(f"  {text}")
+
+
+@pytest.mark.parametrize(
+    ("rate", "low", "high", "sentence"),
+    [
+        (0.75, 0.7, 0.8, "75.0% (95% interval 70.0 to 80.0%). It is better: 25.0 points above even."),
+        (0.25, 0.2, 0.3, "25.0% (95% interval 20.0 to 30.0%). It is worse: 25.0 points below even."),
+        (
+            0.52,
+            0.48,
+            0.56,
+            "52.0% (95% interval 48.0 to 56.0%): no difference that this evaluation can show.",
+        ),
+    ],
+)
+def test_verdict(rate, low, high, sentence):
+    told = verdict(history(win_rate=rate, win_rate_low=low, win_rate_high=high))
+    assert told == f"After 2 iterations, the policy's win rate against the reference is {sentence}"
+
+
+def test_verdict_speaks_of_the_last_iteration():
+    assert verdict(history().iloc[:1]).startswith(
+        "After 1 iteration, the policy's win rate against the reference is 60.0%"
+    )
+
+
+def test_commands_are_words_of_a_shell():
+    card, export, code = (
+        shlex.split(line.split("  python ", 1)[1])
+        for line in next_commands("my flows/wind_flow.py", "WindFlow", "12").splitlines()
+    )
+    assert card == ["my flows/wind_flow.py", "card", "view", "12/end"]
+    assert export[:3] == ["-m", "components.export", "WindFlow/12"]
+    assert code[0] == "-c"
+    assert compile(code[1], "history", "exec")
+
+
+def test_resume_names_the_run():
+    words = shlex.split(resume_command("my flows/wind_flow.py", "12"))
+    assert words == ["python", "my flows/wind_flow.py", "resume", "--origin-run-id", "12"]
