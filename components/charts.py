@@ -23,9 +23,7 @@ UNITS = ((7200, 3600, "hours"), (300, 60, "minutes"), (0, 1, "seconds"))  # used
 Values = NDArray[np.float64]
 
 
-def history_figure(
-    history: pd.DataFrame, *, title: str | None = None, reward_reference: float | None = None
-) -> Figure:
+def history_figure(history: pd.DataFrame, *, title: str | None = None, reward_reference: float | None = None) -> Figure:
     """Six panels over the iterations: win rates, KL, reward, response length and time.
 
     Args:

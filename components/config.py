@@ -5,11 +5,8 @@ A YAML file holds only what differs from the defaults. `parse` is what Metaflow'
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from components import registry
@@ -17,7 +14,7 @@ from components.algorithms import Algorithm
 from components.errors import ConfigError
 from components.generation import Engine
 from components.judges import Judge
-from components.schema import Section, explain
+from components.schema import Section, explain, load_yaml
 
 # Metaflow's checks recurse over the unrolled graph; a compiled Argo template passes its 1 MB limit earlier.
 MAX_ITERATIONS = 100
@@ -27,15 +24,15 @@ class DemoConfig(Section):
     """The policy and prompts that the project makes itself; see `components.demo`."""
 
     numbers: int = Field(8, ge=2, le=32, description="how many numbers a prompt lists")
-    prompts: PositiveInt = Field(4096, description="training prompts written to the JSONL file")
+    prompts: PositiveInt = Field(8192, description="training prompts written to the JSONL file")
     held_out: PositiveInt = Field(512, description="evaluation prompts written to the JSONL file")
     as_text: float = Field(0.6, ge=0, le=1, description="share of demonstrations that are sorted as text")
     slips: float = Field(0.1, ge=0, le=1, description="share of demonstrations with two neighbours swapped")
-    steps: PositiveInt = Field(600, description="supervised fine-tuning steps")
-    batch_size: PositiveInt = Field(128, description="demonstrations per step")
+    steps: PositiveInt = Field(500, description="supervised fine-tuning steps")
+    batch_size: PositiveInt = Field(64, description="demonstrations per step")
     learning_rate: PositiveFloat = 2e-3
-    hidden_size: PositiveInt = 128
-    layers: PositiveInt = 4
+    hidden_size: PositiveInt = 96
+    layers: PositiveInt = 3
     heads: PositiveInt = 4
 
 
@@ -132,6 +129,10 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     resources: StepResources = StepResources()
+    live_cards: list[Literal["start", "generate", "score", "train", "evaluate"]] = Field(
+        ["start", "generate", "score", "train", "evaluate"],
+        description="steps with a live progress card; each costs its task about a second",
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -196,34 +197,13 @@ class RunConfig(Section):
 DEMO_JUDGE = {"name": "verifier", "function": "components.demo:score"}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: `5e-4` is a number, not text, and of a key given twice neither is dropped."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise ConfigError(f"{twice[0]}: is given twice in one section. Keep one of the two.")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
 def parse(text: str) -> dict[str, Any]:
     """YAML text to a config with every default filled in, as plain data.
 
     Raises ConfigError that names every bad key, its value and the remedy.
     """
     try:
-        raw = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the config is not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"the config must be a mapping of sections, it is {type(raw).__name__}.")
-    try:
-        config = RunConfig.model_validate(raw)
+        config = RunConfig.model_validate(load_yaml(text))
     except ValidationError as error:
         raise ConfigError(explain(error, RunConfig)) from error
     return _filled(config).model_dump()

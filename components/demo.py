@@ -108,9 +108,7 @@ def _untrained(config: DemoConfig, seed: int) -> Policy:
     return Policy(model, tokenizer, (tokenizer.eos_token_id,), tokenizer.pad_token_id, "fp32")
 
 
-def _demonstrations(
-    config: DemoConfig, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+def _demonstrations(config: DemoConfig, rng: np.random.Generator) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
     """Random lists and what a careless teacher makes of them: often sorted as text, sometimes with a slip."""
     lists = _lists(config, rng, config.batch_size)
     answers = list(np.sort(lists, axis=1))

@@ -7,9 +7,7 @@ finds it. A null counts as absent, because Parquet gives every row every column.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,17 +18,14 @@ from typing import Any
 import numpy as np
 
 from components.errors import PromptError
+from components.prompt_records import Turns, read_record, turns
 from components.records import Prompt
 from components.seeds import generator
 
 SHOWN = 10  # bad records, or shared ids, that one error spells out
-ROLES = ("system", "user", "assistant")
-KEYS = {"id", "prompt", "messages", "answer", "metadata"}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _OTHER_FILES = {".csv", ".tsv", ".txt", ".yaml", ".yml", ".arrow", ".gz", ".zst", ".zip"}
 _FORMATS = "Use a .jsonl, .json (one object per line) or .parquet file, or a Hugging Face dataset"
-
-Turns = tuple[tuple[str, str], ...]
 
 
 def load(source: str, *, split: str, allow_duplicates: bool = False) -> list[Prompt]:
@@ -55,7 +50,7 @@ def load(source: str, *, split: str, allow_duplicates: bool = False) -> list[Pro
     for number, raw in records:
         place = f"{unit} {number}"
         try:
-            prompt = _prompt(_decode(raw))
+            prompt = read_record(raw)
             if not allow_duplicates:
                 _refuse_duplicate(prompt, seen)
         except PromptError as reason:
@@ -64,7 +59,7 @@ def load(source: str, *, split: str, allow_duplicates: bool = False) -> list[Pro
         while prompt.id in seen:
             copies[prompt.id] += 1
             prompt = replace(prompt, id=f"{prompt.id}-{copies[prompt.id] + 1}")
-        seen[prompt.id] = seen[_turns(prompt)] = place
+        seen[prompt.id] = seen[turns(prompt)] = place
         prompts.append(prompt)
     if bad:
         rest = [f"… and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
@@ -98,7 +93,7 @@ def split_held_out(prompts: Sequence[Prompt], held_out: int, seed: int) -> tuple
     """
     distinct: dict[Turns, Prompt] = {}
     for prompt in prompts:
-        distinct.setdefault(_turns(prompt), prompt)
+        distinct.setdefault(turns(prompt), prompt)
     if held_out >= len(distinct):
         raise PromptError(
             f"prompts.held_out: {held_out} of {len(distinct)} distinct prompts leaves none to train on. "
@@ -107,13 +102,13 @@ def split_held_out(prompts: Sequence[Prompt], held_out: int, seed: int) -> tuple
     drawn = np.zeros(len(distinct), dtype=bool)
     drawn[generator(seed, "held out").permutation(len(distinct))[:held_out]] = True
     evaluation = {turns: prompt for (turns, prompt), out in zip(distinct.items(), drawn, strict=True) if out}
-    return [prompt for prompt in prompts if _turns(prompt) not in evaluation], list(evaluation.values())
+    return [prompt for prompt in prompts if turns(prompt) not in evaluation], list(evaluation.values())
 
 
 def refuse_overlap(train: Iterable[Prompt], evaluation: Iterable[Prompt]) -> None:
     """Raises PromptError when an evaluation prompt has the messages of a training prompt."""
-    trained = {_turns(prompt) for prompt in train}
-    shared = [prompt.id for prompt in evaluation if _turns(prompt) in trained]
+    trained = {turns(prompt) for prompt in train}
+    shared = [prompt.id for prompt in evaluation if turns(prompt) in trained]
     if shared:
         names = ", ".join(repr(name) for name in shared[:SHOWN]) + (", …" if len(shared) > SHOWN else "")
         raise PromptError(
@@ -216,93 +211,9 @@ def _dataset(source: str, path: Path, split: str) -> Iterable[dict[str, Any]]:
     return data[split]  # type: ignore[no-any-return]
 
 
-def _decode(raw: Any) -> dict[str, Any]:
-    """The record's keys that are not null."""
-    if isinstance(raw, bytes):
-        try:
-            text = raw.decode("utf-8-sig")
-            raw = json.loads(text)
-            if "\\u" in text:  # an escape can smuggle in half a surrogate pair, which no tokenizer takes
-                json.dumps(raw, ensure_ascii=False).encode()
-        except (ValueError, RecursionError) as error:
-            raise PromptError(f"is not UTF-8 JSON ({error}). Write one object on each line.") from error
-    if not isinstance(raw, dict):
-        raise PromptError(f'is {_kind(raw)}, not an object. Write {{"prompt": "…"}}.')
-    return {key: value for key, value in raw.items() if value is not None}
-
-
-def _prompt(record: dict[str, Any]) -> Prompt:
-    messages = _messages(record)
-    answer = record.get("answer")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float | None):
-        raise PromptError(f"answer: is {_kind(answer)}. Write it as text or as a number.")
-    if isinstance(answer, float) and not math.isfinite(answer):
-        raise PromptError(f"answer: is {answer}, not a number. Correct it, or leave `answer` out.")
-    answer = None if answer is None else str(answer)
-    prompt = Prompt("", messages, answer, _metadata(record))
-    return replace(prompt, id=_id(record, prompt))
-
-
-def _messages(record: dict[str, Any]) -> tuple[dict[str, str], ...]:
-    if ("prompt" in record) == ("messages" in record):
-        if "prompt" in record:
-            raise PromptError("has both `prompt` and `messages`. Keep one of them.")
-        found = ", ".join(record) or "none"
-        raise PromptError(f"has neither `prompt` nor `messages`; its keys: {found}. Rename the one that is meant.")
-    messages = record.get("messages", [{"role": "user", "content": record.get("prompt")}])
-    if "prompt" in record and not isinstance(record["prompt"], str):
-        raise PromptError(f"prompt: is {_kind(record['prompt'])}. Write text; chat turns belong in `messages`.")
-    if not isinstance(messages, list) or not messages:
-        raise PromptError(f"messages: is {_kind(messages)}. Write a list of turns {{role, content}}.")
-    turns = tuple(_turn(turn, index) for index, turn in enumerate(messages))
-    if turns[-1]["role"] != "user":
-        raise PromptError(f"messages: the last turn is by the {turns[-1]['role']}. End with a turn of the user.")
-    if not turns[-1]["content"].strip():
-        raise PromptError("prompt: is blank. Write the prompt, or remove the record.")
-    return turns
-
-
-def _turn(turn: Any, index: int) -> dict[str, str]:
-    given = {key: value for key, value in turn.items() if value is not None} if isinstance(turn, dict) else {}
-    if given.keys() != {"role", "content"} or not all(isinstance(value, str) for value in given.values()):
-        raise PromptError(f"messages[{index}]: is not a mapping of `role` and `content`, both text. Write it so.")
-    if given["role"] not in ROLES:
-        raise PromptError(f"messages[{index}]: role {given['role']!r} is unknown. Use one of: {', '.join(ROLES)}.")
-    return {"role": given["role"], "content": given["content"]}
-
-
-def _metadata(record: dict[str, Any]) -> dict[str, Any]:
-    given = record.get("metadata", {})
-    if not isinstance(given, dict):
-        raise PromptError(f"metadata: is {_kind(given)}. Write a mapping.")
-    other = {key: value for key, value in record.items() if key not in KEYS}
-    if twice := sorted(given.keys() & other.keys()):
-        raise PromptError(f"metadata: {twice[0]!r} stands inside it and beside it. Rename one of the two.")
-    return {**given, **other}
-
-
-def _id(record: dict[str, Any], prompt: Prompt) -> str:
-    """The record's own id, or 16 hex digits of SHA-256 over messages and answer."""
-    given = record.get("id")
-    if given is None:
-        canonical = json.dumps([_turns(prompt), prompt.answer], ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-    if isinstance(given, bool) or not isinstance(given, str | int) or not str(given).strip():
-        raise PromptError(f"id: {given!r} cannot be used. Write text or a whole number, or leave `id` out.")
-    return str(given)
-
-
 def _refuse_duplicate(prompt: Prompt, seen: dict[Turns | str, str]) -> None:
-    for what, key in (("messages", _turns(prompt)), ("id", prompt.id)):
+    for what, key in (("messages", turns(prompt)), ("id", prompt.id)):
         if key in seen:
             raise PromptError(
                 f"{what}: the same as in {seen[key]}. Remove one of the two, or set prompts.allow_duplicates."
             )
-
-
-def _turns(prompt: Prompt) -> Turns:
-    return tuple((turn["role"], turn["content"]) for turn in prompt.messages)
-
-
-def _kind(value: Any) -> str:
-    return "empty" if value in ([], {}, "") else f"of type {type(value).__name__}"

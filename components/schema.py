@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Hashable
 from typing import Any, get_args
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.errors import ConfigError
 
 
 class Section(BaseModel):
@@ -45,3 +50,29 @@ def _nearest(location: tuple[str | int, ...], known: type[BaseModel]) -> str:
     if close:
         return f" Did you mean {close[0]!r}?"
     return f" Known keys: {', '.join(options)}." if options else ""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: `5e-4` is a number, not text, and of a key given twice neither is dropped."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ConfigError(f"{twice[0]}: is given twice in one section. Keep one of the two.")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def load_yaml(text: str) -> dict[str, Any]:
+    """A mapping of config sections. Raises ConfigError for anything else."""
+    try:
+        raw = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the config is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"the config must be a mapping of sections, it is {type(raw).__name__}.")
+    return raw

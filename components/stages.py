@@ -8,28 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components import evaluation, prompts, rollouts
-from components.generation import Sampling
-from components.records import Prompt, Rollout, Scored
+from components.preparation import Started, start
+from components.records import Rollout, Scored
 from components.store import Manifest
 from components.workspace import OPTIMIZER_FILE, Workspace
 
-
-@dataclass(frozen=True)
-class Started:
-    """What `start` hands to the iterations."""
-
-    policy: Manifest  # base policy and reference
-    prompts: Manifest  # train.jsonl and evaluation.jsonl
-    evaluated: Manifest  # the reference's responses to the evaluation prompts
-    reward: float  # their mean score
-    precision: str  # resolved: "fp32" or "bf16"
+__all__ = ["Started", "Trained", "evaluate", "examples", "gather", "generate", "plan", "score", "start", "train"]
 
 
 @dataclass(frozen=True)
@@ -39,70 +29,6 @@ class Trained:
     policy: Manifest
     optimizer: Manifest
     figures: dict[str, float]  # means over the iteration's optimiser steps
-
-
-def start(work: Workspace) -> Started:
-    """Checks everything that could fail later, stores base policy and prompts, samples the reference's responses."""
-    from components import logprobs, policy
-
-    work.use_threads()
-    config = work.config
-    judge = config.build_judge()
-    judge.check()
-    source, sources = _sources(work)
-    train, held_out = _load_prompts(work, *sources)
-    folder = policy.copy_files(source, work.folder / "policy", code=config.policy.trust_remote_code)
-    base = policy.load(folder, config.policy)
-    policy.check_lengths(
-        base,
-        [*train, *held_out],
-        max_prompt_tokens=config.policy.max_prompt_tokens,
-        max_new_tokens=config.generation.max_new_tokens,
-    )
-    logprobs.check_head(base)
-    precision = policy.pick_precision(base, config.policy.precision)
-    policy_manifest = work.store.put(folder)
-    prompts_folder = work.folder / "prompts"
-    prompts_folder.mkdir()
-    prompts.save(train, prompts_folder / "train.jsonl")
-    prompts.save(held_out, prompts_folder / "evaluation.jsonl")
-    responses = _sample(work, work.policy(policy_manifest), held_out, "evaluate", 0)
-    reward = rollouts.judge(judge, held_out, [responses]).reward
-    return Started(
-        policy=policy_manifest,
-        prompts=work.store.put(prompts_folder),
-        evaluated=work.keep_rollout(responses),
-        reward=float(reward.mean()),
-        precision=precision,
-    )
-
-
-def _sources(work: Workspace) -> tuple[Path, tuple[str, str | None]]:
-    """Policy directory and prompt sources: the user's, or the demo's own."""
-    from components import demo, policy
-
-    config = work.config
-    if config.demo is None:
-        assert config.prompts.train is not None
-        return policy.fetch(config.policy), (config.prompts.train, config.prompts.evaluation)
-    folder = work.folder / "demo"
-    folder.mkdir()
-    demo.build(folder, config.demo, seed=config.seed, progress=work.progress("fine-tune the demo policy"))
-    return folder / "policy", (str(folder / "train.jsonl"), str(folder / "evaluation.jsonl"))
-
-
-def _load_prompts(work: Workspace, train: str, held_out: str | None) -> tuple[list[Prompt], list[Prompt]]:
-    settings, seed = work.config.prompts, work.config.seed
-    loaded = prompts.load(train, split=settings.split, allow_duplicates=settings.allow_duplicates)
-    if held_out is None:
-        trained, evaluated = prompts.split_held_out(loaded, settings.held_out, seed)
-    else:
-        evaluated = prompts.load(held_out, split=settings.split, allow_duplicates=settings.allow_duplicates)
-        evaluated = evaluated[: settings.held_out]
-        trained = loaded
-    prompts.refuse_overlap(trained, evaluated)
-    prompts.choose(trained, per_iteration=settings.per_iteration, iteration=1, seed=seed)
-    return trained, evaluated
 
 
 def plan(work: Workspace, prompts_manifest: Manifest, iteration: int) -> list[Manifest]:
@@ -117,23 +43,7 @@ def plan(work: Workspace, prompts_manifest: Manifest, iteration: int) -> list[Ma
 def generate(work: Workspace, policy: Manifest, shard: Manifest, iteration: int) -> Manifest:
     """K responses to each prompt of a shard."""
     chosen = work.prompts(shard, "shard")
-    return work.keep_rollout(_sample(work, work.policy(policy), chosen, "train", iteration))
-
-
-def _sample(work: Workspace, policy: Any, chosen: Sequence[Prompt], purpose: str, iteration: int) -> Rollout:
-    settings = work.config.generation
-    train = purpose == "train"
-    return rollouts.generate(
-        policy,
-        work.config.build_engine(),
-        chosen,
-        responses=settings.responses if train else work.config.evaluation.responses,
-        sampling=Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
-        seed=work.config.seed,
-        purpose=purpose,
-        iteration=iteration,
-        progress=work.progress("generate responses"),
-    )
+    return work.keep_rollout(work.sample(work.policy(policy), chosen, "train", iteration))
 
 
 def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manifest, shard: Manifest) -> Manifest:
@@ -217,7 +127,7 @@ def evaluate(
     `evaluated` holds the responses of the reference and of the previous policy.
     """
     held_out = work.prompts(prompts_manifest, "evaluation")
-    responses = _sample(work, work.policy(policy), held_out, "evaluate", iteration)
+    responses = work.sample(work.policy(policy), held_out, "evaluate", iteration)
     rivals = [work.rollout(manifest) for manifest in evaluated]
     judgement = rollouts.judge(
         work.config.build_judge(), held_out, [responses, *rivals], work.progress("judge responses")

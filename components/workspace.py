@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from components import prompts as prompt_files
 from components import rollouts
 from components.config import RunConfig
+from components.generation import Sampling
 from components.progress import Progress, silent
 from components.records import Prompt, Rollout, Scored
 from components.store import Manifest, Store, open_store
@@ -62,6 +63,22 @@ class Workspace:
     def scored(self, manifests: Sequence[Manifest]) -> Scored:
         """Scored rollouts of all shards, in order."""
         return Scored.concatenate([rollouts.load_scored(self.fetch(m) / "rollout.parquet") for m in manifests])
+
+    def sample(self, policy: Policy, prompts: Sequence[Prompt], purpose: str, iteration: int) -> Rollout:
+        """Responses of a policy; `purpose` is "train" or "evaluate" and decides how many to each prompt."""
+        settings = self.config.generation
+        counts = {"train": settings.responses, "evaluate": self.config.evaluation.responses}
+        return rollouts.generate(
+            policy,
+            self.config.build_engine(),
+            prompts,
+            responses=counts[purpose],
+            sampling=Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
+            seed=self.config.seed,
+            purpose=purpose,
+            iteration=iteration,
+            progress=self.progress("generate responses"),
+        )
 
     def keep(self, name: str, write: Callable[[Path], object]) -> Manifest:
         """Stores the file that `write` writes."""

@@ -8,20 +8,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from metaflow import Config, FlowSpec, Parameter, config_expr, current
+from metaflow import Config, FlowMutator, FlowSpec, Parameter, config_expr, current
 from metaflow.exception import MetaflowException
 from metaflow.util import get_username
 
 from components import report
+from components.cards import StepProgress
 from components.config import RunConfig, parse
 from components.errors import UserError
 from components.store import store_root
 from components.workspace import Workspace, open_workspace
-
-if TYPE_CHECKING:
-    from components.cards import StepProgress
 
 # Metaflow refuses to run as an unnamed user or as root, which is all that many containers have.
 if get_username() is None:
@@ -42,6 +40,18 @@ def parse_config(text: str) -> dict[str, Any]:
         return parse(text)
     except UserError as error:
         raise BadConfig(str(error)) from error
+
+
+class LiveCards(FlowMutator):
+    """Flow decorator: gives the steps that the config names in `live_cards` a card with a progress bar."""
+
+    def pre_mutate(self, mutable_flow: Any) -> None:
+        """Adds `@card(id="progress")`; below `@unroll`, so that the copies carry it."""
+        chosen = dict(mutable_flow.configs)["config"]["live_cards"]
+        for name, step in mutable_flow.steps:
+            if name in chosen:
+                options = {"type": "blank", "id": "progress", "refresh_interval": 10}
+                step.add_decorator("card", deco_kwargs=options)
 
 
 class AlignmentFlow(FlowSpec):
@@ -66,16 +76,16 @@ class AlignmentFlow(FlowSpec):
         """Workspace of a step of this kind, with progress in terminal and card; notes its wall time."""
         begin = time.perf_counter()
         precision = getattr(self, "precision", "fp32")
-        with open_workspace(self.settings, self.store_root, kind, precision=precision, progress=_progress) as workspace:
+        card = current.card["progress"] if kind in self.settings.live_cards else None
+        with open_workspace(
+            self.settings,
+            self.store_root,
+            kind,
+            precision=precision,
+            progress=lambda description: StepProgress(description, card),
+        ) as workspace:
             yield workspace
         self.seconds = {**getattr(self, "seconds", {}), kind: time.perf_counter() - begin}
-
-
-def _progress(description: str) -> StepProgress:
-    """Progress of a piece of work, in the terminal and, where the step has one, in its card."""
-    from components.cards import StepProgress
-
-    return StepProgress(description, current.card["progress"])
 
 
 def main(flow: type[FlowSpec]) -> None:

@@ -6,9 +6,10 @@
 `python flows/wind_flow.py run` runs the demo; `--config config FILE` before `run` runs your own.
 """
 
-from base import AlignmentFlow, main
-from loop import unroll
 from metaflow import card, config_expr, current, resources, step
+
+from base import AlignmentFlow, LiveCards, main
+from loop import unroll
 
 
 @unroll(
@@ -16,10 +17,10 @@ from metaflow import card, config_expr, current, resources, step
     exit="end",
     iterations="config.iterations",
 )
+@LiveCards
 class WindFlow(AlignmentFlow):
     """Aligns a policy with its own win rates (WIND, arXiv 2410.20727)."""
 
-    @card(type="blank", id="progress", refresh_interval=10)
     @resources(**config_expr("config.resources.start"))
     @step
     def start(self):
@@ -48,7 +49,6 @@ class WindFlow(AlignmentFlow):
             self.shards = stages.plan(work, self.prompts, self.iteration)
         self.next(self.generate, foreach="shards")
 
-    @card(type="blank", id="progress", refresh_interval=10)
     @resources(**config_expr("config.resources.generate"))
     @step
     def generate(self):
@@ -60,7 +60,6 @@ class WindFlow(AlignmentFlow):
             self.rollout = stages.generate(work, self.policy, self.shard, self.iteration)
         self.next(self.score)
 
-    @card(type="blank", id="progress", refresh_interval=10)
     @resources(**config_expr("config.resources.score"))
     @step
     def score(self):
@@ -84,7 +83,6 @@ class WindFlow(AlignmentFlow):
             self.counts = stages.gather(work, self.rollouts)
         self.next(self.train)
 
-    @card(type="blank", id="progress", refresh_interval=10)
     @resources(**config_expr("config.resources.train"))
     @step
     def train(self):
@@ -96,7 +94,6 @@ class WindFlow(AlignmentFlow):
         self.policy, self.optimizer, self.training = trained.policy, trained.optimizer, trained.figures
         self.next(self.evaluate)
 
-    @card(type="blank", id="progress", refresh_interval=10)
     @resources(**config_expr("config.resources.evaluate"))
     @step
     def evaluate(self):

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from loop import MAX_STEPS, LoopError
 from metaflow.cards import get_cards
 from metaflow.flowspec import FlowStateItems
 from metaflow.parameters import flow_context
+
+from loop import MAX_STEPS, LoopError
 
 HERE = Path(__file__).parent / "loop_flows"
 COUNTING, LINEAR = HERE / "counting.py", HERE / "linear.py"

@@ -12,16 +12,19 @@ import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from wind_runs import FLOW, figures
 
 from components import stages
 from components.config import RunConfig, parse
 from components.store import open_store
 from components.workspace import open_workspace
+from wind_runs import FLOW, figures
 
 pytestmark = pytest.mark.slow
 
-TEMPLATE = "{% for m in messages %}{{ m['role'][0] }}>{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}a>{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'][0] }}>{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}a>{% endif %}"
+)
 JUDGE = '''"""Prefers the sum; before that is learnt, many digits."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+
 from wind_runs import FLOW, INJECT, SMOKE, figures
 
 FAULTS = {
@@ -20,60 +21,44 @@ FAULTS = {
     "end": "raise after",
 }
 TASKS = [
-    "start",
-    "plan_1",
-    "generate_1/0",
-    "generate_1/1",
-    "score_1/0",
-    "score_1/1",
-    "gather_1",
-    "train_1",
-    "evaluate_1",
-    "end",
+    *("start", "plan_1", "generate_1/0", "generate_1/1", "score_1/0", "score_1/1"),
+    *("gather_1", "train_1", "evaluate_1", "end"),
 ]
-
-
-def tasks(run):
-    """Tasks that there are, as `step` or `step/shard`."""
-    return {step.id if task.index is None else f"{step.id}/{task.index}": task for step in run for task in step}
 
 
 @pytest.mark.slow
 def test_a_run_that_fails_everywhere_ends_like_one_that_never_did(run_flow, flow_env):
     config = {**yaml.safe_load(SMOKE.read_text()), "iterations": 1}
-    undisturbed = run_flow(FLOW, config=config).run
-    # Read now: the client keeps one datastore at a time, and lazily.
-    policy, optimizer = undisturbed.data.policy, undisturbed.data.optimizer
-    history, examples = undisturbed.data.history, undisturbed.data.examples
+    undisturbed = run_flow(FLOW, config=config).run.data
 
     path = os.pathsep.join([flow_env["PYTHONPATH"], str(Path(__file__).parent)])
     options = {"decospecs": [INJECT], "max_workers": 1}  # one worker: the tasks come in the order of TASKS
     source = {"config": config}
-    before = {}
+    origin = []  # tasks that the run before finished
     for failing, how in FAULTS.items():
         fault = {"FAIL_AT": failing, "FAIL_HOW": how, "PYTHONPATH": path}
         result = run_flow(FLOW, **source, env=fault, status="failed", **options)
-        found = tasks(result.run)
-        assert sorted(found, key=TASKS.index) == TASKS[: TASKS.index(failing) + 1]
-        assert {name for name, task in found.items() if not task.successful} == {failing}
-        check_cloned(found, before)
+        finished, cloned, unfinished = tasks(result.run)
+        assert finished == TASKS[: TASKS.index(failing)]
+        assert cloned == origin
+        assert unfinished == [failing.split("/")[0]]
         command = re.search(r"^  python (\S+) resume --origin-run-id (\S+)$", result.stderr, re.MULTILINE)
         assert command.groups() == (str(FLOW), result.run.id)
-        source, before = {"resume": command[2]}, found
+        source, origin = {"resume": command[2]}, finished
     run = run_flow(FLOW, **source).run
-    found = tasks(run)
-    assert sorted(found) == sorted(TASKS)
-    check_cloned(found, before)
+    assert tasks(run) == (TASKS, origin, [])
 
-    assert run.data.policy == policy
-    assert run.data.optimizer == optimizer
-    assert run.data.examples == examples
-    pd.testing.assert_frame_equal(figures(run.data.history), figures(history), check_exact=True)
+    for artifact in ("policy", "optimizer", "examples", "rollouts", "counts"):
+        assert getattr(run.data, artifact) == getattr(undisturbed, artifact), artifact
+    pd.testing.assert_frame_equal(figures(run.data.history), figures(undisturbed.history), check_exact=True)
 
 
-def check_cloned(found, before):
-    """What succeeded in the run before was cloned from it, to the last task; nothing else was."""
-    succeeded = {name for name, task in before.items() if task.successful}
-    cloned = {name: task.metadata_dict for name, task in found.items() if "origin-task-id" in task.metadata_dict}
-    print({name: (found[name].id, found[name].metadata_dict) for name in cloned})
-    assert cloned.keys() == succeeded
+def tasks(run):
+    """Finished tasks as `step` or `step/shard` in the order of TASKS, those of them that were cloned, and the
+    steps of unfinished tasks: which shard it was, a task that was killed has not told.
+    """
+    every = [(step.id, task) for step in run for task in step]
+    done = {step if task.index is None else f"{step}/{task.index}": task for step, task in every if task.successful}
+    finished = sorted(done, key=TASKS.index)
+    cloned = [name for name in finished if "origin-task-id" in done[name].metadata_dict]
+    return finished, cloned, [step for step, task in every if not task.successful]

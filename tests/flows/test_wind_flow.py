@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from wind_runs import FLOW, NOBODY, SMOKE
 
 from components.store import open_store
+from wind_runs import FLOW, NOBODY, SMOKE
 
 pytestmark = pytest.mark.slow
 

@@ -117,8 +117,7 @@ PI_REF = np.array([0.3, 0.1, 0.15, 0.05, 0.2, 0.2])
 
 
 def exact_update(beta, eta):
-    """pi_{t+1} ∝ [pi_t · pi_ref^(beta·eta) · exp(eta·P(· > pi_t))]^(1 / (1 + beta·eta)), and Σ of the right side
-    over pi_t's normalisation: Z(x)."""
+    """pi_{t+1} = [pi_t · pi_ref^(beta·eta) · exp(eta·P(· > pi_t))]^(1 / (1 + beta·eta)) / Z, and Z."""
     win_rate = GAME @ PI_OLD
     unnormalised = (PI_OLD * PI_REF ** (beta * eta) * np.exp(eta * win_rate)) ** (1 / (1 + beta * eta))
     return unnormalised / unnormalised.sum(), unnormalised.sum()
@@ -150,7 +149,7 @@ def total_variation(p, q):
     return np.abs(p - q).sum() / 2
 
 
-GAMES = [(0.3, 2.0), (0.02, 10.0), (0.0, 1.0)]
+GAMES = [(0.3, 2.0), (0.02, 10.0), (0.0, 4.0)]  # beta, eta
 
 
 @pytest.mark.parametrize(("beta", "eta"), GAMES)

@@ -1,8 +1,9 @@
 """The body of loop_body.py in each branch of a foreach."""
 
-from loop import unroll
 from loop_body import Body
 from metaflow import step
+
+from loop import unroll
 
 
 @unroll(body=("plan", "generate", "gather", "evaluate"), exit="compare", iterations="config.iterations")

@@ -1,8 +1,9 @@
 """The body of loop_body.py between a start and an end."""
 
-from loop import unroll
 from loop_body import Body, fail_if_told
 from metaflow import step
+
+from loop import unroll
 
 
 @unroll(

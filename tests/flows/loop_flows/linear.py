@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loop import unroll
 from metaflow import Config, FlowSpec, step
+
+from loop import unroll
 
 if TYPE_CHECKING:
     from fractions import Fraction

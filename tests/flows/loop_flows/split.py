@@ -1,7 +1,8 @@
 """A loop whose body splits into two branches."""
 
-from loop import unroll
 from metaflow import Config, FlowSpec, card, step
+
+from loop import unroll
 
 
 @unroll(body=("fork", "double", "square", "merge"), exit="end", iterations="config.iterations")

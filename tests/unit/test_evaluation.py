@@ -1,0 +1,107 @@
+"""Win rates and their intervals, KL, and the row of `history`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from components.evaluation import Evaluated, WinRate, history_row, kl, win_rate
+
+
+def against(values):
+    """(n, 2, 2): the preference of one response over one rival's, per prompt."""
+    values = np.array(values)
+    tie = np.full_like(values, 0.5)
+    return np.stack([np.stack([tie, values], 1), np.stack([1 - values, tie], 1)], 1)
+
+
+def test_interval_by_hand():
+    """Mean 5/8; deviations ±3/8 and ±1/8, so the variance is 2·(9 + 1)/64/3 = 5/48 and the standard error
+    sqrt(5/48/4) = 0.161374; 1.96 times that is 0.316294."""
+    result = win_rate(against([0.25, 0.5, 0.75, 1.0]), slice(0, 1), slice(1, 2))
+    assert result.mean == 0.625
+    assert result.low == pytest.approx(0.308706, abs=1e-6)
+    assert result.high == pytest.approx(0.941294, abs=1e-6)
+
+
+def test_ties_are_a_half_with_certainty():
+    assert win_rate(against([0.5, 0.5, 0.5]), slice(0, 1), slice(1, 2)) == WinRate(0.5, 0.5, 0.5)
+
+
+def test_interval_stays_within_zero_and_one():
+    """Values 1, 1, 1, 0 and 0, 0, 0, 1: 0.75 ± 1.96·0.25 and 0.25 ± 1.96·0.25, cut at 1 and 0."""
+    high = win_rate(against([1.0, 1.0, 1.0, 0.0]), slice(0, 1), slice(1, 2))
+    assert (high.mean, high.high) == (0.75, 1.0)
+    assert high.low == pytest.approx(0.26)
+    low = win_rate(against([0.0, 0.0, 0.0, 1.0]), slice(0, 1), slice(1, 2))
+    assert (low.mean, low.low) == (0.25, 0.0)
+    assert low.high == pytest.approx(0.74)
+
+
+def test_one_prompt_says_nothing_of_others():
+    assert win_rate(against([0.9]), slice(0, 1), slice(1, 2)) == WinRate(0.9, 0.0, 1.0)
+
+
+def test_rivals_are_blocks_of_the_matrix():
+    """Two responses each of three policies, scores (5, 1), (3, 1), (0, 9): 5 beats both of (3, 1), 1 loses and ties:
+    (1 + 1 + 0 + 1/2)/4 = 5/8. 5 and 1 beat 0 and lose to 9: 1/2. (3, 1) against (0, 9): 1/2."""
+    scores = np.array([[5, 1, 3, 1, 0, 9]])
+    preference = (np.sign(scores[:, :, None] - scores[:, None, :]) + 1) / 2
+    ours, theirs, previous = slice(0, 2), slice(2, 4), slice(4, 6)
+    assert win_rate(preference, ours, theirs).mean == 0.625
+    assert win_rate(preference, theirs, ours).mean == 0.375
+    assert win_rate(preference, ours, previous).mean == 0.5
+    assert win_rate(preference, theirs, previous).mean == 0.5
+
+
+def test_interval_covers_the_true_win_rate():
+    """Two responses each to 100 prompts; scores N(0.6 + a, 1) against N(0, 1), with an advantage a ~ N(0, 1) that a
+    prompt's responses share. P(ours > theirs) = Phi(0.6 / sqrt(3)), and 95 % of the intervals hold it.
+
+    An interval that took the four pairs of a prompt for independent would hold it in about 80 %.
+    """
+    truth = (1 + math.erf(0.6 / math.sqrt(3) / math.sqrt(2))) / 2
+    rng = np.random.default_rng(0)
+    trials = 2000
+    hits = 0
+    for _ in range(trials):
+        scores = rng.normal(size=(100, 4))
+        scores[:, :2] += 0.6 + rng.normal(size=(100, 1))
+        interval = win_rate((np.sign(scores[:, :, None] - scores[:, None, :]) + 1) / 2, slice(0, 2), slice(2, 4))
+        hits += interval.low <= truth <= interval.high
+    assert hits / trials == pytest.approx(0.95, abs=0.02)
+
+
+def test_kl_by_hand():
+    """Differences 0.5, 1, -0.5 and 3; their mean is 1."""
+    assert kl(np.array([[-1.0, -2.0], [-3.0, -4.0]]), np.array([[-1.5, -3.0], [-2.5, -7.0]])) == 1.0
+
+
+def test_history_row():
+    evaluated = Evaluated(
+        rollout={},
+        against_reference=WinRate(0.7, 0.6, 0.8),
+        against_previous=WinRate(0.55, 0.5, 0.6),
+        kl=1.5,
+        reward=0.25,
+        response_length=12.5,
+        truncated=0.125,
+    )
+    row = history_row(
+        iteration=2,
+        algorithm="wind",
+        evaluated=evaluated,
+        counts={"tokens_generated": 900, "responses": 64, "prompts": 16},
+        seconds={"start": 9.0, "generate": 1.0, "score": 2.0, "train": 3.0, "evaluate": 4.0},
+    )
+    # Names and order are the contract with whoever reads `Run(...).data.history`.
+    assert list(row) == [
+        *("iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl"),
+        *("reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated"),
+        *("seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate"),
+    ]
+    assert row.to_numpy().tolist() == [
+        [2, "wind", 0.7, 0.6, 0.8, 0.55, 1.5, 0.25, 12.5, 16, 64, 0.125, 900, 1.0, 2.0, 3.0, 4.0]
+    ]
