@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +26,9 @@ LOGITS_PER_CHUNK = 2**24  # 64 MiB in fp32
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows of prompt and response."""
+    """Right-padded rows of prompt and response. No mask: in a causal model no token sees the padding behind it."""
 
     input_ids: Tensor  # (B, L) int64
-    attention_mask: Tensor | None  # (B, L) int64, 1 on tokens; None when nothing is padded
     rows: Tensor  # (N,) int64, row of each response token
     positions: Tensor  # (N,) int64, its position in the row
 
@@ -45,11 +43,7 @@ def collate(prompts: Sequence[TokenIds], responses: Sequence[TokenIds], pad_id: 
         ids[row, starts[row] : ends[row]] = response
     columns = np.arange(ids.shape[1])
     rows, positions = np.nonzero((columns >= starts[:, None]) & (columns < ends[:, None]))
-    mask = None if ends.min() == ends.max() else torch.from_numpy(columns < ends[:, None]).long().to(device)
-    return Batch(
-        *(torch.from_numpy(ids).to(device), mask),
-        *(torch.from_numpy(a).to(device) for a in (rows, positions)),
-    )
+    return Batch(*(torch.from_numpy(a).to(device) for a in (ids, rows, positions)))
 
 
 def head_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
@@ -60,7 +54,9 @@ def head_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     config = model.config.get_text_config()
     logits: Tensor = model.get_output_embeddings()(hidden)
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-    logits = logits * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
+    scale = getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
+    if scale != 1:  # else a copy of the largest tensor for nothing
+        logits = logits * scale
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
@@ -82,8 +78,10 @@ def token_logprobs(
         return chunk_logprobs(hidden, targets)
     pieces = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
     if torch.is_grad_enabled():
-        return torch.cat([checkpoint(chunk_logprobs, h, t, use_reentrant=False) for h, t in pieces])
-    return torch.cat([chunk_logprobs(h, t) for h, t in pieces])
+        return torch.cat(
+            [checkpoint(chunk_logprobs, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
+        )
+    return torch.cat([chunk_logprobs(*piece) for piece in pieces])
 
 
 def response_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int = LOGITS_PER_CHUNK) -> Tensor:
@@ -92,8 +90,7 @@ def response_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int = LOGI
     Differentiable; runs in the policy's autocast.
     """
     with policy.autocast():
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        hidden = policy.model.base_model(**inputs, use_cache=False).last_hidden_state
+        hidden = policy.model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
         before = hidden[batch.rows, batch.positions - 1]  # a token is predicted one position earlier
         targets = batch.input_ids[batch.rows, batch.positions]
         logp = token_logprobs(policy.model, before, targets, logits_per_chunk)
@@ -147,14 +144,19 @@ def score_responses(
 def check_head(policy: Policy) -> None:
     """Compares `head_logits` with the model's own logits on a few tokens.
 
-    Raises PolicyError for an architecture that treats its logits in a way that is not known here.
+    Raises PolicyError for a model whose logits see later tokens, and for an architecture that treats its logits in a
+    way that is not known here.
     """
     ids = torch.arange(1, 9, device=policy.device)[None] % policy.tokenizer.vocab_size
-    own: Any = policy.model(input_ids=ids).logits
+    name = type(policy.model).__name__
+    own: Tensor = policy.model(input_ids=ids).logits
+    tolerance = 1e-4 * own.abs().max().item()
+    if (policy.model(input_ids=ids[:, :4]).logits - own[:, :4]).abs().max().item() > tolerance:
+        raise PolicyError(f"{name} is not causal: its logits depend on later tokens. Use a causal language model.")
     ours = head_logits(policy.model, policy.model.base_model(input_ids=ids).last_hidden_state)
-    difference = (own.float() - ours.float()).abs().max().item()
-    if difference > 1e-3 * max(1.0, own.abs().max().item()):
+    difference = (own - ours).abs().max().item()
+    if difference > tolerance:
         raise PolicyError(
-            f"{type(policy.model).__name__} changes its logits after the head by up to {difference:.3g}, in a "
+            f"{name} changes its logits after the head by up to {difference:.3g}, in a "
             "way that components/logprobs.py does not know. Add it to `head_logits`."
         )

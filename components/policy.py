@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -10,18 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from jinja2 import TemplateError
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from components.config import PolicyConfig
 from components.errors import PolicyError
+from components.policy_files import WEIGHT_FILES, copy_files, fetch
 from components.records import Prompt, TokenIds
 
-logging.disable_progress_bar()  # a bar of its own for every load and save drowns the run's progress
+__all__ = ["Policy", "best_device", "check_lengths", "copy_files", "fetch", "load", "pick_precision", "save"]
 
-# All that a policy consists of; optimiser states and training logs of other tools stay behind.
-POLICY_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
-CODE_FILES = ("*.py",)
+logging.disable_progress_bar()  # a bar of its own for every load and save drowns the run's progress
 
 
 @dataclass(frozen=True)
@@ -49,13 +57,11 @@ class Policy:
         """Token ids of a prompt up to where the response begins, special tokens included once.
 
         The chat template is applied once and straight to ids: its text already holds BOS.
+
+        Raises PolicyError for a prompt that the template refuses, and for several messages without a template.
         """
         if self.tokenizer.chat_template:
-            return list(
-                self.tokenizer.apply_chat_template(
-                    list(prompt.messages), add_generation_prompt=True, tokenize=True, return_dict=False
-                )
-            )
+            return self._apply_template(prompt)
         if self.prompt_format is None:
             raise PolicyError(
                 "the tokenizer has no chat template. Set policy.prompt_format, for example '{prompt}\\n'."
@@ -65,11 +71,31 @@ class Policy:
                 f"prompt {prompt.id!r}: {len(prompt.messages)} messages need a chat template, and the "
                 "tokenizer has none. Use a model with one, or prompts of a single message."
             )
-        return list(self.tokenizer(self.prompt_format.replace("{prompt}", prompt.text))["input_ids"])
+        return self._ids(self.prompt_format.replace("{prompt}", prompt.text))
+
+    def _apply_template(self, prompt: Prompt) -> list[int]:
+        messages = list(prompt.messages)
+        try:
+            ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        except TemplateError as error:  # some templates take no system turn, or only alternating roles
+            roles = ", ".join(message["role"] for message in messages)
+            raise PolicyError(
+                f"prompt {prompt.id!r}: the model's chat template refuses its turns ({roles}): {error}. "
+                "Change the prompt's messages."
+            ) from error
+        return list(ids)
+
+    def _ids(self, text: str) -> list[int]:
+        """Ids of a text after what the tokenizer puts before it (BOS), without what it would put behind it (EOS)."""
+        inner = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        whole = list(self.tokenizer(text)["input_ids"])
+        begin = next(i for i in range(len(whole) + 1) if whole[i : i + len(inner)] == inner)
+        before = whole[:begin]
+        return inner if inner[:begin] == before else before + inner  # the text may begin with BOS itself
 
     def decode(self, rows: Sequence[TokenIds]) -> list[str]:
-        """Texts of responses, special tokens removed."""
-        return list(self.tokenizer.batch_decode(rows, skip_special_tokens=True))
+        """Texts of responses, special tokens removed and nothing else changed."""
+        return list(self.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def best_device() -> torch.device:
@@ -77,61 +103,30 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def fetch(config: PolicyConfig) -> Path:
-    """Directory of the configured model, downloaded first if it is a hub id.
-
-    Raises PolicyError when it holds no safetensors weights or no config.
-    """
-    assert config.model is not None
-    directory = Path(config.model)
-    patterns = POLICY_FILES + (CODE_FILES if config.trust_remote_code else ())
-    if not directory.is_dir():
-        directory = _download(config.model, config.revision, patterns)
-    for pattern, what in (("config.json", "config.json"), ("*.safetensors", "safetensors weights")):
-        if not any(directory.glob(pattern)):
-            raise PolicyError(
-                f"policy.model: {config.model} has no {what}. Save the model with `save_pretrained`, "
-                "which writes both; pickled weights (.bin) are not loaded."
-            )
-    return directory
-
-
-def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
-    except (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError) as error:
-        raise PolicyError(
-            f"policy.model: {name!r} is neither a directory here nor a model that the hub gave. "
-            "Check the path or id, the network and, for a gated model, HF_TOKEN."
-        ) from error
-
-
-def copy_files(source: Path, target: Path, *, weights: bool = True, code: bool = False) -> Path:
-    """Copies the files that make up a policy; without `weights` only config, tokenizer and template."""
-    target.mkdir(parents=True, exist_ok=True)
-    patterns = POLICY_FILES + (CODE_FILES if code else ())
-    for file in sorted({f for pattern in patterns for f in source.glob(pattern) if f.is_file()}):
-        if weights or ".safetensors" not in file.name:
-            shutil.copyfile(file, target / file.name)
-    return target
-
-
 def load(
     directory: Path, config: PolicyConfig, *, precision: str = "fp32", device: torch.device | None = None
 ) -> Policy:
     """Loads a policy directory with fp32 weights.
 
-    Raises PolicyError when the tokenizer, EOS or a way to format prompts is missing.
+    Raises PolicyError for files that do not make up a whole model, for code that nobody allowed, and when the
+    tokenizer, EOS or a way to format prompts is missing.
     """
+    name = config.model or directory
     options = {"trust_remote_code": config.trust_remote_code}
     try:
+        if not config.trust_remote_code:
+            _refuse_code(directory)
         tokenizer = AutoTokenizer.from_pretrained(directory, **options)
-        model = AutoModelForCausalLM.from_pretrained(directory, use_safetensors=True, dtype=torch.float32, **options)
-    except (OSError, ValueError) as error:
-        raise PolicyError(f"policy.model: {config.model or directory} cannot be loaded: {error}") from error
+        model, report = AutoModelForCausalLM.from_pretrained(
+            directory, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise PolicyError(f"policy.model: {name} cannot be loaded: {error}") from error
+    if missing := sorted(report["missing_keys"]):  # the library fills them with random numbers
+        raise PolicyError(
+            f"policy.model: {name} lacks {len(missing)} weights of a {type(model).__name__}, {missing[0]} among "
+            "them. Save the whole causal language model with `save_pretrained`."
+        )
     model.to(device or best_device()).eval()
     eos_ids = _eos_ids(model, tokenizer)
     if not tokenizer.chat_template and config.prompt_format is None:
@@ -139,7 +134,19 @@ def load(
             "policy.prompt_format: is required, the tokenizer has no chat template. For example '{prompt}\\n'."
         )
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0]
+    # Published defaults of sampling have no say here, and `save_pretrained` refuses contradictory ones.
+    model.generation_config = GenerationConfig(eos_token_id=list(eos_ids), pad_token_id=pad_id)
     return Policy(model, tokenizer, eos_ids, pad_id, precision, config.prompt_format, directory)
+
+
+def _refuse_code(directory: Path) -> None:
+    for name in ("config.json", "tokenizer_config.json"):
+        file = directory / name
+        if file.is_file() and "auto_map" in json.loads(file.read_text("utf-8")):
+            raise ValueError(
+                f"its {name} names code of its own (auto_map). Read that code and set "
+                "policy.trust_remote_code: true, or remove auto_map to use the class that transformers has"
+            )
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -156,16 +163,38 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tupl
 
 
 def save(policy: Policy, directory: Path) -> Path:
-    """Writes the policy as a Hugging Face directory; tokenizer and template are the ones it was loaded with."""
+    """Writes the policy as a Hugging Face directory; only weights differ from the files it was loaded from."""
     assert policy.folder is not None
     copy_files(policy.folder, directory, weights=False, code=True)
+    for pattern in WEIGHT_FILES:  # of an earlier save in other shards: a loader might take them
+        for stale in directory.glob(pattern):
+            stale.unlink()
     policy.model.save_pretrained(directory)
+    generation = policy.folder / "generation_config.json"
+    if generation.is_file():
+        shutil.copyfile(generation, directory / generation.name)
     return directory
 
 
 def check_lengths(policy: Policy, prompts: Sequence[Prompt], *, max_prompt_tokens: int, max_new_tokens: int) -> None:
-    """Encodes every prompt once. Raises PolicyError for one that is too long to be answered."""
+    """Encodes every prompt once.
+
+    Raises PolicyError for a prompt that is empty or too long to be answered, and for a tokenizer with more tokens
+    than the model embeds.
+    """
+    rows = policy.model.get_input_embeddings().weight.shape[0]
+    vocabulary = max(policy.tokenizer.get_vocab().values()) + 1
+    if vocabulary > rows:
+        raise PolicyError(
+            f"the tokenizer has {vocabulary} tokens, the model's embedding only {rows}. "
+            "Use the tokenizer that belongs to the model, or resize the embedding and save it."
+        )
     lengths = [len(policy.encode(prompt)) for prompt in prompts]
+    if 0 in lengths:
+        raise PolicyError(
+            f"prompt {prompts[lengths.index(0)].id!r} has no tokens, so nothing predicts a first one. "
+            "Remove it, or put a word into policy.prompt_format."
+        )
     longest = max(range(len(prompts)), key=lengths.__getitem__)
     over = sum(length > max_prompt_tokens for length in lengths)
     if over:
@@ -176,16 +205,11 @@ def check_lengths(policy: Policy, prompts: Sequence[Prompt], *, max_prompt_token
         )
     limit = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and lengths[longest] + max_new_tokens > limit:
+        room = limit - lengths[longest]
         raise PolicyError(
             f"generation.max_new_tokens: {max_new_tokens} tokens after the longest prompt "
             f"({prompts[longest].id!r}, {lengths[longest]} tokens) exceed the model's {limit} positions. "
-            f"Use {limit - lengths[longest]} or fewer."
-        )
-    vocabulary, rows = len(policy.tokenizer), policy.model.get_input_embeddings().weight.shape[0]
-    if vocabulary > rows:
-        raise PolicyError(
-            f"the tokenizer has {vocabulary} tokens, the model's embedding only {rows}. "
-            "Use the tokenizer that belongs to the model, or resize the embedding and save it."
+            + (f"Use {room} or fewer." if room > 0 else "Remove prompts that long.")
         )
 
 
@@ -206,7 +230,8 @@ def _faster_precision(policy: Policy) -> str:
     import time
     from dataclasses import replace
 
-    ids = torch.arange(2048, device=policy.device).remainder(policy.tokenizer.vocab_size).reshape(16, 128)
+    length = min(128, getattr(policy.model.config.get_text_config(), "max_position_embeddings", 128))
+    ids = torch.arange(16 * length, device=policy.device).remainder(policy.tokenizer.vocab_size).reshape(16, length)
     seconds = {}
     for precision in ("fp32", "bf16"):
         for _ in range(3):  # the last one counts, the first ones warm up

@@ -50,6 +50,8 @@ class Ragged:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> NDArray[np.int32]:
+        if index < 0:
+            raise IndexError(f"sequence {index}: count from 0")  # slicing offsets from the end gives other tokens
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     @property

@@ -57,7 +57,9 @@ def summary_rows(history: pd.DataFrame) -> list[list[str]]:
 
 def next_commands(flow_file: str, flow: str, run_id: str) -> str:
     """The commands that show a finished run: its report card, its final policy, its history."""
-    history = f'from metaflow import Run; print(Run("{flow}/{run_id}").data.history.to_string())'
+    history = (
+        f'from metaflow import Run, namespace; namespace(None); print(Run("{flow}/{run_id}").data.history.to_string())'
+    )
     commands = [
         ("see the report", ["python", flow_file, "card", "view", f"{run_id}/end"]),
         ("export the policy", ["python", "-m", "components.export", f"{flow}/{run_id}", "exported"]),

@@ -10,7 +10,7 @@ import numpy as np
 
 def derive_seed(*parts: str | int) -> int:
     """64-bit seed of a purpose, e.g. `derive_seed(run_seed, "generate", iteration, prompt_id, k)`."""
-    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(parts, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 

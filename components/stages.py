@@ -68,20 +68,22 @@ def _logprobs(work: Workspace, policy: Manifest, responses: Rollout, name: str) 
     )
 
 
-def gather(work: Workspace, shards: Sequence[Manifest]) -> dict[str, int]:
-    """Checks that the shards hold the whole iteration; counts prompts, responses and tokens."""
-    parts = [work.rollout(shard) for shard in shards]
-    counts = {
-        "prompts": sum(part.shape[0] for part in parts),
+def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> dict[str, int]:
+    """Checks that the scored shards hold just the planned prompts; counts prompts, responses and tokens."""
+    planned = [prompt.id for shard in shards for prompt in work.prompts(shard, "shard")]
+    parts = [work.rollout(manifest) for manifest in scored]
+    found = [prompt_id for part in parts for prompt_id in part.prompt_ids]
+    if found != planned:
+        missing = sorted(set(planned) - set(found))
+        raise ValueError(
+            f"the {len(scored)} shards hold {len(found)} prompts and not the {len(planned)} planned ones; "
+            f"missing: {', '.join(missing[:5]) or 'none'}. Resume from this iteration's plan step."
+        )
+    return {
+        "prompts": len(found),
         "responses": sum(len(part.tokens) for part in parts),
         "tokens_generated": sum(len(part.tokens.values) for part in parts),
     }
-    if counts["prompts"] != work.config.prompts.per_iteration:
-        raise ValueError(
-            f"{counts['prompts']} of {work.config.prompts.per_iteration} prompts came back from "
-            f"{len(shards)} shards. Resume from this iteration's plan step."
-        )
-    return counts
 
 
 def train(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from metaflow import Config, FlowMutator, FlowSpec, Parameter, config_expr, current
+from metaflow import Config, FlowMutator, FlowSpec, Parameter, card, config_expr, current
 from metaflow.exception import MetaflowException
 from metaflow.util import get_username
 
@@ -51,7 +51,7 @@ class LiveCards(FlowMutator):
         for name, step in mutable_flow.steps:
             if name in chosen:
                 options = {"type": "blank", "id": "progress", "refresh_interval": 10}
-                step.add_decorator("card", deco_kwargs=options)
+                step.add_decorator(card, deco_kwargs=options)
 
 
 class AlignmentFlow(FlowSpec):
@@ -76,13 +76,13 @@ class AlignmentFlow(FlowSpec):
         """Workspace of a step of this kind, with progress in terminal and card; notes its wall time."""
         begin = time.perf_counter()
         precision = getattr(self, "precision", "fp32")
-        card = current.card["progress"] if kind in self.settings.live_cards else None
+        live = current.card["progress"] if kind in self.settings.live_cards else None
         with open_workspace(
             self.settings,
             self.store_root,
             kind,
             precision=precision,
-            progress=lambda description: StepProgress(description, card),
+            progress=lambda description: StepProgress(description, live),
         ) as workspace:
             yield workspace
         self.seconds = {**getattr(self, "seconds", {}), kind: time.perf_counter() - begin}

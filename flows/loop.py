@@ -186,10 +186,12 @@ def _decorate(copy: Any, written: Any) -> Any:
     """`copy` as a step decorated like `written`. Config expressions are carried over unevaluated."""
     copy = step(start=written.is_start_step, end=written.is_end_step, node_info=dict(written.node_info))(copy)
     for deco in written.decorators:
-        given = {  # what is neither stems from `**config_expr(…)`
+        given = {
             key: value
             for key, value in deco.attributes.items()
-            if key in deco._user_defined_attributes or key not in deco.defaults
+            if key in deco._user_defined_attributes
+            or key not in deco.defaults  # stems from `**config_expr(…)`
+            or value != deco.defaults[key]  # set by a mutator
         }
         copy.decorators.append(type(deco)(given, deco.statically_defined, deco.inserted_by))
     for deco in dict.fromkeys([*written.wrappers, *written.config_decorators]):  # one object may be in both

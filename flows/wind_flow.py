@@ -80,7 +80,7 @@ class WindFlow(AlignmentFlow):
         self.merge_artifacts(inputs, exclude=["shard", "rollout", "seconds"])
         self.seconds = {kind: max(shard.seconds[kind] for shard in inputs) for kind in inputs[0].seconds}
         with self.work("gather") as work:
-            self.counts = stages.gather(work, self.rollouts)
+            self.counts = stages.gather(work, self.shards, self.rollouts)
         self.next(self.train)
 
     @resources(**config_expr("config.resources.train"))

@@ -40,7 +40,7 @@ def in_one_process(config_file: Path, seed: int, store: Path) -> None:
             for shard in shards:
                 rollout = stages.generate(space, policy, shard, iteration)
                 scored.append(stages.score(space, policy, started.policy, rollout, shard))
-            stages.gather(space, scored)
+            stages.gather(space, shards, scored)
             trained = stages.train(space, policy, optimizer, scored, iteration)
             policy, optimizer = trained.policy, trained.optimizer
             rivals = [started.evaluated, evaluated]

@@ -60,9 +60,7 @@ def test_run_with_a_config_value_and_resume_from_a_step(run_flow, open_run):
         assert info[f"plan_{t}"]["doc"] == "Counts the iteration."
     assert "plan" not in run["start"].task  # what hides the step as written is no artifact
 
-    again = open_run(
-        run_flow(COUNTING, resume=run.id, step="gather_2").run.pathspec
-    )  # with the origin's config
+    again = open_run(run_flow(COUNTING, resume=run.id, step="gather_2").run.pathspec)  # with the origin's config
     executed = {name for name, cloned in origins(again).items() if not cloned}
     assert executed == {"gather_2", "evaluate_2", "end"}
     assert again.data.history == HISTORY
@@ -127,9 +125,7 @@ def test_traceback_shows_the_line_as_written(run_flow):
     lines = (HERE / "loop_body.py").read_text().splitlines()
     row = lines.index("    def gather(self, inputs):") + 2  # 1-based, and the line below
     shown = re.sub(r"\d{4}-\S+ \S+ \[.*?\(pid \d+\)\] ", "", failed.stdout + failed.stderr)
-    assert re.search(
-        rf'loop_body\.py \[Counting\.gather_1\]", line {row}, in gather_1\n *fail_if_told\(\)', shown
-    )
+    assert re.search(rf'loop_body\.py \[Counting\.gather_1\]", line {row}, in gather_1\n *fail_if_told\(\)', shown)
 
 
 def test_show_and_check_on_the_command_line(flow_env):
@@ -176,9 +172,7 @@ def test_two_flows_share_a_body_in_one_process(monkeypatch):
     assert {name: getattr(loop_body.Body, name) for name in before} == before
     assert before["generate"].decorators == decorators
     assert [deco.name for deco in decorators] == ["resources", "environment"]
-    copies = [flow.generate_1 for flow in (counting.Counting, branches.Branches)] + [
-        branches.Branches.generate_2
-    ]
+    copies = [flow.generate_1 for flow in (counting.Counting, branches.Branches)] + [branches.Branches.generate_2]
     assert len({id(deco) for copy in [before["generate"], *copies] for deco in copy.decorators}) == 4 * 2
 
 

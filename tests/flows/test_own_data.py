@@ -35,7 +35,7 @@ def score(response, prompt):
 CONFIG = {
     "iterations": 1,
     "policy": {"model": "model"},
-    "prompts": {"train": "sums.jsonl", "held_out": 6, "per_iteration": 8},
+    "prompts": {"train": "sums.jsonl", "held_out": 6, "per_iteration": 8, "shards": 1},
     "generation": {"responses": 4, "max_new_tokens": 5},
     "training": {"batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.01},
 }

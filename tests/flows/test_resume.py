@@ -18,7 +18,7 @@ FAULTS = {
     "gather_1": "raise before",
     "train_1": "raise after",
     "evaluate_1": "raise before",
-    "end": "raise after",
+    "end": "raise before",
 }
 TASKS = [
     *("start", "plan_1", "generate_1/0", "generate_1/1", "score_1/0", "score_1/1"),

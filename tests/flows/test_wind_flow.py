@@ -15,8 +15,6 @@ import pytest
 from components.store import open_store
 from wind_runs import FLOW, NOBODY, SMOKE
 
-pytestmark = pytest.mark.slow
-
 COLUMNS = [
     "iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl",
     "reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated",
@@ -58,11 +56,11 @@ def smoke(once, run_flow, open_run):
     return SimpleNamespace(run=run, id=run.id, data=run.data, stdout=once["stdout"])
 
 
-def shell(words, home, python=sys.executable):
+def shell(words, home):
     """Runs a printed command as a user without a name would, with no setting of Metaflow's."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("METAFLOW_")}
     return subprocess.run(
-        [python if word == "python" else word for word in words],
+        [sys.executable if word == "python" else word for word in words],
         cwd=home,
         env=env | NOBODY | {"METAFLOW_HOME": str(home)},
         capture_output=True,
@@ -76,6 +74,7 @@ def printed_command(smoke, purpose):
     return shlex.split(line.removeprefix(purpose))
 
 
+@pytest.mark.slow
 def test_history_has_a_row_per_iteration(smoke):
     history = smoke.data.history
     assert list(history.columns) == COLUMNS
@@ -98,12 +97,14 @@ def test_history_has_a_row_per_iteration(smoke):
     assert history["win_rate_previous"][0] == history["win_rate"][0]
 
 
+@pytest.mark.slow
 def test_every_kind_of_step_has_its_tasks(smoke):
     body = {"plan": 1, "generate": SHARDS, "score": SHARDS, "gather": 1, "train": 1, "evaluate": 1}
     expected = {"start": 1, "end": 1} | {f"{kind}_{t}": n for t in (1, 2) for kind, n in body.items()}
     assert {step.id: len(list(step)) for step in smoke.run} == expected
 
 
+@pytest.mark.slow
 def test_shards_together_hold_an_iterations_rollout(smoke, tmp_path):
     store = open_store(smoke.data.store_root)
     assert store.root == str(tmp_path / "wind_store")
@@ -118,6 +119,7 @@ def test_shards_together_hold_an_iterations_rollout(smoke, tmp_path):
         assert tokens == smoke.data.history["tokens_generated"][t - 1]
 
 
+@pytest.mark.slow
 def test_training_changes_the_weights_and_nothing_else_of_the_policy(smoke):
     policies = [smoke.run[name].task.data.policy for name in ("start", "train_1", "train_2")]
     assert smoke.data.policy == policies[-1]
@@ -130,6 +132,7 @@ def test_training_changes_the_weights_and_nothing_else_of_the_policy(smoke):
     open_store(smoke.data.store_root).verify(smoke.data.policy)
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_verdict_table_and_next_commands(smoke):
     last = smoke.data.history.iloc[-1]
     rate = f"the policy's win rate against the reference is {100 * last['win_rate']:.1f}%"
@@ -143,6 +146,7 @@ def test_the_terminal_shows_verdict_table_and_next_commands(smoke):
         assert printed_command(smoke, purpose)[0] == "python"
 
 
+@pytest.mark.slow
 def test_the_printed_card_command_shows_the_report(smoke, home):
     words = printed_command(smoke, "see the report")
     assert words[1:4] == ["flows/wind_flow.py", "card", "view"]
@@ -161,12 +165,14 @@ def test_the_printed_card_command_shows_the_report(smoke, home):
     assert "per_iteration" in shown
 
 
+@pytest.mark.slow
 def test_the_printed_history_command_shows_the_history(smoke, home):
     result = shell(printed_command(smoke, "read the history"), home)
     assert result.returncode == 0, result.stderr
     assert result.stdout == smoke.data.history.to_string() + "\n"
 
 
+@pytest.mark.slow
 def test_the_printed_export_command_writes_a_policy_that_loads_as_printed(smoke, home):
     result = shell(printed_command(smoke, "export the policy"), home)
     assert result.returncode == 0, result.stderr
@@ -210,6 +216,7 @@ def test_a_config_file_that_is_missing_starts_nothing(home, flow_env):
     assert "nowhere.yaml" in refused(home, flow_env, "nowhere.yaml")
 
 
+@pytest.mark.slow
 def test_unusable_prompts_stop_the_run_at_start(smoke, home, run_flow):
     model = open_store(smoke.data.store_root).get(smoke.data.policy, home / "model")
     prompts = home / "prompts.jsonl"

@@ -36,9 +36,7 @@ def test_table():
 
 
 def test_table_fits_a_terminal():
-    big = history(
-        iteration=[99, 100], kl=1234.5, reward_mean=-1234.5678, response_length=12345.6, seconds_train=4e5
-    )
+    big = history(iteration=[99, 100], kl=1234.5, reward_mean=-1234.5678, response_length=12345.6, seconds_train=4e5)
     assert max(map(len, summary_table(big).splitlines())) <= 100
 
 

@@ -162,9 +162,7 @@ def truncate(path: Path) -> None:
         (Path.unlink, "is missing"),
     ],
 )
-def test_damage_is_named_and_not_passed_on(
-    store: Store, source: Path, tmp_path: Path, damage, message
-) -> None:
+def test_damage_is_named_and_not_passed_on(store: Store, source: Path, tmp_path: Path, damage, message) -> None:
     manifest = store.put(source)
     path = blob(store, manifest["deep/er/Ünï code"]["sha256"])
     damage(path)
@@ -354,9 +352,7 @@ except OSError as error:
 
 
 @pytest.mark.parametrize(("action", "blobs_left"), [("put", 1), ("get", 2)])
-def test_failed_write_leaves_no_part_of_a_file(
-    store: Store, tmp_path: Path, action: str, blobs_left: int
-) -> None:
+def test_failed_write_leaves_no_part_of_a_file(store: Store, tmp_path: Path, action: str, blobs_left: int) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "a-small").write_bytes(b"abc")

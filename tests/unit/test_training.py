@@ -131,7 +131,7 @@ def test_order_is_a_permutation_of_its_own():
     assert (order(50, seed=1, iteration=2, epoch=1) == orders[-1]).all()
 
 
-def test_each_epoch_visits_every_prompt_once():
+def test_each_epoch_visits_every_prompt_once_in_its_order():
     """With batches that do not divide the prompts and micro-batches that do not divide the batches."""
     policy = make_policy()
     data = make_scored(policy, n=10, k=3)
@@ -139,15 +139,18 @@ def test_each_epoch_visits_every_prompt_once():
 
     class Watched(Wind):
         def loss(self, group):
-            seen.append(group.logp_old)
+            seen.append(group.logp_old.numpy())
             return super().loss(group)
 
-    fit(policy, data, algorithm=Watched(), config=settings(batch_size=7, micro_batch_size=3, epochs=2))
+    config = settings(batch_size=7, micro_batch_size=3, epochs=2)
+    fit(policy, data, algorithm=Watched(), config=config, iteration=2, iterations=2, seed=5)
     assert [len(rows) for rows in seen] == 2 * [3, 3, 1, 3]
-    for epoch in (seen[:4], seen[4:]):
-        visited = torch.cat(epoch).numpy()
-        expected = data.logp_old.astype(np.float32)
-        assert (visited[visited[:, 0].argsort()] == expected[expected[:, 0].argsort()]).all()
+    logp_old = data.logp_old.astype(np.float32)
+    for epoch in (0, 1):
+        visits = order(10, seed=5, iteration=2, epoch=epoch)
+        batches = [np.concatenate(seen[4 * epoch : 4 * epoch + 3]), seen[4 * epoch + 3]]
+        for batch, expected in zip(batches, (visits[:7], visits[7:]), strict=True):
+            assert sorted(batch.tolist()) == sorted(logp_old[expected].tolist())
 
 
 # The step

@@ -29,9 +29,7 @@ def fail_if_told(shard=None):
 
 
 class Body(FlowSpec):
-    config = Config(
-        "config", default_value={"iterations": 1, "shards": 2, "train": {"cpu": 1, "memory": 512}}
-    )
+    config = Config("config", default_value={"iterations": 1, "shards": 2, "train": {"cpu": 1, "memory": 512}})
 
     def add(self, inputs):
         return inputs[0].total * 3 + sum(task.value for task in inputs)

@@ -1,0 +1,69 @@
+"""The files that a policy consists of: found or downloaded, checked, and copied without what does not belong."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from components.config import PolicyConfig
+from components.errors import PolicyError
+
+# All that a policy consists of; optimiser states and logs of the training that made it stay behind.
+WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
+OTHER_FILES = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.txt", "*.model", "*.tiktoken")
+TRAINING_FILES = ("trainer_state.json", "*_results.json")
+CODE_FILES = ("*.py",)
+
+
+def fetch(config: PolicyConfig) -> Path:
+    """Directory of the configured model, downloaded first if it is a hub id.
+
+    Raises PolicyError when it is not to be had, or holds no config, no safetensors weights or two sets of them.
+    """
+    assert config.model is not None
+    directory = Path(config.model).expanduser()
+    if not directory.is_dir():
+        directory = _download(config)
+    found = {pattern: any(directory.glob(pattern)) for pattern in ("config.json", *WEIGHT_FILES)}
+    for what, missing in (
+        ("config.json", not found["config.json"]),
+        ("safetensors weights", not (found["model.safetensors"] or found["model-*.safetensors"])),
+    ):
+        if missing:
+            raise PolicyError(
+                f"policy.model: {config.model} has no {what}. Save the model with `save_pretrained`, "
+                "which writes both; pickled weights (.bin) are not loaded."
+            )
+    if found["model.safetensors"] and found["model.safetensors.index.json"]:
+        raise PolicyError(
+            f"policy.model: {config.model} holds weights twice, model.safetensors and the shards that "
+            "model.safetensors.index.json lists. Remove the stale ones."
+        )
+    return directory
+
+
+def _download(config: PolicyConfig) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    patterns = [*WEIGHT_FILES, *OTHER_FILES, *(CODE_FILES if config.trust_remote_code else ())]
+    try:
+        return Path(snapshot_download(config.model, revision=config.revision, allow_patterns=patterns))
+    except (HFValidationError, HTTPError, OSError) as error:  # a bad name; no way to the hub; its refusal
+        raise PolicyError(
+            f"policy.model: {config.model!r} is neither a directory here nor a model that the hub gave "
+            f"({str(error).splitlines()[0]}). Check the path or id, policy.revision, the network and, for a "
+            "gated model, HF_TOKEN."
+        ) from error
+
+
+def copy_files(source: Path, target: Path, *, weights: bool = True, code: bool = False) -> Path:
+    """Copies the files that make up a policy; without `weights` only config, tokenizer and template."""
+    patterns = (*OTHER_FILES, *(WEIGHT_FILES if weights else ()), *(CODE_FILES if code else ()))
+    left_out = (*TRAINING_FILES, *(() if weights else WEIGHT_FILES))
+    chosen = {file for pattern in patterns for file in source.glob(pattern) if file.is_file()}
+    for file in sorted(chosen - {file for pattern in left_out for file in source.glob(pattern)}):
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    return target

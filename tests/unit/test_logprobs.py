@@ -1,0 +1,236 @@
+"""Log-probs against a plain computation from the model's own logits, for every architecture of conftest.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM
+
+from components.errors import PolicyError
+from components.logprobs import (
+    LOGITS_PER_CHUNK,
+    by_length,
+    check_head,
+    collate,
+    head_logits,
+    response_logprobs,
+    score_responses,
+)
+from components.records import Ragged
+
+CPU = torch.device("cpu")
+VOCABULARY, EOS, PAD = 60, 1, 2  # of the models in conftest.py
+
+
+def ragged(rng, lengths):
+    """Token ids, special ones left out."""
+    return [rng.integers(6, VOCABULARY, length) for length in lengths]
+
+
+@pytest.fixture
+def pairs():
+    """Prompts and responses of unequal lengths: an empty response, one of EOS alone, one longer than any window."""
+    rng = np.random.default_rng(0)
+    responses = ragged(rng, [3, 0, 9, 1, 5, 5, 2])
+    responses[3][:] = EOS
+    return ragged(rng, [4, 2, 7, 1, 3, 3, 8]), responses
+
+
+def plain(model, prompts, responses):
+    """Row by row, unpadded, from log-softmax of the full logits; (B,) in the model's dtype, differentiable."""
+    rows = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        ids = torch.tensor([*prompt, *response])
+        logp = model(input_ids=ids[None]).logits[0].log_softmax(-1)
+        rows.append(sum((logp[i - 1, ids[i]] for i in range(len(prompt), len(ids))), logp.new_zeros(())))
+    return torch.stack(rows)
+
+
+def ours(policy, prompts, responses, logits_per_chunk=LOGITS_PER_CHUNK):
+    return response_logprobs(policy, collate(prompts, responses, PAD, CPU), logits_per_chunk)
+
+
+def gradients(model, value):
+    """Gradients of every parameter, in one vector."""
+    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, list(model.parameters()))])
+
+
+# Against plain logits
+
+
+@pytest.mark.parametrize("tokens_per_chunk", [1, 4, 25, 1000])
+@pytest.mark.parametrize("grad", [True, False])
+def test_fp64_agrees_with_full_logits(model, make_policy, pairs, tokens_per_chunk, grad):
+    model.double()
+    with torch.set_grad_enabled(grad):
+        logp = ours(make_policy(model), *pairs, tokens_per_chunk * VOCABULARY)
+    assert logp.dtype == torch.float64
+    assert logp[1] == 0
+    torch.testing.assert_close(logp.detach(), plain(model, *pairs).detach(), rtol=0, atol=1e-10)
+
+
+def test_fp32_agrees_with_fp64(model, make_policy, pairs):
+    logp = ours(make_policy(model), *pairs).detach()
+    exact = plain(model.double(), *pairs).detach()
+    torch.testing.assert_close(logp.double(), exact, rtol=1e-5, atol=0)
+
+
+def test_gradients_agree_with_full_logits(model, make_policy, pairs):
+    """Norms compute in fp32 whatever the weights are, hence the tolerance against unpadded rows."""
+    model.double()
+    policy, weights = make_policy(model), torch.linspace(-1, 2, len(pairs[0]), dtype=torch.float64)
+    expected = gradients(model, plain(model, *pairs) @ weights)
+    assert expected.abs().max() > 0.1
+    unchunked = gradients(model, ours(policy, *pairs) @ weights)
+    torch.testing.assert_close(unchunked, expected, rtol=1e-5, atol=1e-6)
+    for tokens_per_chunk in (1, 7):
+        chunked = gradients(model, ours(policy, *pairs, tokens_per_chunk * VOCABULARY) @ weights)
+        torch.testing.assert_close(chunked, unchunked, rtol=1e-10, atol=1e-10)
+
+
+def test_bf16_is_close(model, make_policy, pairs):
+    """bf16 keeps 8 bits of every activation: with these wide weights, up to 0.05 nats a token."""
+    with torch.no_grad():
+        logp = ours(make_policy(model, precision="bf16"), *pairs)
+        exact = plain(model.double(), *pairs)
+    assert logp.dtype == torch.float32
+    assert not torch.equal(logp.double(), exact)
+    tokens = torch.tensor([len(response) for response in pairs[1]])
+    assert ((logp - exact).abs() <= 0.1 * tokens).all()
+
+
+def test_bf16_chunks_agree(make_policy, pairs):
+    policy = make_policy(precision="bf16")
+    whole, chunked = ours(policy, *pairs), ours(policy, *pairs, 4 * VOCABULARY)
+    torch.testing.assert_close(chunked, whole, rtol=1e-6, atol=1e-6)
+
+
+def test_padding_length_changes_nothing(model, make_policy, pairs):
+    policy = make_policy(model.double())
+    prompts, responses = pairs
+    rng = np.random.default_rng(1)
+    with torch.no_grad():
+        short = ours(policy, prompts, responses)
+        long = ours(policy, [*prompts, *ragged(rng, [20])], [*responses, *ragged(rng, [20])])
+    torch.testing.assert_close(long[:-1], short, rtol=0, atol=1e-10)
+
+
+# Memory
+
+
+class Largest(TorchDispatchMode):
+    """The largest number of elements of any tensor that an operation makes, in forward and backward."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_full_logits_never_exist(make_model, make_policy, grad):
+    vocabulary, tokens, per_chunk = 4000, 16 * 20, 10
+    policy = make_policy(make_model(vocab_size=vocabulary))
+    rng = np.random.default_rng(0)
+    prompts, responses = ragged(rng, [5] * 16), ragged(rng, [20] * 16)
+
+    def largest(logits_per_chunk):
+        with Largest() as mode, torch.set_grad_enabled(grad):
+            logp = ours(policy, prompts, responses, logits_per_chunk)
+            if grad:
+                logp.sum().backward()
+        return mode.numel
+
+    assert largest(vocabulary * tokens) == vocabulary * tokens
+    weights = vocabulary * 16  # of the head, whose gradient must exist
+    assert largest(vocabulary * per_chunk) <= max(vocabulary * per_chunk, weights)
+
+
+# The head
+
+
+def test_head_is_fed_with_the_last_hidden_state(model):
+    fed = []
+    model.get_output_embeddings().register_forward_hook(lambda module, args, output: fed.append(args[0]))
+    ids = torch.arange(6, 16)[None]
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits
+        hidden = model.base_model(input_ids=ids).last_hidden_state
+        assert torch.equal(hidden, fed[0])
+        torch.testing.assert_close(head_logits(model, hidden), logits, rtol=1e-6, atol=1e-6)
+
+
+def test_check_head_passes(model, make_policy):
+    check_head(make_policy(model))
+
+
+def test_check_head_refuses_altered_logits(make_model, make_policy):
+    class Altered(LlamaForCausalLM):
+        def forward(self, *args, **kwargs):
+            output = super().forward(*args, **kwargs)
+            output.logits[..., 7] -= 0.01
+            return output
+
+    model = Altered(make_model().config)
+    with pytest.raises(PolicyError, match=r"Altered changes its logits after the head by up to 0.01"):
+        check_head(make_policy(model.eval()))
+
+
+def test_check_head_refuses_models_that_look_ahead(make_policy):
+    config = BertConfig(
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    with pytest.raises(PolicyError, match="BertLMHeadModel is not causal"):
+        check_head(make_policy(BertLMHeadModel(config).eval()))
+
+
+# Batches
+
+
+def test_collate_by_hand():
+    batch = collate([[7, 8], [9]], [[10], [11, 12, 13]], PAD, CPU)
+    assert batch.input_ids.tolist() == [[7, 8, 10, PAD], [9, 11, 12, 13]]
+    assert batch.rows.tolist() == [0, 1, 1, 1]
+    assert batch.positions.tolist() == [2, 1, 2, 3]
+
+
+def test_by_length_by_hand():
+    batches = by_length(np.array([3, 9, 1, 4, 2]), tokens_per_batch=8)
+    assert [b.tolist() for b in batches] == [[1], [3, 0], [4, 2]]
+
+
+@pytest.mark.parametrize("budget", [1, 7, 40, 10_000])
+def test_by_length_covers_each_index_once_within_the_budget(budget):
+    lengths = np.random.default_rng(0).integers(1, 30, 200)
+    batches = list(by_length(lengths, budget))
+    assert sorted(np.concatenate(batches)) == list(range(200))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= budget
+    longest = [lengths[batch].max() for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 23, 60, 8192])
+def test_score_responses_keeps_the_order(make_policy, tokens_per_batch):
+    rng = np.random.default_rng(0)
+    prompts, responses = ragged(rng, [5, 1, 9]), ragged(rng, [4, 8, 1, 0, 2, 6, 7, 3, 5, 1, 1, 2])
+    policy, calls = make_policy(), []
+    scores = score_responses(
+        policy,
+        Ragged.of(prompts),
+        Ragged.of(responses),
+        tokens_per_batch=tokens_per_batch,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    with torch.no_grad():
+        expected = plain(policy.model, [prompts[i // 4] for i in range(12)], responses).reshape(3, 4)
+    assert scores.dtype == np.float64
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
+    assert calls[-1] == (12, 12)
+    assert [done for done, _ in calls] == sorted({done for done, _ in calls})
