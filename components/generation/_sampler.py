@@ -55,7 +55,6 @@ def sample(
 class _RoomyLayer(DynamicLayer):
     """Keys and values in buffers with room for the next tokens: adding one does not copy the cache."""
 
-    ROOM = 32  # tokens; small, since most responses end long before the limit
     _buffers: tuple[Tensor, Tensor] | None = None
     keys: Tensor
     values: Tensor
@@ -73,7 +72,8 @@ class _RoomyLayer(DynamicLayer):
         return self._filled(new)
 
     def _roomy(self, kept: Tensor, length: int) -> Tensor:
-        buffer = kept.new_empty(*kept.shape[:2], length + self.ROOM, kept.shape[-1])
+        # Little, since most responses end long before the limit, and a sparse cache is slow to read.
+        buffer = kept.new_empty(*kept.shape[:2], length + max(16, length // 8), kept.shape[-1])
         buffer[:, :, : kept.shape[-2]] = kept
         return buffer
 

@@ -152,6 +152,27 @@ def test_full_logits_never_exist(make_model, make_policy, grad):
     assert largest(vocabulary * per_chunk) <= max(vocabulary * per_chunk, weights)
 
 
+def test_chunks_keep_no_logits_for_backward(make_model, make_policy):
+    """Chunks that were kept would add up to the full logits."""
+    vocabulary, kept = 4000, []
+    policy = make_policy(make_model(vocab_size=vocabulary))
+    rng = np.random.default_rng(0)
+    prompts, responses = ragged(rng, [5] * 4), ragged(rng, [20] * 4)
+
+    def keep(tensor):
+        kept.append(tensor.shape)
+        return tensor
+
+    def logits_kept(logits_per_chunk):
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            ours(policy, prompts, responses, logits_per_chunk)
+        return sum(shape.numel() for shape in kept if len(shape) == 2 and shape[1] == vocabulary)
+
+    assert logits_kept(vocabulary * 80) >= vocabulary * 80
+    assert logits_kept(vocabulary * 10) == 0
+
+
 # The head
 
 
