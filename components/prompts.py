@@ -204,11 +204,10 @@ def _dataset(source: str, path: Path, split: str) -> Iterable[dict[str, Any]]:
             f"{source}: split {split!r} of this dataset cannot be loaded ({error}). Correct its name or "
             "prompts.split; a dataset on the hub also needs the network and, where it is gated, a login."
         ) from error
-    if not isinstance(data, dict):
-        return data  # type: ignore[no-any-return]
-    if split not in data:
+    if isinstance(data, dict) and split not in data:
         raise PromptError(f"{source}: has no split {split!r}. Set prompts.split to one of: {', '.join(data)}.")
-    return data[split]  # type: ignore[no-any-return]
+    rows: Iterable[dict[str, Any]] = data[split] if isinstance(data, dict) else data
+    return rows
 
 
 def _refuse_duplicate(prompt: Prompt, seen: dict[Turns | str, str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from components.preparation import Started, start
 from components.records import Rollout, Scored
 from components.store import Manifest
 from components.workspace import OPTIMIZER_FILE, Workspace
+
+if TYPE_CHECKING:  # plan, gather and end do without torch
+    from components.policy import Policy
 
 __all__ = ["Started", "Trained", "evaluate", "examples", "gather", "generate", "plan", "score", "start", "train"]
 
@@ -51,17 +54,18 @@ def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manif
     responses = work.rollout(rollout)
     chosen = work.prompts(shard, "shard")
     judgement = rollouts.judge(work.config.build_judge(), chosen, [responses], work.progress("judge responses"))
-    logp_old = _logprobs(work, policy, responses, "policy")
-    logp_ref = logp_old if reference == policy else _logprobs(work, reference, responses, "reference")
+    logp_old = _logprobs(work, work.policy(policy), responses, "policy")
+    same = reference == policy
+    logp_ref = logp_old if same else _logprobs(work, work.policy(reference), responses, "reference")
     scored = Scored(responses, logp_old, logp_ref, judgement.preference, judgement.reward)
     return work.keep("rollout.parquet", lambda path: rollouts.save_scored(scored, path))
 
 
-def _logprobs(work: Workspace, policy: Manifest, responses: Rollout, name: str) -> NDArray[np.float64]:
+def _logprobs(work: Workspace, policy: Policy, responses: Rollout, name: str) -> NDArray[np.float64]:
     from components import logprobs
 
     return logprobs.score_responses(
-        work.policy(policy),
+        policy,
         responses.prompt_tokens,
         responses.tokens,
         progress=work.progress(f"log-probs under the {name}"),
@@ -129,7 +133,11 @@ def evaluate(
     `evaluated` holds the responses of the reference and of the previous policy.
     """
     held_out = work.prompts(prompts_manifest, "evaluation")
-    responses = work.sample(work.policy(policy), held_out, "evaluate", iteration)
+    current = work.policy(policy)
+    responses = work.sample(current, held_out, "evaluate", iteration)
+    logp = _logprobs(work, current, responses, "policy")
+    del current  # two models at once would need twice the memory
+    logp_ref = _logprobs(work, work.policy(reference), responses, "reference")
     rivals = [work.rollout(manifest) for manifest in evaluated]
     judgement = rollouts.judge(
         work.config.build_judge(), held_out, [responses, *rivals], work.progress("judge responses")
@@ -140,9 +148,7 @@ def evaluate(
         rollout=work.keep_rollout(responses),
         against_reference=evaluation.win_rate(judgement.preference, ours, theirs),
         against_previous=evaluation.win_rate(judgement.preference, ours, previous),
-        kl=evaluation.kl(
-            _logprobs(work, policy, responses, "policy"), _logprobs(work, reference, responses, "reference")
-        ),
+        kl=evaluation.kl(logp, logp_ref),
         reward=float(judgement.reward[:, ours].mean()),
         response_length=float(responses.tokens.lengths.mean()),
         truncated=float(1 - responses.finished.mean()),

@@ -79,7 +79,7 @@ class Verifier(Judge):
         module = _import_file(Path(place).expanduser()) if is_file else _import_module(place)
         if not hasattr(module, attribute):
             raise JudgeError(f"judge.function: {place} has no {attribute!r}. Define it there, or correct the name.")
-        function = getattr(module, attribute)
+        function: Score = getattr(module, attribute)
         if not callable(function) or inspect.iscoroutinefunction(function):
             raise JudgeError(
                 f"judge.function: {self.function} is not a plain function. Define it as score(response, prompt)."
@@ -91,7 +91,7 @@ class Verifier(Judge):
                 f"judge.function: {self.function} cannot be called with two arguments ({error}). "
                 "Define it as score(response, prompt)."
             ) from error
-        return function  # type: ignore[no-any-return]
+        return function
 
 
 def _refuse_ragged(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> None:
