@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEED ?= 0
 CONFIG ?= flows/configs/demo.yaml
 
-.PHONY: run test test-unit lint clean
+.PHONY: run test test-unit lint bench clean
 
 run: $(VENV)/installed
 	$(BIN)/python flows/wind_flow.py --config config $(CONFIG) run --seed $(SEED)
@@ -15,6 +15,12 @@ test: $(VENV)/installed-dev
 
 test-unit: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+
+# Regenerates the README's comparison (about half an hour on two cores), then the smaller figures.
+bench: $(VENV)/installed
+	$(BIN)/python tests/benchmarks/compare.py
+	$(BIN)/python tests/benchmarks/bandit.py
+	$(BIN)/python tests/benchmarks/generation.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check

@@ -59,6 +59,11 @@ def save_png(figure: Figure, path: str | Path) -> None:
     Path(path).write_bytes(png(figure))
 
 
+def unit_of_time(seconds: float) -> tuple[int, str]:
+    """Seconds in the unit in which this time is best read, and the unit's name."""
+    return next((size, name) for start, size, name in UNITS if seconds >= start)
+
+
 def _column(history: pd.DataFrame, name: str) -> Values:
     return history[name].to_numpy(dtype=np.float64)
 
@@ -156,7 +161,7 @@ def _seconds(panel: Axes, history: pd.DataFrame) -> None:
     x = _column(history, "iteration")
     parts = {step: _column(history, f"seconds_{step}") for step in STEPS}
     longest = float(np.sum(list(parts.values()), axis=0).max())
-    divisor, unit = next((size, name) for start, size, name in UNITS if longest >= start)
+    divisor, unit = unit_of_time(longest)
     _prepare(panel, "Time per iteration", unit)
     bottom = np.zeros_like(x)
     for step, seconds in parts.items():

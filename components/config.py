@@ -5,12 +5,14 @@ A YAML file holds only what differs from the defaults. `parse` is what Metaflow'
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from components import registry
-from components.algorithms import Algorithm
+from components.algorithms import BaseAlgorithm
+from components.compare_config import CompareConfig, prompts_within
 from components.errors import ConfigError
 from components.generation import Engine
 from components.judges import Judge
@@ -133,6 +135,7 @@ class RunConfig(Section):
         ["start", "generate", "score", "train", "evaluate"],
         description="steps with a live progress card; each costs its task about a second",
     )
+    compare: CompareConfig | None = Field(None, description="for compare_flow.py")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -181,9 +184,9 @@ class RunConfig(Section):
             ),
         ]
 
-    def build_algorithm(self) -> Algorithm:
+    def build_algorithm(self) -> BaseAlgorithm:
         """The algorithm that the config names, with its hyper-parameters."""
-        return registry.build("algorithms", self.algorithm, Algorithm)
+        return registry.build("algorithms", self.algorithm, BaseAlgorithm)
 
     def build_judge(self) -> Judge:
         """The judge that the config names; the demo brings its own."""
@@ -192,6 +195,29 @@ class RunConfig(Section):
     def build_engine(self) -> Engine:
         """The generation engine that the config names."""
         return registry.build("generation", self.generation.engine, Engine)
+
+    def arm(self, name: str) -> RunConfig:
+        """The run of one arm of `compare`.
+
+        Its prompts per iteration follow from a budget of samples; those from one of seconds are not known yet.
+        Raises ConfigError that names every bad key of the arm.
+        """
+        assert self.compare is not None
+        try:
+            arm, budget = self.compare.arm(name), self.compare.budget
+            config = checked(arm.over(self.model_dump(exclude={"compare"})))
+            if budget is None or budget.samples is None:
+                return config
+            per_prompt = config.build_algorithm().responses_per_prompt(config)
+            return config.within(round(arm.share * budget.samples), per_prompt, "samples")
+        except ConfigError as error:
+            raise ConfigError("\n".join(f"compare.arms.{name}.{line}" for line in str(error).splitlines())) from error
+
+    def within(self, budget: float, per_prompt: float, unit: str) -> RunConfig:
+        """With as many prompts per iteration as the budget allows. Raises ConfigError; see `prompts_within`."""
+        batch_size = self.training.batch_size
+        n = prompts_within(budget, per_prompt, iterations=self.iterations, batch_size=batch_size, unit=unit)
+        return checked({**self.model_dump(), "prompts": {**self.prompts.model_dump(), "per_iteration": n}})
 
 
 DEMO_JUDGE = {"name": "verifier", "function": "components.demo:score"}
@@ -202,29 +228,22 @@ def parse(text: str) -> dict[str, Any]:
 
     Raises ConfigError that names every bad key, its value and the remedy.
     """
+    config = checked(load_yaml(text))
+    for name in config.compare.arms if config.compare else ():
+        config.arm(name)
+    return config.model_dump()
+
+
+def checked(values: Mapping[str, Any]) -> RunConfig:
+    """The config, with the plug-ins' own defaults and checked by their own schemas. Raises ConfigError as `parse`."""
     try:
-        config = RunConfig.model_validate(load_yaml(text))
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(explain(error, RunConfig)) from error
-    return _filled(config).model_dump()
-
-
-def _filled(config: RunConfig) -> RunConfig:
-    """The config with the plug-ins' own defaults, checked by their own schemas."""
-    if config.demo and not config.judge:
-        config = config.model_copy(update={"judge": DEMO_JUDGE})
-    algorithm = _plugin("algorithm", "algorithms", config.algorithm, Algorithm)
-    judge = _plugin("judge", "judges", config.judge, Judge)
-    engine = _plugin("generation.engine", "generation", config.generation.engine, Engine)
-    generation = config.generation.model_copy(update={"engine": engine})
-    return config.model_copy(update={"algorithm": algorithm, "judge": judge, "generation": generation})
-
-
-def _plugin(key: str, package: str, settings: dict[str, Any], base: type[Section]) -> dict[str, Any]:
-    try:
-        return registry.build(package, settings, base).model_dump()
-    except ValidationError as error:
-        lines = explain(error, registry.find(package, settings["name"], base)).splitlines()
-        raise ConfigError("\n".join(f"{key}.{line}" for line in lines)) from error
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from error
+    judge = DEMO_JUDGE if config.demo and not config.judge else config.judge
+    plugins = {
+        "algorithm": registry.fill("algorithm", "algorithms", config.algorithm, BaseAlgorithm),
+        "judge": registry.fill("judge", "judges", judge, Judge),
+    }
+    engine = registry.fill("generation.engine", "generation", config.generation.engine, Engine)
+    return config.model_copy(update={**plugins, "generation": config.generation.model_copy(update={"engine": engine})})

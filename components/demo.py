@@ -19,9 +19,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from components import prompts as prompt_files
+from components.batches import collate
 from components.config import DemoConfig
 from components.errors import ConfigError
-from components.logprobs import collate, response_logprobs
+from components.logprobs import response_logprobs
 from components.policy import Policy
 from components.progress import Progress, silent
 from components.records import Prompt

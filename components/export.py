@@ -9,18 +9,16 @@ datastore that your Metaflow is configured for.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
-from typing import Any
 
-from components import report
 from components.errors import UserError
+from components.runs import finished
 from components.store import Manifest, open_store
 
 
 class ExportError(UserError):
-    """A run, or a directory, that no policy can be exported from or to."""
+    """A directory that no policy can be exported to."""
 
 
 def export(pathspec: str, directory: Path) -> Path:
@@ -28,40 +26,14 @@ def export(pathspec: str, directory: Path) -> Path:
 
     The directory is made if need be. Metaflow's namespace becomes None: the run may be another user's.
 
-    Raises ExportError for a directory that is not empty, and for a run that does not exist, has not finished or
-    has no policy; StoreError when a file of the policy is missing or damaged.
+    Raises ExportError for a directory that is not empty; RunError for a run that does not exist, has not finished
+    or has no policy; StoreError when a file of the policy is missing or damaged.
     """
-    data = _finished(pathspec).data
+    data = finished(pathspec, flow="WindFlow", result="final policy", artifacts=("policy", "store_root"))
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise ExportError(f"{directory}: is there already and is not an empty directory. Name a new one.")
-    if not {"policy", "store_root"} <= data._artifacts.keys():
-        raise ExportError(f"{pathspec}: has no policy. Name a run of WindFlow.")
     policy: Manifest = data.policy
     return open_store(data.store_root).get(policy, directory)
-
-
-def _finished(pathspec: str) -> Any:
-    """The client's `Run`."""
-    from metaflow import Run, namespace
-    from metaflow.exception import MetaflowNotFound
-
-    if not re.fullmatch("[^/]+/[^/]+", pathspec):
-        raise ExportError(f"{pathspec!r}: does not name a run. Write FLOW/RUN, such as WindFlow/1795473051411960.")
-    namespace(None)  # by default it is the user's own, and Metaflow has none for root
-    try:
-        run = Run(pathspec)
-    except MetaflowNotFound as error:
-        raise ExportError(
-            f"{pathspec}: there is no such run in the datastore that is used from {Path.cwd()}. "
-            "Correct the name, or go to the directory that the flow was run in."
-        ) from error
-    if not run.successful:
-        script = Path("flows", run["_parameters"].task.metadata_dict["script-name"])
-        raise ExportError(
-            f"{pathspec}: has not finished, so it has no final policy. Wait for its end; if it failed, go on with it:\n"
-            f"  {report.resume_command(str(script), run.id)}"
-        )
-    return run
 
 
 def load_snippet(directory: Path) -> str:

@@ -6,44 +6,20 @@ Full logits of a batch in fp32 would be the largest tensor of the whole run (8 G
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
+from components.batches import Batch, by_length, collate, distinct_counts, extended, prefix_positions
 from components.errors import PolicyError
 from components.policy import Policy
 from components.progress import Progress, silent
-from components.records import Ragged, TokenIds
+from components.records import Ragged
 
 LOGITS_PER_CHUNK = 2**24  # 64 MiB in fp32
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Right-padded rows of prompt and response. No mask: in a causal model no token sees the padding behind it."""
-
-    input_ids: Tensor  # (B, L) int64
-    rows: Tensor  # (N,) int64, row of each response token
-    positions: Tensor  # (N,) int64, its position in the row
-
-
-def collate(prompts: Sequence[TokenIds], responses: Sequence[TokenIds], pad_id: int, device: torch.device) -> Batch:
-    """Pads B pairs of prompt and response token ids to one length."""
-    starts = np.array([len(p) for p in prompts])
-    ends = starts + np.array([len(r) for r in responses])
-    ids = np.full((len(prompts), ends.max()), pad_id, dtype=np.int64)
-    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        ids[row, : starts[row]] = prompt
-        ids[row, starts[row] : ends[row]] = response
-    columns = np.arange(ids.shape[1])
-    rows, positions = np.nonzero((columns >= starts[:, None]) & (columns < ends[:, None]))
-    return Batch(*(torch.from_numpy(a).to(device) for a in (ids, rows, positions)))
 
 
 def head_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
@@ -85,27 +61,44 @@ def token_logprobs(
 
 
 def response_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int = LOGITS_PER_CHUNK) -> Tensor:
-    """log pi(response | prompt) of each row, summed over response tokens (EOS included): (B,), fp32 or wider.
+    """log pi(response | prompt) of each response, summed over its tokens (EOS included): (R,), fp32 or wider.
 
     Differentiable; runs in the policy's autocast.
     """
     with policy.autocast():
-        hidden = policy.model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        before = hidden[batch.rows, batch.positions - 1]  # a token is predicted one position earlier
-        targets = batch.input_ids[batch.rows, batch.positions]
-        logp = token_logprobs(policy.model, before, targets, logits_per_chunk)
+        hidden = _hidden(policy.model, batch)[batch.rows, batch.columns]
+        logp = token_logprobs(policy.model, hidden, batch.targets, logits_per_chunk)
     sums = torch.zeros(len(batch.input_ids), dtype=logp.dtype, device=logp.device)
-    return sums.index_add(0, batch.rows, logp)
+    return sums.index_add(0, batch.rows, logp)[batch.places]
 
 
-def by_length(lengths: NDArray[np.int64], tokens_per_batch: int) -> Iterator[NDArray[np.int64]]:
-    """Indices in batches of similar length, longest first, each at most `tokens_per_batch` when padded."""
-    order = np.argsort(-lengths, kind="stable")
-    begin = 0
-    while begin < len(order):
-        size = max(1, tokens_per_batch // int(lengths[order[begin]]))
-        yield order[begin : begin + size]
-        begin += size
+def _hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Last hidden states of a batch's rows, (B, L, H); prompts are read once and their keys and values shared."""
+    prefix = batch.prefix
+    if prefix is None:
+        alone: Tensor = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+        return alone
+    cache = DynamicCache(config=model.config)
+    positions = prefix_positions(prefix)
+    model.base_model(
+        input_ids=prefix.input_ids,
+        attention_mask=prefix.mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    cache.batch_select_indices(batch.owners)
+    length = batch.input_ids.shape[1]
+    mask = None if prefix.mask is None else extended(prefix.mask, length)[batch.owners]
+    positions = prefix.lengths[batch.owners][:, None] + torch.arange(length, device=prefix.lengths.device)
+    hidden: Tensor = model.base_model(
+        input_ids=batch.input_ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return hidden
 
 
 @torch.no_grad()
@@ -123,21 +116,32 @@ def score_responses(
         policy: whose log-probs.
         prompts: n sequences.
         responses: n·K sequences, row i·K + k.
-        tokens_per_batch: padded tokens of one forward pass.
+        tokens_per_batch: padded tokens of one forward pass, at least those of one prompt and its responses.
         progress: called with the number of responses done.
     """
     n, total = len(prompts), len(responses)
-    owner = np.arange(total) // (total // n)
-    lengths = prompts.lengths[owner] + responses.lengths
-    result = np.empty(total)
+    alone = prompts.lengths.repeat(total // n) + responses.lengths
+    counts = distinct_counts([responses[i] for i in range(total)], total // n)
+    together = prompts.lengths + counts * responses.lengths.reshape(n, -1).max(1)
+    # Alone, responses can be sorted by length, which saves padding; together, their prompt is read once.
+    together_pays = _padded(together, tokens_per_batch) < _padded(alone, tokens_per_batch)
+    lengths = together if together_pays else alone
+    m = total // len(lengths)
+    owner = np.arange(len(lengths)) * n // len(lengths)
+    result = np.empty((len(lengths), m))
     done = 0
     for indices in by_length(lengths, tokens_per_batch):
-        pairs = [(prompts[owner[i]], responses[i]) for i in indices]
-        batch = collate([p for p, _ in pairs], [r for _, r in pairs], policy.pad_id, policy.device)
-        result[indices] = response_logprobs(policy, batch).double().cpu().numpy()
-        done += len(indices)
+        rows = [responses[i * m + j] for i in indices for j in range(m)]
+        batch = collate([prompts[owner[i]] for i in indices], rows, policy.pad_id, policy.device)
+        result[indices] = response_logprobs(policy, batch).double().cpu().numpy().reshape(-1, m)
+        done += len(rows)
         progress(done, total)
     return result.reshape(n, -1)
+
+
+def _padded(lengths: NDArray[np.int64], tokens_per_batch: int) -> int:
+    """Tokens of all batches, padding included."""
+    return sum(len(part) * int(lengths[part].max()) for part in by_length(lengths, tokens_per_batch))
 
 
 @torch.no_grad()

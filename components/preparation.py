@@ -47,7 +47,8 @@ def start(work: Workspace) -> Started:
     prompts_folder.mkdir()
     prompts.save(train, prompts_folder / "train.jsonl")
     prompts.save(held_out, prompts_folder / "evaluation.jsonl")
-    responses = work.sample(replace(base, precision=work.precision), held_out, "evaluate", iteration=0)
+    base, m = replace(base, precision=work.precision), config.evaluation.responses
+    responses = work.sample(base, held_out, responses=m, purpose="evaluate", iteration=0)
     reward = rollouts.judge(judge, held_out, [responses]).reward
     return Started(
         policy=policy_manifest,

@@ -9,8 +9,10 @@ import importlib
 import pkgutil
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from components.errors import ConfigError
-from components.schema import Section
+from components.schema import Section, explain
 
 Base = TypeVar("Base", bound=Section)
 
@@ -44,3 +46,14 @@ def build(package: str, settings: Any, base: type[Base]) -> Base:
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
         raise ConfigError(f"give a `name`. Use one of: {', '.join(names(package))}.")
     return find(package, settings["name"], base).model_validate(settings)
+
+
+def fill(key: str, package: str, settings: Any, base: type[Section]) -> dict[str, Any]:
+    """A config section with its plug-in's defaults. Raises ConfigError for what the plug-in does not take, by key."""
+    try:
+        return build(package, settings, base).model_dump()
+    except ValidationError as error:
+        lines = explain(error, find(package, settings["name"], base)).splitlines()
+        raise ConfigError("\n".join(f"{key}.{line}" for line in lines)) from error
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,11 +44,17 @@ def summary_table(history: pd.DataFrame) -> str:
 
     KL is in nats per response, length in tokens, time the sum over the iteration's steps.
     """
-    rows = [HEADERS, *summary_rows(history)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADERS))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([lines[0], rule, *lines[1:]])
+    return aligned(HEADERS, summary_rows(history))
+
+
+def aligned(headers: Sequence[str], rows: Sequence[Sequence[str]], *, labels: int = 0) -> str:
+    """A table as text; the first `labels` columns stand to the left, figures to the right."""
+    table = [headers, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(headers))]
+    table.insert(1, ["-" * width for width in widths])
+    sides = ["<" if column < labels else ">" for column in range(len(headers))]
+    lines = [[f"{cell:{side}{w}}" for cell, side, w in zip(row, sides, widths, strict=True)] for row in table]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def summary_rows(history: pd.DataFrame) -> list[list[str]]:
@@ -65,6 +72,11 @@ def next_commands(flow_file: str, flow: str, run_id: str) -> str:
         ("export the policy", ["python", "-m", "components.export", f"{flow}/{run_id}", "exported"]),
         ("read the history", ["python", "-c", history]),
     ]
+    return command_lines(commands)
+
+
+def command_lines(commands: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Purposes and, beside them, the commands as one types them."""
     width = max(len(purpose) for purpose, _ in commands)
     return "\n".join(f"{purpose.ljust(width)}  {shlex.join(words)}" for purpose, words in commands)
 
@@ -78,22 +90,23 @@ def _row(row: pd.Series) -> list[str]:
     seconds = sum(float(row[f"seconds_{step}"]) for step in ("generate", "score", "train", "evaluate"))
     return [
         str(int(row["iteration"])),
-        _number(row["win_rate"], ".3f"),
-        f"{_number(row['win_rate_low'], '.3f')}-{_number(row['win_rate_high'], '.3f')}",
-        _number(row["win_rate_previous"], ".3f"),
-        _number(row["kl"], ".2f"),
-        _number(row["reward_mean"], ".3f"),
-        _number(row["response_length"], ".1f"),
+        number(row["win_rate"], ".3f"),
+        f"{number(row['win_rate_low'], '.3f')}-{number(row['win_rate_high'], '.3f')}",
+        number(row["win_rate_previous"], ".3f"),
+        number(row["kl"], ".2f"),
+        number(row["reward_mean"], ".3f"),
+        number(row["response_length"], ".1f"),
         f"{100 * float(row['truncated']):.1f}%",
-        _duration(seconds),
+        duration(seconds),
     ]
 
 
-def _number(value: float, form: str) -> str:
+def number(value: float, form: str) -> str:
+    """In this format; a dash for NaN."""
     return MISSING if math.isnan(value) else format(float(value), form)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Such as `8.4 s`, `12 min 05 s` or `3 h 20 min`."""
     if seconds < 100:
         return f"{seconds:.1f} s"

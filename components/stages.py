@@ -8,18 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components import evaluation, prompts, rollouts
+from components.algorithms import OnPolicyAlgorithm
 from components.preparation import Started, start
+from components.progress import silent
 from components.records import Rollout, Scored
 from components.store import Manifest
-from components.workspace import OPTIMIZER_FILE, Workspace
+from components.workspace import ANCHOR_FILE, OPTIMIZER_FILE, Workspace
 
 if TYPE_CHECKING:  # plan, gather and end do without torch
+    from torch.optim import AdamW
+
     from components.policy import Policy
 
 __all__ = ["Started", "Trained", "evaluate", "examples", "gather", "generate", "plan", "score", "start", "train"]
@@ -30,8 +35,9 @@ class Trained:
     """What `train` hands on."""
 
     policy: Manifest
-    optimizer: Manifest
+    optimizer: Manifest  # its state and, for on-policy algorithms, the anchor
     figures: dict[str, float]  # means over the iteration's optimiser steps
+    drawn: dict[str, int]  # `responses` and `tokens_generated` of the training step itself; empty if it drew none
 
 
 def plan(work: Workspace, prompts_manifest: Manifest, iteration: int) -> list[Manifest]:
@@ -44,13 +50,23 @@ def plan(work: Workspace, prompts_manifest: Manifest, iteration: int) -> list[Ma
 
 
 def generate(work: Workspace, policy: Manifest, shard: Manifest, iteration: int) -> Manifest:
-    """K responses to each prompt of a shard."""
+    """K responses to each prompt of a shard; none for an on-policy algorithm, whose training step draws its own."""
+    if _on_policy(work):
+        return {}
     chosen = work.prompts(shard, "shard")
-    return work.keep_rollout(work.sample(work.policy(policy), chosen, "train", iteration))
+    k = work.config.generation.responses
+    drawn = work.sample(work.policy(policy), chosen, responses=k, purpose="train", iteration=iteration)
+    return work.keep_rollout(drawn)
+
+
+def _on_policy(work: Workspace) -> bool:
+    return isinstance(work.config.build_algorithm(), OnPolicyAlgorithm)
 
 
 def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manifest, shard: Manifest) -> Manifest:
     """Judges a shard's responses and adds their log-probs under policy and reference."""
+    if _on_policy(work):
+        return {}
     responses = work.rollout(rollout)
     chosen = work.prompts(shard, "shard")
     judgement = rollouts.judge(work.config.build_judge(), chosen, [responses], work.progress("judge responses"))
@@ -75,6 +91,8 @@ def _logprobs(work: Workspace, policy: Policy, responses: Rollout, name: str) ->
 def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> dict[str, int]:
     """Checks that the scored shards hold just the planned prompts; counts prompts, responses and tokens."""
     planned = [prompt.id for shard in shards for prompt in work.prompts(shard, "shard")]
+    if _on_policy(work):
+        return {"prompts": len(planned), "responses": 0, "tokens_generated": 0}
     parts = [work.rollout(manifest) for manifest in scored]
     found = [prompt_id for part in parts for prompt_id in part.prompt_ids]
     if found != planned:
@@ -91,33 +109,97 @@ def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifes
 
 
 def train(
-    work: Workspace, policy: Manifest, optimizer: Manifest | None, shards: Sequence[Manifest], iteration: int
+    work: Workspace,
+    policy: Manifest,
+    optimizer: Manifest | None,
+    shards: Sequence[Manifest],
+    scored: Sequence[Manifest],
+    iteration: int,
 ) -> Trained:
-    """One iteration's update of the policy."""
+    """One iteration's update of the policy, from scored rollouts or, on-policy, from the shards' prompts.
+
+    `optimizer` holds the optimiser's state and what else runs on from iteration to iteration.
+    """
     from components import policy as policies
+    from components.optimizer import load_optimizer, make_optimizer, save_optimizer
+
+    loaded = work.policy(policy)
+    adam = make_optimizer(loaded, work.config.training)
+    state = None if optimizer is None else work.fetch(optimizer)
+    if state is not None:
+        load_optimizer(loaded, adam, state / OPTIMIZER_FILE)
+    kept = work.new_folder()
+    if isinstance(algorithm := work.config.build_algorithm(), OnPolicyAlgorithm):
+        figures, drawn = _train_on_policy(work, loaded, algorithm, adam, shards, iteration, state, kept)
+    else:
+        figures, drawn = _train(work, loaded, algorithm, adam, scored, iteration), {}
+    save_optimizer(loaded, adam, kept / OPTIMIZER_FILE)
+    trained = policies.save(loaded, work.folder / "trained")
+    return Trained(work.store.put(trained), work.store.put(kept), figures, drawn)
+
+
+def _train(
+    work: Workspace,
+    policy: Policy,
+    algorithm: Any,
+    adam: AdamW,
+    scored: Sequence[Manifest],
+    iteration: int,
+) -> dict[str, float]:
     from components import training
 
-    config = work.config
-    loaded = work.policy(policy)
-    adam = training.make_optimizer(loaded, config.training)
-    if optimizer is not None:
-        training.load_optimizer(loaded, adam, work.fetch(optimizer) / OPTIMIZER_FILE)
-    figures = training.train(
-        loaded,
-        work.scored(shards),
-        config.build_algorithm(),
+    return training.train(
+        policy,
+        work.scored(scored),
+        algorithm,
+        work.config.training,
+        adam,
+        iteration=iteration,
+        iterations=work.config.iterations,
+        seed=work.config.seed,
+        progress=work.progress("train"),
+    )
+
+
+def _train_on_policy(
+    work: Workspace,
+    policy: Policy,
+    algorithm: OnPolicyAlgorithm,
+    adam: AdamW,
+    shards: Sequence[Manifest],
+    iteration: int,
+    state: Path | None,
+    kept: Path,
+) -> tuple[dict[str, float], dict[str, int]]:
+    from components.training import run_steps, steps_per_iteration
+    from components.training_on_policy import OnPolicyTrainer, make_anchor, save_anchor
+
+    config, judge = work.config, work.config.build_judge()
+    trainer = OnPolicyTrainer(
+        policy,
+        make_anchor(policy, None if state is None else state / ANCHOR_FILE),
+        algorithm,
         config.training,
         adam,
+        [prompt for shard in shards for prompt in work.prompts(shard, "shard")],
+        draw=lambda drawn_from, prompts, count, purpose: work.sample(
+            drawn_from, prompts, responses=count, purpose=purpose, iteration=iteration, progress=silent
+        ),
+        compare=partial(rollouts.judge, judge),
+    )
+    figures = run_steps(
+        trainer.step,
+        adam,
+        config.training,
+        np.arange(len(trainer.prompts)),
+        steps=steps_per_iteration(config.training, len(trainer.prompts)),
         iteration=iteration,
         iterations=config.iterations,
         seed=config.seed,
         progress=work.progress("train"),
     )
-    return Trained(
-        policy=work.store.put(policies.save(loaded, work.folder / "trained")),
-        optimizer=work.keep(OPTIMIZER_FILE, lambda path: training.save_optimizer(loaded, adam, path)),
-        figures=figures,
-    )
+    save_anchor(trainer.anchor, kept / ANCHOR_FILE)
+    return figures, {"responses": trainer.responses, "tokens_generated": trainer.tokens}
 
 
 def evaluate(
@@ -134,7 +216,8 @@ def evaluate(
     """
     held_out = work.prompts(prompts_manifest, "evaluation")
     current = work.policy(policy)
-    responses = work.sample(current, held_out, "evaluate", iteration)
+    m = work.config.evaluation.responses
+    responses = work.sample(current, held_out, responses=m, purpose="evaluate", iteration=iteration)
     logp = _logprobs(work, current, responses, "policy")
     del current  # two models at once would need twice the memory
     logp_ref = _logprobs(work, work.policy(reference), responses, "reference")
@@ -142,7 +225,6 @@ def evaluate(
     judgement = rollouts.judge(
         work.config.build_judge(), held_out, [responses, *rivals], work.progress("judge responses")
     )
-    m = work.config.evaluation.responses
     ours, theirs, previous = (slice(i * m, (i + 1) * m) for i in range(3))
     return evaluation.Evaluated(
         rollout=work.keep_rollout(responses),

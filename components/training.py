@@ -7,26 +7,25 @@ much of what later iterations gain.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import Parameter
 
 from components.algorithms import Algorithm, Group, leave_one_out
+from components.batches import Batch, collate
 from components.config import TrainingConfig
-from components.logprobs import Batch, collate, response_logprobs
+from components.logprobs import response_logprobs
+from components.optimizer import clip_and_step, learning_rate
 from components.policy import Policy
 from components.progress import Progress, silent
 from components.records import Scored
 from components.seeds import generator
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a weight
+Step = Callable[[NDArray[np.int64]], dict[str, float]]  # indices of its prompts to figures of an optimiser step
 
 
 @dataclass(frozen=True)
@@ -40,59 +39,6 @@ class Selection:
 def steps_per_iteration(settings: TrainingConfig, prompts: int) -> int:
     """Optimiser steps of one iteration."""
     return settings.epochs * math.ceil(prompts / settings.batch_size)
-
-
-def learning_rate(settings: TrainingConfig, step: int, total: int) -> float:
-    """Learning rate of optimiser step `step` (0-based) of the run's `total`: warm-up, then decay to zero."""
-    warmup = round(settings.warmup_ratio * total)
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
-    decay = {
-        "constant": 1.0,
-        "linear": 1 - progress,
-        "cosine": (1 + math.cos(math.pi * progress)) / 2,
-    }
-    return settings.learning_rate * decay[settings.schedule]
-
-
-def make_optimizer(policy: Policy, settings: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over all weights that are not frozen; matrices decay, vectors (norms, biases) do not."""
-    weights = [parameter for _, parameter in _trained(policy)]
-    groups = [
-        {"params": [p for p in weights if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    betas = (settings.adam_beta1, settings.adam_beta2)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True)
-
-
-def save_optimizer(policy: Policy, optimizer: torch.optim.AdamW, path: Path) -> Path:
-    """Writes the optimiser's moments as safetensors, keyed `<moment>.<parameter name>`."""
-    moments: dict[str, Tensor] = {}
-    for name, parameter in _trained(policy):
-        # A weight that got no gradient yet has no moments; zeros are what AdamW would begin with.
-        state = optimizer.state.get(parameter) or _zero_moments(parameter)
-        moments |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
-    save_file(moments, path)
-    return path
-
-
-def load_optimizer(policy: Policy, optimizer: torch.optim.AdamW, path: Path) -> None:
-    """Restores what `save_optimizer` wrote. A moment that is missing raises KeyError."""
-    moments = load_file(path)
-    for name, parameter in _trained(policy):
-        # The fused step wants its counter beside the weights too.
-        optimizer.state[parameter] = {m: moments[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}
-
-
-def _trained(policy: Policy) -> list[tuple[str, Parameter]]:
-    """Weights that are not frozen, by name; tied ones once."""
-    return [(name, p) for name, p in policy.model.named_parameters() if p.requires_grad]
-
-
-def _zero_moments(parameter: Parameter) -> dict[str, Tensor]:
-    return {"step": torch.zeros(()), **{m: torch.zeros_like(parameter.detach()) for m in MOMENTS[1:]}}
 
 
 def order(prompts: int, *, seed: int, iteration: int, epoch: int) -> NDArray[np.int64]:
@@ -134,26 +80,60 @@ def train(
     win_rate = leave_one_out(data.preference)
     indices = algorithm.select(win_rate)
     selection = Selection(indices, np.take_along_axis(win_rate, indices, 1))
-    prompts = len(win_rate)
-    per_iteration = steps_per_iteration(settings, prompts)
-    first, total = (iteration - 1) * per_iteration, iterations * per_iteration
+
+    def step(chosen: NDArray[np.int64]) -> dict[str, float]:
+        return _step(policy, data, selection, chosen, algorithm, settings, optimizer)
+
+    return run_steps(
+        step,
+        optimizer,
+        settings,
+        np.flatnonzero(algorithm.informative(selection.win_rate)),
+        steps=steps_per_iteration(settings, len(win_rate)),
+        iteration=iteration,
+        iterations=iterations,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def run_steps(
+    step: Step,
+    optimizer: torch.optim.AdamW,
+    settings: TrainingConfig,
+    prompts: NDArray[np.int64],
+    *,
+    steps: int,
+    iteration: int,
+    iterations: int,
+    seed: int,
+    progress: Progress = silent,
+) -> dict[str, float]:
+    """Visits prompts batch by batch at the run's learning rate; means of `step`'s figures, none without prompts.
+
+    `prompts` are the indices of those to visit; `steps` is what visiting all of the iteration's prompts would take. The
+    schedule counts those, so that every iteration has its share of it, however few prompts are left out.
+    """
+    total, batches = iterations * steps, steps_per_iteration(settings, len(prompts))
     sums: dict[str, float] = {}
     # Dropout stays off: with it, the ratio to pi_t would not start at 1.
     for done, chosen in enumerate(_batches(prompts, settings, iteration, seed)):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, first + done, total)
-        figures = _step(policy, data, selection, chosen, algorithm, settings, optimizer)
+            group["lr"] = learning_rate(settings, (iteration - 1) * steps + done * steps // batches, total)
+        figures = step(chosen)
         for key, value in figures.items():
             sums[key] = sums.get(key, 0.0) + value
-        progress(done + 1, per_iteration, **figures)
-    return {key: value / per_iteration for key, value in sums.items()}
+        progress(done + 1, batches, **figures)
+    return {key: value / batches for key, value in sums.items()}
 
 
-def _batches(prompts: int, settings: TrainingConfig, iteration: int, seed: int) -> Iterator[NDArray[np.int64]]:
+def _batches(
+    prompts: NDArray[np.int64], settings: TrainingConfig, iteration: int, seed: int
+) -> Iterator[NDArray[np.int64]]:
     """Prompts of each optimiser step."""
     for epoch in range(settings.epochs):
-        visits = order(prompts, seed=seed, iteration=iteration, epoch=epoch)
-        yield from (visits[i : i + settings.batch_size] for i in range(0, prompts, settings.batch_size))
+        visits = prompts[order(len(prompts), seed=seed, iteration=iteration, epoch=epoch)]
+        yield from (visits[i : i + settings.batch_size] for i in range(0, len(prompts), settings.batch_size))
 
 
 def _step(
@@ -177,13 +157,7 @@ def _step(
         torch.autograd.backward(loss)
         loss_sum += loss.item()
         change_sum += (group.logp.detach() - group.logp_old).mean().item() * len(micro) / len(chosen)
-    norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), settings.max_grad_norm).item()
-    if not (math.isfinite(loss_sum) and math.isfinite(norm)):
-        raise FloatingPointError(
-            f"loss {loss_sum} with gradient norm {norm}: training diverged. "
-            "Lower training.learning_rate or algorithm.eta, or use policy.precision: fp32."
-        )
-    optimizer.step()
+    norm = clip_and_step(policy, optimizer, loss_sum, settings.max_grad_norm)
     return {"loss": loss_sum, "grad_norm": norm, "logp_change": change_sum}
 
 
@@ -208,6 +182,6 @@ def group_of(policy: Policy, data: Scored, selection: Selection, chosen: NDArray
 
 def _batch(policy: Policy, data: Scored, chosen: NDArray[np.int64], picked: NDArray[np.int64]) -> Batch:
     rollout, k = data.rollout, data.rollout.shape[1]
-    prompts = [rollout.prompt_tokens[i] for i in chosen for _ in range(picked.shape[1])]
+    prompts = [rollout.prompt_tokens[i] for i in chosen]
     responses = [rollout.tokens[i * k + j] for i, row in zip(chosen, picked, strict=True) for j in row]
     return collate(prompts, responses, policy.pad_id, policy.device)

@@ -20,7 +20,7 @@ from components.store import Manifest, Store, open_store
 if TYPE_CHECKING:  # steps that need no model do without torch
     from components.policy import Policy
 
-OPTIMIZER_FILE = "optimizer.safetensors"
+OPTIMIZER_FILE, ANCHOR_FILE = "optimizer.safetensors", "anchor.safetensors"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Workspace:
 
     def fetch(self, manifest: Manifest) -> Path:
         """The files of a manifest, copied into a new folder."""
-        return self.store.get(manifest, Path(tempfile.mkdtemp(dir=self.folder)))
+        return self.store.get(manifest, self.new_folder())
 
     def policy(self, manifest: Manifest) -> Policy:
         """A policy, loaded."""
@@ -64,25 +64,37 @@ class Workspace:
         """Scored rollouts of all shards, in order."""
         return Scored.concatenate([rollouts.load_scored(self.fetch(m) / "rollout.parquet") for m in manifests])
 
-    def sample(self, policy: Policy, prompts: Sequence[Prompt], purpose: str, iteration: int) -> Rollout:
-        """Responses of a policy; `purpose` is "train" or "evaluate" and decides how many to each prompt."""
+    def sample(
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        *,
+        responses: int,
+        purpose: str,
+        iteration: int,
+        progress: Progress | None = None,
+    ) -> Rollout:
+        """Responses of a policy; see `rollouts.generate`."""
         settings = self.config.generation
-        counts = {"train": settings.responses, "evaluate": self.config.evaluation.responses}
         return rollouts.generate(
             policy,
             self.config.build_engine(),
             prompts,
-            responses=counts[purpose],
+            responses=responses,
             sampling=Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
             seed=self.config.seed,
             purpose=purpose,
             iteration=iteration,
-            progress=self.progress("generate responses"),
+            progress=progress or self.progress("generate responses"),
         )
+
+    def new_folder(self) -> Path:
+        """An empty folder of the step's own."""
+        return Path(tempfile.mkdtemp(dir=self.folder))
 
     def keep(self, name: str, write: Callable[[Path], object]) -> Manifest:
         """Stores the file that `write` writes."""
-        path = Path(tempfile.mkdtemp(dir=self.folder)) / name
+        path = self.new_folder() / name
         write(path)
         return self.store.put_file(path)
 

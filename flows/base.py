@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from metaflow.exception import MetaflowException
 from metaflow.util import get_username
 
 from components import report
+from components.algorithms import OnPolicyAlgorithm
 from components.cards import StepProgress
 from components.config import RunConfig, parse
 from components.errors import UserError
@@ -25,7 +28,7 @@ from components.workspace import Workspace, open_workspace
 if get_username() is None:
     os.environ["USERNAME"] = "wind"
 
-DEFAULT_CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
+CONFIGS = Path(__file__).parent / "configs"
 
 
 class BadConfig(MetaflowException):
@@ -42,14 +45,38 @@ def parse_config(text: str) -> dict[str, Any]:
         raise BadConfig(str(error)) from error
 
 
+def parse_run(text: str) -> dict[str, Any]:
+    """The config of one run."""
+    values = parse_config(text)
+    if values["compare"] is not None:
+        raise BadConfig("compare: is not for this flow. Run flows/compare_flow.py, or remove the section.")
+    return values
+
+
+def parse_comparison(text: str) -> dict[str, Any]:
+    """The config of a comparison."""
+    values = parse_config(text)
+    if values["compare"] is None:
+        raise BadConfig(
+            "compare: is required. Name what to compare, such as `compare: {arms: {wind: {}, dpo: {algorithm: "
+            "{name: dpo}}}}`, or run flows/wind_flow.py."
+        )
+    return values
+
+
+def config_file(preset: str, parser: Callable[[str], dict[str, Any]]) -> Any:
+    """A flow's `config`, with the preset of flows/configs that it runs by default."""
+    return Config("config", default=str(CONFIGS / preset), parser=parser, help="YAML file of the run")
+
+
 class LiveCards(FlowMutator):
     """Flow decorator: gives the steps that the config names in `live_cards` a card with a progress bar."""
 
     def pre_mutate(self, mutable_flow: Any) -> None:
-        """Adds `@card(id="progress")`; below `@unroll`, so that the copies carry it."""
+        """Adds `@card(id="progress")`; above `@unroll`, so that the copies get it and no step of a base class."""
         chosen = dict(mutable_flow.configs)["config"]["live_cards"]
         for name, step in mutable_flow.steps:
-            if name in chosen:
+            if re.sub(r"_\d+$", "", name) in chosen:
                 options = {"type": "blank", "id": "progress", "refresh_interval": 10}
                 step.add_decorator(card, deco_kwargs=options)
 
@@ -57,7 +84,7 @@ class LiveCards(FlowMutator):
 class AlignmentFlow(FlowSpec):
     """Base of the flows that align a policy."""
 
-    config = Config("config", default=str(DEFAULT_CONFIG), parser=parse_config, help="YAML file of the run")
+    config: Any  # see `config_file`; each flow has a preset of its own
     seed = Parameter("seed", type=int, default=config_expr("config.seed"), help="instead of the config's seed")
 
     @property
@@ -73,7 +100,8 @@ class AlignmentFlow(FlowSpec):
 
     @contextmanager
     def work(self, kind: str) -> Iterator[Workspace]:
-        """Workspace of a step of this kind, with progress in terminal and card; notes its wall time."""
+        """Workspace of a step of this kind, with progress in terminal and card; notes its wall time less imports."""
+        _import_ahead(self.settings, kind)
         begin = time.perf_counter()
         precision = getattr(self, "precision", "fp32")
         live = current.card["progress"] if kind in self.settings.live_cards else None
@@ -86,6 +114,16 @@ class AlignmentFlow(FlowSpec):
         ) as workspace:
             yield workspace
         self.seconds = {**getattr(self, "seconds", {}), kind: time.perf_counter() - begin}
+
+
+def _import_ahead(settings: RunConfig, kind: str) -> None:
+    """Imports what a step of this kind needs to run a model: some seconds, which are no algorithm's."""
+    light = {"plan", "gather", "end"}
+    if isinstance(settings.build_algorithm(), OnPolicyAlgorithm):
+        light |= {"generate", "score"}  # its training step draws and judges the responses
+    if kind not in light:
+        importlib.import_module("components.training_on_policy")
+        settings.build_engine()
 
 
 def main(flow: type[FlowSpec]) -> None:

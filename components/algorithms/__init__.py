@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from components.schema import Section
 
 if TYPE_CHECKING:  # configs are read in steps that need no torch; importing it takes seconds
     from torch import Tensor
+
+    from components.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -28,19 +31,78 @@ class Group:
     win_rate: Tensor  # leave-one-out estimate of P(y > pi_t) over all K, in [0, 1]
 
 
-class Algorithm(Section, ABC):
-    """Hyper-parameters of an algorithm, and its loss."""
+@dataclass(frozen=True)
+class FreshGroup:
+    """What an on-policy algorithm draws for each of n prompts in a training step, all tensors without a gradient.
+
+    y comes from the policy in training, y1 and y2 from the anchor.
+    """
+
+    logp: Tensor  # (n,), log pi_theta(y)
+    logp_anchor: Tensor  # (n,), log pi_anchor(y)
+    preference: Tensor  # (n, 3, 3), P(row > column) among y, y1, y2
+
+
+class BaseAlgorithm(Section, ABC):
+    """What every algorithm has; derive from `Algorithm` or `OnPolicyAlgorithm`."""
 
     name: str
+
+    @abstractmethod
+    def responses_per_prompt(self, config: RunConfig) -> int:
+        """How many responses to each of its prompts an iteration draws for training."""
+
+
+class Algorithm(BaseAlgorithm):
+    """Hyper-parameters of an algorithm, and its loss on responses that were drawn before training began."""
+
+    def responses_per_prompt(self, config: RunConfig) -> int:
+        """K; every epoch trains on the same ones."""
+        return config.generation.responses
 
     def select(self, win_rate: NDArray[np.float64]) -> NDArray[np.int64]:
         """Which responses of each prompt to train on: indices (n, m) into K. Default: all of them."""
         n, k = win_rate.shape
         return np.tile(np.arange(k), (n, 1))
 
+    def informative(self, win_rate: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which prompts to train on, (n,), by the win rates (n, m) of the selected responses. Default: all of them.
+
+        Saves the time of those whose loss is 0 whatever the policy says of their responses.
+        """
+        return np.ones(len(win_rate), dtype=bool)
+
     @abstractmethod
     def loss(self, group: Group) -> Tensor:
         """Loss per response, shape (n, m); the trainer takes its mean."""
+
+
+class OnPolicyAlgorithm(BaseAlgorithm):
+    """Hyper-parameters of an algorithm that draws its responses inside the training step; see `training_on_policy`."""
+
+    anchor_rate: float = Field(ge=0, le=1, description="share of the policy in the anchor's moving average, per step")
+
+    def responses_per_prompt(self, config: RunConfig) -> int:
+        """One from the policy and two from the anchor, anew in each epoch."""
+        return 3 * config.training.epochs
+
+    @abstractmethod
+    def weights(self, group: FreshGroup) -> Tensor:
+        """Weights (n, 3) of the step's gradient: the trainer descends along mean_i Σ_j weights_ij·∇log pi_theta(y_ij).
+
+        Columns are y, y1, y2. A negative weight raises a response.
+        """
+
+
+def best(win_rate: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Index of each prompt's best response, (n,); the first of those that tie, which are exchangeable."""
+    return np.asarray(win_rate.argmax(1))
+
+
+def best_and_worst(win_rate: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Indices (n, 2) of each prompt's best and worst response; two different ones also where all tie."""
+    last = win_rate.shape[1] - 1
+    return np.stack([win_rate.argmax(1), last - win_rate[:, ::-1].argmin(1)], 1)
 
 
 def leave_one_out(preference: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,18 +6,27 @@ arXiv 2410.20727). The exact update of one iteration,
     log pi_{t+1} = [log pi_t + beta·eta·log pi_ref + eta·P(· > pi_t)] / (1 + beta·eta) - log Z_t(x),
 
 makes h = [(1 + beta·eta)·log pi_theta - log pi_t - beta·eta·log pi_ref] / eta equal to P(y > pi_t) - c(x), with
-c(x) = ((1 + beta·eta)/eta)·log Z_t(x). The loss regresses s = h + c onto the leave-one-out win rate v, whose mean
-given y is P(y > pi_t). `baseline_shift` and `loser_weight` are additions of this project, not of the paper.
+c(x) = ((1 + beta·eta)/eta)·log Z_t(x). The loss is a proper score of s = h + c against the leave-one-out win rate v,
+whose mean given y is P(y > pi_t). What is known of the four treatments of c(x), each proved in
+`tests/unit/test_properties.py`:
+
+* `constant` is exact in the limit eta -> 0 only; with `kl` and `nce`, only while pi_t is near pi_ref or beta small.
+* `monte_carlo` is consistent for every risk as K grows, and biased by the noise of v at small K.
+* `group` is exact at every K for `squared`, and consistent as K grows for `kl` and `nce`. The loss does not see the
+  level of log pi_theta: only the policy's own normalisation holds it.
+* `mixed` adds a hold on that level: consistent as K grows if the level is by `monte_carlo`.
+
+`baseline_shift` and `loser_weight` are additions of this project, not of the paper.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 
-from components.algorithms import Algorithm, Group
+from components.algorithms import Algorithm, Group, _risks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,17 +38,47 @@ class Wind(Algorithm):
     name: Literal["wind"] = "wind"
     beta: float = Field(0.02, ge=0, description="KL strength of the game; 0: no regularisation")
     eta: PositiveFloat = Field(10.0, description="step size of one iteration")
-    normalizer: Literal["constant", "monte_carlo"] = Field("constant", description="estimate of c(x)")
+    risk: Literal["squared", "kl", "nce"] = Field("squared", description="score of s against v")
+    eps: float = Field(0.05, gt=0, lt=0.5, description="kl and nce: distance of s from 0 and 1 where logarithms end")
+    normalizer: Literal["constant", "monte_carlo", "group", "mixed"] = Field(
+        "constant", description="treatment of c(x)"
+    )
+    mean_weight: float = Field(0.1, gt=0, description="mixed: weight of the term in the group's mean of s")
+    mean_normalizer: Literal["constant", "monte_carlo"] = Field(
+        "monte_carlo", description="mixed: estimate of c(x) in that term"
+    )
     baseline_shift: float = Field(0.0, ge=0, lt=1, description="regress h onto v - c + shift instead of v - c")
     loser_weight: float = Field(1.0, gt=0, le=1, description="weight of responses with v < 1/2")
 
+    @model_validator(mode="after")
+    def _shift_has_a_level(self) -> Self:
+        if self.normalizer == "group" and self.baseline_shift:
+            raise ValueError(
+                f"baseline_shift: {self.baseline_shift} shifts the level of h, which normalizer 'group' cancels. "
+                "Use normalizer 'mixed', or leave baseline_shift out."
+            )
+        return self
+
     def loss(self, group: Group) -> Tensor:
-        """Squared risk of each response, (n, m)."""
-        c = constant() if self.normalizer == "constant" else monte_carlo(group, beta=self.beta, eta=self.eta)
-        s = relative_logp(group, beta=self.beta, eta=self.eta) + c
-        lost = (group.win_rate < 0.5).to(s.dtype)
-        weight = 1 - (1 - self.loser_weight) * lost
-        return weight * (s - group.win_rate - self.baseline_shift).square()
+        """Risk of each response, (n, m)."""
+        h, v = relative_logp(group, beta=self.beta, eta=self.eta), group.win_rate
+        # A lower c, not a higher v: the risk stays a proper score of a win rate in [0, 1].
+        grouped = self.normalizer in {"group", "mixed"}
+        s = h + group_level(h) if grouped else h + self._c(group, self.normalizer) - self.baseline_shift
+        lost = (v < 0.5).to(s.dtype)
+        loss = (1 - (1 - self.loser_weight) * lost) * self._risk(s, v)
+        if self.normalizer == "mixed":
+            mean = (h + self._c(group, self.mean_normalizer)).mean(-1, keepdim=True) - self.baseline_shift
+            loss = loss + self.mean_weight * self._risk(mean, v.mean(-1, keepdim=True))
+        return loss
+
+    def _c(self, group: Group, normalizer: str) -> Tensor | float:
+        return constant() if normalizer == "constant" else monte_carlo(group, beta=self.beta, eta=self.eta)
+
+    def _risk(self, s: Tensor, v: Tensor) -> Tensor:
+        if self.risk == "squared":
+            return _risks.squared(s, v)
+        return (_risks.kl if self.risk == "kl" else _risks.nce)(s, v, eps=self.eps)
 
 
 def relative_logp(group: Group, *, beta: float, eta: float) -> Tensor:
@@ -49,7 +88,10 @@ def relative_logp(group: Group, *, beta: float, eta: float) -> Tensor:
 
 
 def constant() -> float:
-    """c = 1/2: exact to first order in eta, since the mean of P(y > pi_t) over y ~ pi_t is 1/2."""
+    """c = 1/2, since the mean of P(y > pi_t) over y ~ pi_t is 1/2.
+
+    To first order in eta the exact c is 1/2 - beta·KL(pi_t || pi_ref).
+    """
     return 0.5
 
 
@@ -62,3 +104,13 @@ def monte_carlo(group: Group, *, beta: float, eta: float) -> Tensor:
     exponent = (eta * group.win_rate - beta * eta * (group.logp_old - group.logp_ref)) / scale
     log_z = exponent.logsumexp(-1, keepdim=True) - math.log(exponent.shape[-1])
     return scale / eta * log_z
+
+
+def group_level(h: Tensor) -> Tensor:
+    """c_i = 1/2 - mean of h_j over j ≠ i: the c at which s has the mean of P(y > pi_t), 1/2. Shape (n, m), m >= 2.
+
+    Carries h's gradient. A response is left out of its own mean as it is left out of its own v: given y_i, the mean
+    of s_i - v_i is then h(y_i) - E h + 1/2 - P(y_i > pi_t). Centring h and v both on the group's mean, the plain loss
+    over all pairs, shrinks h alone by (m - 1)/m, and its minimiser overshoots by m/(m - 1): twice too far at m = 2.
+    """
+    return 0.5 - (h.sum(-1, keepdim=True) - h) / (h.shape[-1] - 1)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from components.batches import extended, left_padded, prefix_positions
 from components.generation import Samples, Sampling
 from components.logprobs import head_logits
 from components.policy import Policy
@@ -133,20 +134,6 @@ def uniforms_of(seeds: NDArray[np.uint64], length: int) -> NDArray[np.float64]:
     return uniforms
 
 
-def _left_padded(
-    prompts: Sequence[TokenIds], pad_id: int, room: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Token ids (n, L), and the mask (n, L + room) over prompt and response, or None without padding."""
-    lengths = np.array([len(p) for p in prompts])
-    ids = np.full((len(prompts), lengths.max()), pad_id, dtype=np.int64)
-    for row, prompt in enumerate(prompts):
-        ids[row, ids.shape[1] - lengths[row] :] = prompt
-    if lengths.min() == lengths.max():
-        return ids, None
-    mask = np.arange(ids.shape[1] + room) >= (ids.shape[1] - lengths)[:, None]
-    return ids, mask.astype(np.int64)
-
-
 @torch.inference_mode()
 def _sample_batch(
     policy: Policy,
@@ -157,12 +144,9 @@ def _sample_batch(
 ) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
     """K responses per prompt of one batch, and which of them ended with EOS."""
     device, k, limit = policy.device, seeds.shape[1], sampling.max_new_tokens
-    padded, mask = _left_padded(prompts, policy.pad_id, limit)
-    width = padded.shape[1]
-    ids = torch.from_numpy(padded).to(device)
-    attention = None if mask is None else torch.from_numpy(mask).to(device)
-    lengths = torch.tensor([len(p) for p in prompts], device=device)
-    positions = (torch.arange(width, device=device) - (width - lengths)[:, None]).clamp(min=0)
+    prefix = left_padded(prompts, policy.pad_id, device)
+    attention = None if prefix.mask is None else extended(prefix.mask, limit)
+    ids, lengths, positions = prefix.input_ids, prefix.lengths, prefix_positions(prefix)
     uniforms = torch.from_numpy(uniforms_of(seeds.reshape(-1), limit)).to(device)
     eos = torch.tensor(policy.eos_ids, device=device)
     total = len(uniforms)

@@ -21,32 +21,14 @@ ROOT = Path(__file__).parents[2]
 
 def in_one_process(config_file: Path, seed: int, store: Path) -> None:
     """The run's stages in order, without Metaflow."""
-    from components import stages
     from components.config import RunConfig, parse
-    from components.workspace import open_workspace
+    from components.pipeline import Pipeline
 
     config = RunConfig.model_validate({**parse(config_file.read_text()), "seed": seed})
-
-    def work(kind: str, precision: str = "fp32"):
-        return open_workspace(config, str(store), kind, precision=precision)
-
-    with work("start") as space:
-        started = stages.start(space)
-    policy, optimizer, evaluated = started.policy, None, started.evaluated
-    for iteration in range(1, config.iterations + 1):
-        with work("train", started.precision) as space:  # all cores: here nothing else runs beside it
-            shards = stages.plan(space, started.prompts, iteration)
-            scored = []
-            for shard in shards:
-                rollout = stages.generate(space, policy, shard, iteration)
-                scored.append(stages.score(space, policy, started.policy, rollout, shard))
-            stages.gather(space, shards, scored)
-            trained = stages.train(space, policy, optimizer, scored, iteration)
-            policy, optimizer = trained.policy, trained.optimizer
-            rivals = [started.evaluated, evaluated]
-            result = stages.evaluate(space, policy, started.policy, started.prompts, rivals, iteration)
-            evaluated = result.rollout
-        print(f"iteration {iteration}: win rate {result.against_reference.mean:.3f}", flush=True)
+    started = Pipeline(config, str(store)).start()
+    for history in Pipeline(config, str(store), precision=started.precision).iterate(started):
+        last = history.iloc[-1]
+        print(f"iteration {last['iteration']}: win rate {last['win_rate']:.3f}", flush=True)
 
 
 def timed(command: list[str], folder: Path) -> float:

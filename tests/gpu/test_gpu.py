@@ -14,9 +14,10 @@ from components.config import TrainingConfig
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.logprobs import score_responses
+from components.optimizer import make_optimizer
 from components.policy import Policy
 from components.records import Ragged, Rollout, Scored
-from components.training import make_optimizer, train
+from components.training import train
 
 pytestmark = [
     pytest.mark.gpu,

@@ -15,7 +15,7 @@ from components.errors import ConfigError
 from components.generation.transformers import TransformersEngine
 
 CONFIGS = Path(__file__).parents[2] / "flows" / "configs"
-SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
+SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 MINIMAL = """
 policy: {model: path/to/model}
 prompts: {train: prompts.jsonl}

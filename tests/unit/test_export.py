@@ -10,6 +10,7 @@ import pytest
 
 from components.errors import StoreError
 from components.export import ExportError, export, load_snippet, main
+from components.runs import RunError
 from components.store import LocalStore
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
@@ -135,20 +136,20 @@ def test_overwrites_nothing(client, tmp_path, taken):
 
 @pytest.mark.parametrize("pathspec", ["Tiny", "Tiny/", "/1", "", "Tiny/1/end", "Tiny/1/end/2"])
 def test_refuses_what_does_not_name_a_run(client, tmp_path, pathspec):
-    with pytest.raises(ExportError, match=f"^'{pathspec}': does not name a run. Write FLOW/RUN, such as"):
+    with pytest.raises(RunError, match=f"^'{pathspec}': does not name a run. Write FLOW/RUN, such as"):
         export(pathspec, tmp_path / "new")
 
 
 @pytest.mark.parametrize("pathspec", ["Tiny/1", "Huge/1"])
 def test_refuses_a_run_that_is_not_there(client, tmp_path, pathspec):
     message = f"^{pathspec}: there is no such run in the datastore that is used from {re.escape(str(Path.cwd()))}. "
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(RunError, match=message):
         export(pathspec, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 def test_a_run_that_failed_is_to_be_resumed(client, tmp_path):
-    with pytest.raises(ExportError) as error:
+    with pytest.raises(RunError) as error:
         export(client["failed"], tmp_path / "new")
     run = client["failed"].removeprefix("Tiny/")
     sentence, command = str(error.value).splitlines()
@@ -158,7 +159,7 @@ def test_a_run_that_failed_is_to_be_resumed(client, tmp_path):
 
 
 def test_refuses_a_run_without_a_policy(client, tmp_path):
-    with pytest.raises(ExportError, match=f"^{client['without']}: has no policy. Name a run of WindFlow.$"):
+    with pytest.raises(RunError, match=f"^{client['without']}: has no final policy. Name a run of WindFlow.$"):
         export(client["without"], tmp_path / "new")
 
 

@@ -8,12 +8,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM
 
+from components.batches import by_length, collate, distinct_counts, left_padded, prefix_positions
 from components.errors import PolicyError
 from components.logprobs import (
     LOGITS_PER_CHUNK,
-    by_length,
     check_head,
-    collate,
     head_logits,
     response_logprobs,
     score_responses,
@@ -57,6 +56,14 @@ def gradients(model, value):
     return torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, list(model.parameters()))])
 
 
+def groups():
+    """Prompts of unequal length, one of a single token, three responses to each, and a prompt for each response."""
+    rng = np.random.default_rng(2)
+    prompts = ragged(rng, [4, 1, 9])
+    responses = ragged(rng, [3, 0, 9, 1, 5, 5, 2, 12, 1])
+    return prompts, responses, [prompt for prompt in prompts for _ in range(3)]
+
+
 # Against plain logits
 
 
@@ -88,6 +95,38 @@ def test_gradients_agree_with_full_logits(model, make_policy, pairs):
     for tokens_per_chunk in (1, 7):
         chunked = gradients(model, ours(policy, *pairs, tokens_per_chunk * VOCABULARY) @ weights)
         torch.testing.assert_close(chunked, unchunked, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("tokens_per_chunk", [4, 1000])
+def test_a_prompt_read_once_for_its_responses_agrees_with_full_logits(model, make_policy, tokens_per_chunk):
+    prompts, responses, repeated = groups()
+    model.double()
+    logp = ours(make_policy(model), prompts, responses, tokens_per_chunk * VOCABULARY)
+    exact = plain(model, repeated, responses)
+    torch.testing.assert_close(logp.detach(), exact.detach(), rtol=0, atol=1e-10)
+    weights = torch.linspace(-1, 2, len(responses), dtype=torch.float64)
+    expected = gradients(model, exact @ weights)
+    torch.testing.assert_close(gradients(model, logp @ weights), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_prompts_of_one_length_need_no_mask(model, make_policy):
+    rng = np.random.default_rng(3)
+    prompts, responses = ragged(rng, [7, 7]), ragged(rng, [3, 10, 9, 1])
+    model.double()
+    batch = collate(prompts, responses, PAD, CPU)
+    assert batch.prefix.mask is None
+    with torch.no_grad():
+        logp = response_logprobs(make_policy(model), batch)
+        exact = plain(model, [prompts[0], prompts[0], prompts[1], prompts[1]], responses)
+    torch.testing.assert_close(logp, exact, rtol=0, atol=1e-10)
+
+
+def test_a_prompt_read_once_in_fp32_agrees_with_fp64(model, make_policy):
+    prompts, responses, repeated = groups()
+    with torch.no_grad():
+        logp = ours(make_policy(model), prompts, responses)
+        exact = plain(model.double(), repeated, responses)
+    torch.testing.assert_close(logp.double(), exact, rtol=1e-5, atol=0)
 
 
 def test_bf16_is_close(model, make_policy, pairs):
@@ -215,10 +254,67 @@ def test_check_head_refuses_models_that_look_ahead(make_policy):
 
 
 def test_collate_by_hand():
+    """A row lacks the response's last token, which predicts nothing."""
     batch = collate([[7, 8], [9]], [[10], [11, 12, 13]], PAD, CPU)
-    assert batch.input_ids.tolist() == [[7, 8, 10, PAD], [9, 11, 12, 13]]
+    assert batch.prefix is None
+    assert batch.input_ids.tolist() == [[7, 8, 10], [9, 11, 12]]
     assert batch.rows.tolist() == [0, 1, 1, 1]
-    assert batch.positions.tolist() == [2, 1, 2, 3]
+    assert batch.columns.tolist() == [1, 0, 1, 2]
+    assert batch.targets.tolist() == [10, 11, 12, 13]
+
+
+def test_collate_groups_by_hand():
+    """Two responses to each prompt share all but its last token."""
+    batch = collate([[7, 8, 9], [6, 5]], [[10, 11], [12], [], [13]], PAD, CPU)
+    assert batch.prefix.input_ids.tolist() == [[7, 8], [PAD, 6]]
+    assert batch.prefix.mask.tolist() == [[1, 1], [0, 1]]
+    assert batch.prefix.lengths.tolist() == [2, 1]
+    assert prefix_positions(batch.prefix).tolist() == [[0, 1], [0, 0]]
+    assert batch.input_ids.tolist() == [[9, 10], [9, 12], [5, PAD], [5, 13]]
+    assert batch.rows.tolist() == [0, 0, 1, 3]
+    assert batch.columns.tolist() == [0, 1, 0, 0]
+    assert batch.targets.tolist() == [10, 11, 12, 13]
+
+
+def test_equal_responses_to_a_prompt_share_a_row():
+    """The first prompt's three responses are two rows; an equal response to the other prompt has a row of its own."""
+    batch = collate([[7, 8], [9, 6]], [[10], np.array([11, 12]), [10], [10], [10], [10]], PAD, CPU)
+    assert batch.input_ids.tolist() == [[8, 10], [8, 11], [6, 10]]
+    assert batch.owners.tolist() == [0, 0, 1]
+    assert batch.places.tolist() == [0, 1, 0, 2, 2, 2]
+    assert batch.targets.tolist() == [10, 11, 12, 10]
+
+
+def test_one_distinct_response_to_each_prompt_needs_no_prefix():
+    batch = collate([[7, 8], [9, 6]], [[10], [10], [11], [11]], PAD, CPU)
+    assert batch.prefix is None
+    assert batch.input_ids.tolist() == [[7, 8], [9, 6]]
+
+
+def test_distinct_counts_by_hand():
+    assert distinct_counts([[1], [1], [2], [1], [1], [1]], 3).tolist() == [2, 1]
+
+
+def test_equal_responses_have_equal_log_probs_and_add_up_in_the_gradient(model, make_policy):
+    prompts, responses, repeated = groups()
+    responses[1], responses[5], responses[8] = responses[0], responses[3], responses[7]
+    model.double()
+    logp = ours(make_policy(model), prompts, responses)
+    exact = plain(model, repeated, responses)
+    torch.testing.assert_close(logp.detach(), exact.detach(), rtol=0, atol=1e-10)
+    assert logp[0] == logp[1]
+    weights = torch.linspace(-1, 2, len(responses), dtype=torch.float64)
+    expected = gradients(model, exact @ weights)
+    torch.testing.assert_close(gradients(model, logp @ weights), expected, rtol=1e-5, atol=1e-5)  # norms round to fp32
+
+
+def test_prompts_of_one_token_share_nothing():
+    assert collate([[7], [8]], [[10], [11], [12], [13]], PAD, CPU).prefix is None
+
+
+def test_left_padded_has_a_mask_only_where_it_pads():
+    assert left_padded([[7, 8], [5, 6]], PAD, CPU).mask is None
+    assert left_padded([[7, 8], [5]], PAD, CPU).mask.tolist() == [[1, 1], [0, 1]]
 
 
 def test_by_length_by_hand():
@@ -235,6 +331,36 @@ def test_by_length_covers_each_index_once_within_the_budget(budget):
         assert len(batch) == 1 or len(batch) * lengths[batch].max() <= budget
     longest = [lengths[batch].max() for batch in batches]
     assert longest == sorted(longest, reverse=True)
+
+
+class Reads:
+    """Counts the tokens that a policy's model reads."""
+
+    def __init__(self, policy):
+        self.tokens = 0
+        policy.model.base_model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, module, args, kwargs):
+        self.tokens += kwargs["input_ids"].numel()
+
+
+def test_score_responses_reads_a_long_prompt_once(make_policy):
+    """Two prompts of 20 tokens, 4 responses of 5 to each: 2·19 + 8·5 tokens, not 8·24."""
+    rng = np.random.default_rng(0)
+    policy = make_policy()
+    reads = Reads(policy)
+    score_responses(policy, Ragged.of(ragged(rng, [20, 20])), Ragged.of(ragged(rng, [5] * 8)))
+    assert reads.tokens == 2 * 19 + 8 * 5
+
+
+def test_score_responses_sorts_ragged_responses_instead(make_policy):
+    """Short prompts with one long response each: batches of 48 tokens, together 4·41 padded, alone far fewer."""
+    rng = np.random.default_rng(0)
+    policy = make_policy()
+    reads = Reads(policy)
+    lengths = [40, 1, 1, 1, 1, 1, 40, 1]
+    score_responses(policy, Ragged.of(ragged(rng, [2, 2])), Ragged.of(ragged(rng, lengths)), tokens_per_batch=48)
+    assert reads.tokens == 2 * 41 + 6 * 2
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 23, 60, 8192])

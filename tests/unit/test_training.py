@@ -9,22 +9,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from components import policy as policies
 from components.algorithms import leave_one_out
+from components.algorithms.ipo import Ipo
 from components.algorithms.wind import Wind
 from components.config import PolicyConfig, TrainingConfig
 from components.logprobs import score_responses
+from components.optimizer import learning_rate, load_optimizer, make_optimizer, save_optimizer
 from components.records import Ragged, Rollout, Scored
-from components.training import (
-    learning_rate,
-    load_optimizer,
-    make_optimizer,
-    order,
-    save_optimizer,
-    steps_per_iteration,
-    train,
-)
+from components.training import order, steps_per_iteration, train
 from tiny import EOS, WORDS, make_policy, make_prompts, make_scored
 
 
@@ -88,6 +83,63 @@ def test_warm_up_is_the_share_that_was_asked_for():
     """7 % of 100 steps are 7, though 0.07·100 is 7.000000000000001."""
     config = settings(warmup_ratio=0.07, learning_rate=1.0, schedule="constant")
     assert [learning_rate(config, step, 100) for step in (5, 6, 7)] == pytest.approx([6 / 7, 1.0, 1.0])
+
+
+def test_prompts_without_information_are_left_out():
+    """Ten prompts, of which four tie: batches of 4 and 2 of the other six instead of 4, 4 and 2, twice an iteration.
+
+    The schedule counts the steps that all ten would take.
+    """
+    policy = make_policy()
+    data = make_scored(policy, n=10, k=2)
+    preference = data.preference.copy()
+    preference[:, 0, 1], preference[:, 1, 0] = 1.0, 0.0
+    tied = [1, 4, 5, 8]
+    preference[tied] = 0.5
+    data = replace(data, preference=preference)
+    config = settings(batch_size=4, micro_batch_size=4, epochs=2, learning_rate=12.0e-3, warmup_ratio=0.0)
+    optimizer = make_optimizer(policy, config)
+    rates, calls = [], []
+
+    def progress(done, total, **figures):
+        rates.append(optimizer.param_groups[0]["lr"])
+        calls.append((done, total))
+
+    run = {"config": config, "optimizer": optimizer, "iterations": 2, "progress": progress}
+    for iteration in (1, 2):
+        fit(policy, data, algorithm=Ipo(), iteration=iteration, **run)
+    # 12 steps in all; of each iteration's six, those with the indices 0, 6·1/4, 6·2/4 and 6·3/4, rounded down.
+    assert np.array(rates) == pytest.approx(1e-3 * np.array([12, 11, 9, 8, 6, 5, 3, 2]))
+    assert calls == 2 * [(done, 4) for done in (1, 2, 3, 4)]
+
+
+def test_left_out_prompts_change_nothing_for_a_loss_that_ignores_them():
+    """IPO on the informative prompts alone: the gradient's direction is that of all, so AdamW's first step agrees."""
+    data = make_scored(make_policy(), n=8, k=3)
+    preference = data.preference.copy()
+    preference[3:] = 0.5
+    data = replace(data, preference=preference)
+
+    class EveryPrompt(Ipo):
+        def informative(self, win_rate):
+            return np.ones(len(win_rate), dtype=bool)
+
+    ends = []
+    for algorithm in (Ipo(), EveryPrompt()):
+        policy = make_policy()
+        fit(policy, data, algorithm=algorithm, config=settings(max_grad_norm=1e-3, warmup_ratio=0.0))
+        ends.append(weights(policy))
+    for name, after in ends[0].items():
+        torch.testing.assert_close(after, ends[1][name], rtol=0, atol=1e-3)
+
+
+def test_an_iteration_of_ties_leaves_the_policy_alone():
+    policy = make_policy()
+    data = make_scored(policy, n=4, k=2)
+    data = replace(data, preference=np.full_like(data.preference, 0.5))
+    before = weights(policy)
+    assert fit(policy, data, algorithm=Ipo()) == {}
+    assert_same(before, weights(policy))
 
 
 def test_warm_up_over_the_whole_run():
@@ -166,6 +218,17 @@ def test_starts_where_the_responses_were_drawn():
     assert figures["loss"] == pytest.approx(expected.mean(), rel=1e-5)
 
 
+@pytest.fixture
+def norms_in_full_precision(monkeypatch):
+    """Llama's norms round to fp32 on the way, forwards and backwards, whatever the weights are."""
+
+    def forward(self, hidden):
+        return self.weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+    monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
+
+
+@pytest.mark.usefixtures("norms_in_full_precision")
 @pytest.mark.parametrize("max_grad_norm", [1e-3, 1e6])
 def test_step_equals_a_plain_computation(max_grad_norm):
     """fp64, responses one by one without padding, AdamW's first step by hand: whatever the micro-batch size."""

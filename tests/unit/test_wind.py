@@ -1,14 +1,19 @@
-"""WIND's loss: arithmetic by hand, gradients, and the exact update as its minimiser."""
+"""WIND's loss: arithmetic by hand, gradients, and what the config refuses.
+
+That its minimiser is the exact update is shown in test_properties.py.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
-from components.algorithms import Group
+from components.algorithms import Group, leave_one_out
 from components.algorithms.wind import Wind, relative_logp
 
 
@@ -66,13 +71,6 @@ def test_monte_carlo_by_hand():
     torch.testing.assert_close(loss, tensor([[(c - 0.75) ** 2, (c + 0.5) ** 2]]), rtol=0, atol=1e-15)
 
 
-def test_monte_carlo_takes_each_prompt_for_itself():
-    one, two = group_by_hand(), group_by_hand()
-    both = Group(*(torch.cat([getattr(one, f), getattr(two, f) / 2]) for f in Group.__dataclass_fields__))
-    wind = Wind(beta=0.25, eta=2.0, normalizer="monte_carlo")
-    torch.testing.assert_close(wind.loss(both)[:1], wind.loss(one), rtol=0, atol=1e-15)
-
-
 def test_beta_zero_ignores_the_reference():
     """h = (logp - logp_old) / eta = (-1 / 2, 1 / 2): residuals -0.5 + 0.5 - 0.75 and 0.5 + 0.5 - 0.25."""
     group = group_by_hand()
@@ -81,105 +79,151 @@ def test_beta_zero_ignores_the_reference():
         torch.testing.assert_close(loss, tensor([[0.5625, 0.5625]]), rtol=0, atol=1e-15)
 
 
+RISKS = {
+    # log 2 and, from s = 3/4 with w = 16/3: 8/3·[(5/4 - 1/4)² - (3/4 - 1/4)²] = 2
+    "kl": [math.log(2), 0.25 * math.log(4 / 3) + 0.75 * math.log(4) + 2],
+    # 2s = 1 and 5/2, ratios to 1 + 2s of 1/2 and 5/7
+    "nce": [2.5 * math.log(2), -0.5 * math.log(5 / 7) + math.log(3.5)],
+}
+
+
+@pytest.mark.parametrize("risk", RISKS)
+def test_risk_by_hand(risk):
+    """s = h + 1/2 = 1/2 and 5/4, v = 3/4 and 1/4; the logarithms end at eps = 1/4 from 0 and 1."""
+    loss = Wind(beta=0.25, eta=2.0, risk=risk, eps=0.25).loss(group_by_hand())
+    torch.testing.assert_close(loss, tensor([RISKS[risk]]), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("risk", RISKS)
+def test_shift_is_a_lower_c(risk):
+    """h moves by 1.5/2 of what logp does: with logp raised by 4/3·shift, the shift takes the rise of h back."""
+    group = group_by_hand()
+    raised = Group(group.logp + 0.25 * 4 / 3, group.logp_old, group.logp_ref, group.win_rate)
+    shifted = Wind(beta=0.25, eta=2.0, risk=risk, baseline_shift=0.25).loss(raised)
+    torch.testing.assert_close(shifted, Wind(beta=0.25, eta=2.0, risk=risk).loss(group), rtol=0, atol=1e-14)
+
+
+def three_by_hand():
+    """K = 3, beta = 0, eta = 1: h = logp - logp_old = 0, 0.3, 0.9. The means of the others are 0.6, 0.45, 0.15."""
+    old = tensor([[-3.0, -2.0, -1.0]])
+    return Group(old + tensor([[0.0, 0.3, 0.9]]), old, old, tensor([[1.0, 0.5, 0.0]]))
+
+
+def test_group_by_hand():
+    """s = 0 - 0.6, 0.3 - 0.45, 0.9 - 0.15, each + 1/2: -0.1, 0.35, 1.25. Residuals -1.1, -0.15, 1.25."""
+    loss = Wind(beta=0.0, eta=1.0, normalizer="group").loss(three_by_hand())
+    torch.testing.assert_close(loss, tensor([[1.21, 0.0225, 1.5625]]), rtol=0, atol=1e-14)
+
+
+def test_group_weighs_losers_less():
+    """Only the third response has v < 1/2."""
+    loss = Wind(beta=0.0, eta=1.0, normalizer="group", loser_weight=0.4).loss(three_by_hand())
+    torch.testing.assert_close(loss, tensor([[1.21, 0.0225, 0.625]]), rtol=0, atol=1e-14)
+
+
+def test_group_is_the_loss_over_all_pairs():
+    """Σ_i [s_i - v_i]² = K²/(K-1)²·1/(2K)·Σ_ij [(h_i - h_j) - (K-1)/K·(v_i - v_j)]², v leave-one-out among the K."""
+    rng = np.random.default_rng(0)
+    upper = np.triu(rng.random((5, 4, 4)), 1)
+    v = leave_one_out(upper + np.triu(1 - upper, 1).swapaxes(1, 2) + np.eye(4) / 2)
+    logp, old, ref = (tensor(rng.normal(-20, 3, (5, 4))) for _ in range(3))
+    group = Group(logp, old, ref, tensor(v))
+    h = relative_logp(group, beta=0.1, eta=5.0).numpy()
+    pairs = (h[:, :, None] - h[:, None, :]) - 3 / 4 * (v[:, :, None] - v[:, None, :])
+    expected = (4 / 3) ** 2 / 8 * (pairs**2).sum((1, 2))
+    loss = Wind(beta=0.1, eta=5.0, normalizer="group").loss(group).sum(1).numpy()
+    np.testing.assert_allclose(loss, expected, rtol=1e-12)
+
+
+def test_group_leaves_the_level_free_and_mixed_holds_it():
+    group = three_by_hand()
+    raised = Group(group.logp + 7, group.logp_old, group.logp_ref, group.win_rate)
+    for risk in ("squared", "kl", "nce"):
+        free, held = (Wind(beta=0.0, eta=1.0, risk=risk, normalizer=n) for n in ("group", "mixed"))
+        torch.testing.assert_close(free.loss(raised), free.loss(group), rtol=0, atol=1e-12)
+        assert (held.loss(raised) > held.loss(group) + 0.1).all()
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "mean_term"),
     [
-        {},
-        {"beta": 0.0, "eta": 0.5},
-        {"normalizer": "monte_carlo", "eta": 1.0, "beta": 0.5},
-        {"baseline_shift": 0.3, "loser_weight": 0.3},
+        # mean of h + c - 1/2 = 0.4 + 1/2 - 1/2
+        ({"mean_normalizer": "constant"}, 0.4**2),
+        ({"mean_normalizer": "constant", "baseline_shift": 0.3}, 0.1**2),
+        ({"mean_normalizer": "constant", "loser_weight": 0.4}, 0.4**2),
+        ({"mean_normalizer": "monte_carlo"}, (0.4 + math.log((math.e + math.exp(0.5) + 1) / 3) - 0.5) ** 2),
+        # of -v·log s - (1-v)·log(1-s) at v = 1/2 and s = 0.9
+        ({"mean_normalizer": "constant", "risk": "kl"}, -0.5 * math.log(0.9) - 0.5 * math.log(0.1)),
     ],
 )
+def test_mixed_by_hand(settings, mean_term):
+    """The group's loss plus 0.2 times the risk of the group's mean of h + c - shift against that of v, 1/2.
+
+    With beta = 0 and eta = 1, Z is the mean of e^v. The group's part has a level already: no shift enters it.
+    The mean is of winners and losers alike: no weight of losers enters its term.
+    """
+    shared = {key: settings[key] for key in ("risk", "loser_weight") if key in settings}
+    grouped = Wind(beta=0.0, eta=1.0, normalizer="group", **shared).loss(three_by_hand())
+    loss = Wind(beta=0.0, eta=1.0, normalizer="mixed", mean_weight=0.2, **settings).loss(three_by_hand())
+    torch.testing.assert_close(loss - grouped, torch.full_like(loss, 0.2 * mean_term), rtol=0, atol=1e-14)
+
+
+NORMALIZERS = [
+    {"normalizer": "constant"},
+    {"normalizer": "monte_carlo"},
+    {"normalizer": "group"},
+    {"normalizer": "mixed"},
+    {"normalizer": "mixed", "mean_normalizer": "constant", "mean_weight": 0.7},
+]
+COMBINATIONS = [
+    {"risk": risk, **normalizer, **extra}
+    for risk, normalizer, extra in itertools.product(
+        ["squared", "kl", "nce"], NORMALIZERS, [{}, {"baseline_shift": 0.3, "loser_weight": 0.3, "eta": 1.0}]
+    )
+    if not (normalizer["normalizer"] == "group" and "baseline_shift" in extra)
+]
+
+
+def random_group(seed, n=3, m=4):
+    """Log-ratios of several nats: s lies between the ends of the logarithms and well beyond both."""
+    rng = np.random.default_rng(seed)
+    return Group(*(tensor(rng.normal(-20, 3, (n, m))) for _ in range(3)), tensor(rng.random((n, m))))
+
+
+@pytest.mark.parametrize("settings", [*COMBINATIONS, {"beta": 0.0, "eta": 0.5}])
 def test_gradient_matches_finite_differences(settings):
-    rng = np.random.default_rng(0)
-    logp, old, ref = (tensor(rng.normal(-20, 3, (3, 4))) for _ in range(3))
-    win_rate = tensor(rng.random((3, 4)))
-    wind = Wind(**settings)
+    wind, group = Wind(**settings), random_group(0)
+    fixed = (group.logp_old, group.logp_ref, group.win_rate)
     assert torch.autograd.gradcheck(
-        lambda logp: wind.loss(Group(logp, old, ref, win_rate)), logp.requires_grad_(), atol=1e-7, rtol=1e-6
+        lambda logp: wind.loss(Group(logp, *fixed)), group.logp.requires_grad_(), atol=1e-7, rtol=1e-6
     )
 
 
-# A game over six responses that is not transitive: 0 beats 1 beats 2 beats 0, and with ties.
-GAME = np.array(
+@pytest.mark.parametrize("settings", COMBINATIONS)
+def test_each_prompt_stands_for_itself(settings):
+    """So that the mean over micro-batches is the mean over the batch."""
+    wind, both = Wind(**settings), random_group(1, n=2)
+    rows = [Group(*(getattr(both, f)[i : i + 1] for f in Group.__dataclass_fields__)) for i in (0, 1)]
+    together = wind.loss(both)
+    assert together.shape == (2, 4)
+    torch.testing.assert_close(together, torch.cat([wind.loss(row) for row in rows]), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
     [
-        [0.5, 0.9, 0.1, 0.5, 0.7, 1.0],
-        [0.1, 0.5, 0.8, 0.5, 0.5, 0.6],
-        [0.9, 0.2, 0.5, 0.3, 0.5, 0.9],
-        [0.5, 0.5, 0.7, 0.5, 0.0, 0.5],
-        [0.3, 0.5, 0.5, 1.0, 0.5, 0.2],
-        [0.0, 0.4, 0.1, 0.5, 0.8, 0.5],
-    ]
+        (
+            {"normalizer": "group", "baseline_shift": 0.3},
+            "baseline_shift: 0.3 shifts the level of h, which normalizer 'group' cancels. "
+            "Use normalizer 'mixed', or leave baseline_shift out.",
+        ),
+        ({"risk": "log"}, "Input should be 'squared', 'kl' or 'nce'"),
+        ({"eps": 0.5}, "Input should be less than 0.5"),
+        ({"eps": 0.0}, "Input should be greater than 0"),
+        ({"mean_weight": 0.0}, "Input should be greater than 0"),
+    ],
 )
-COUNTS = np.array([1, 2, 3, 4, 5, 5])
-PI_OLD = COUNTS / COUNTS.sum()
-PI_REF = np.array([0.3, 0.1, 0.15, 0.05, 0.2, 0.2])
-
-
-def exact_update(beta, eta):
-    """pi_{t+1} = [pi_t · pi_ref^(beta·eta) · exp(eta·P(· > pi_t))]^(1 / (1 + beta·eta)) / Z, and Z."""
-    win_rate = GAME @ PI_OLD
-    unnormalised = (PI_OLD * PI_REF ** (beta * eta) * np.exp(eta * win_rate)) ** (1 / (1 + beta * eta))
-    return unnormalised / unnormalised.sum(), unnormalised.sum()
-
-
-def minimiser(risk):
-    """The tabular softmax policy at which the mean of `risk` over y ~ pi_t is least, by LBFGS in fp64.
-
-    Each response stands in the group in proportion to pi_t, so the plain mean is the exact expectation.
-    """
-    responses = np.repeat(np.arange(len(GAME)), COUNTS)
-    fixed = [tensor(a[responses])[None] for a in (np.log(PI_OLD), np.log(PI_REF), GAME @ PI_OLD)]
-    logits = tensor(np.zeros(len(GAME))).requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [logits], max_iter=500, tolerance_grad=1e-13, tolerance_change=1e-16, line_search_fn="strong_wolfe"
-    )
-
-    def closure():
-        optimizer.zero_grad()
-        loss = risk(Group(torch.log_softmax(logits, 0)[responses][None], *fixed)).mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return torch.softmax(logits.detach(), 0).numpy()
-
-
-def total_variation(p, q):
-    return np.abs(p - q).sum() / 2
-
-
-GAMES = [(0.3, 2.0), (0.02, 10.0), (0.0, 4.0)]  # beta, eta
-
-
-@pytest.mark.parametrize(("beta", "eta"), GAMES)
-def test_monte_carlo_lands_on_the_exact_update(beta, eta):
-    policy = minimiser(Wind(beta=beta, eta=eta, normalizer="monte_carlo").loss)
-    exact, _ = exact_update(beta, eta)
-    assert total_variation(exact, PI_OLD) > 0.05
-    assert total_variation(policy, exact) < 1e-4
-
-
-@pytest.mark.parametrize(("beta", "eta"), GAMES)
-def test_exact_normaliser_lands_on_the_exact_update(beta, eta):
-    exact, z = exact_update(beta, eta)
-    c = (1 + beta * eta) / eta * math.log(z)
-    policy = minimiser(lambda g: (relative_logp(g, beta=beta, eta=eta) + c - g.win_rate).square())
-    assert total_variation(policy, exact) < 1e-4
-
-
-def test_constant_lands_on_the_exact_update_as_eta_falls():
-    """A wrong c moves log pi by a constant that normalisation takes back; what remains is of order eta².
-
-    The update itself is of order eta, so the error vanishes beside it.
-    """
-    etas = np.array([0.4, 0.2, 0.1, 0.05, 0.025])
-    errors, moves = [], []
-    for eta in etas:
-        exact, _ = exact_update(0.3, eta)
-        errors.append(total_variation(minimiser(Wind(beta=0.3, eta=eta).loss), exact))
-        moves.append(total_variation(exact, PI_OLD))
-    slope = np.polyfit(np.log(etas), np.log(errors), 1)[0]
-    assert slope > 1.8
-    assert errors[-1] < 1e-4
-    assert errors[-1] < 0.01 * moves[-1]
+def test_refusals(settings, message):
+    with pytest.raises(ValidationError) as refused:
+        Wind(**settings)
+    assert message in str(refused.value)

@@ -1,0 +1,174 @@
+"""The branches of a comparison, one per arm and seed: their configs, and all of them run without a flow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+
+from components import comparison, stages
+from components.config import RunConfig, checked
+from components.errors import ConfigError
+from components.pipeline import SPENT, Pipeline
+from components.preparation import Started
+from components.progress import Progress, silent
+from components.workspace import Workspace, open_workspace
+
+CALIBRATION_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One run of a comparison."""
+
+    arm: str
+    seed: int
+
+
+def branches(config: RunConfig) -> list[Branch]:
+    """All arms with the first seed, then all with the next."""
+    assert config.compare is not None
+    return [Branch(arm, seed) for seed in config.compare.seeds for arm in config.compare.arms]
+
+
+def start(work: Workspace) -> Started:
+    """What all branches share; see `stages.start`. Raises ConfigError for an arm that needs more prompts than exist."""
+    config = work.config
+    assert config.compare is not None
+    # The run's own number of prompts counts for no arm; theirs are checked below.
+    prompts = config.prompts.model_copy(update={"per_iteration": 1})
+    started = stages.start(replace(work, config=config.model_copy(update={"prompts": prompts})))
+    if config.compare.budget is None or config.compare.budget.samples is not None:
+        for name in config.compare.arms:
+            _check_prompts(name, config.arm(name), work, started)
+    return started
+
+
+def branch_config(config: RunConfig, branch: Branch, started: Started, store_root: str) -> RunConfig:
+    """The config of one branch. With a budget of seconds, first measures what a prompt costs.
+
+    Raises ConfigError when the seconds are not enough for a batch, or too many for the prompts that exist.
+    """
+    assert config.compare is not None
+    arm = config.arm(branch.arm).model_copy(update={"seed": branch.seed})
+    budget = config.compare.budget
+    if budget is None or budget.seconds is None:
+        return arm
+    share, cost = config.compare.arm(branch.arm).share, seconds_per_prompt(arm, started, store_root)
+    try:
+        arm = arm.within(share * budget.seconds, cost, "seconds")
+    except ConfigError as error:
+        raise ConfigError(f"compare.arms.{branch.arm}.{error}") from error
+    with open_workspace(arm, store_root, "plan") as work:
+        _check_prompts(branch.arm, arm, work, started)
+    return arm
+
+
+def seconds_per_prompt(config: RunConfig, started: Started, store_root: str) -> float:
+    """Seconds of generate, score and train for one prompt, measured in this process on a few batches.
+
+    The same update is made twice and the second time counts: imports and first-time work are over by then. The policy
+    is the base policy, so an arm whose responses grow longer takes longer than planned.
+    """
+    with open_workspace(config, store_root, "plan") as work:
+        available = len(work.prompts(started.prompts, "train"))
+    n = min(CALIBRATION_BATCHES * config.training.batch_size, available)
+    prompts = {**config.prompts.model_dump(), "per_iteration": n, "shards": 1}
+    few = checked({**config.model_dump(), "prompts": prompts, "iterations": 1})
+    pipeline = Pipeline(few, store_root, precision=started.precision)
+    for _ in range(2):
+        pipeline.update(started, started.policy, None, 1)
+    return sum(pipeline.seconds[kind] for kind in SPENT) / n
+
+
+def _check_prompts(name: str, arm: RunConfig, work: Workspace, started: Started) -> None:
+    needed, available = arm.prompts.per_iteration, len(work.prompts(started.prompts, "train"))
+    if needed > available:
+        raise ConfigError(
+            f"compare.arms.{name}.prompts.per_iteration: {needed} exceeds the {available} training prompts. "
+            "Add prompts, raise iterations, or lower compare.budget or the arm's number of prompts."
+        )
+
+
+def run_in_process(
+    config: RunConfig,
+    store_root: str,
+    *,
+    processes: int,
+    folder: Path | None = None,
+    progress: Progress = silent,
+) -> pd.DataFrame:
+    """A whole comparison without Metaflow: the figures of CompareFlow, bit for bit, wall times excepted.
+
+    Args:
+        config: with a `compare` section.
+        store_root: directory of the weights store.
+        processes: how many branches run at once, each in a process of its own.
+        folder: keeps what is finished, so that a call after an interruption goes on. Its files are named after config
+            and base policy; empty it when the code has changed.
+        progress: called with the number of finished branches.
+
+    Returns:
+        The results, as `comparison.tidy` gives them.
+    """
+    started = _started(config, store_root, folder)
+    histories: dict[Branch, pd.DataFrame] = {}
+    todo = branches(config)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(_history, config, branch, started, store_root, folder): branch for branch in todo}
+        try:
+            for done, future in enumerate(as_completed(futures)):
+                histories[futures[future]] = future.result()
+                progress(done + 1, len(todo))
+        except BaseException:  # also an interrupt: the branches that run end first, no other begins
+            pool.shutdown(cancel_futures=True)
+            raise
+    return comparison.tidy([(branch.arm, branch.seed, histories[branch]) for branch in in_order(config, todo)])
+
+
+def in_order(config: RunConfig, done: Sequence[Branch]) -> list[Branch]:
+    """Branches by arm, then by seed, in the config's order. Raises ValueError for one that is missing or repeated."""
+    assert config.compare is not None
+    if sorted(map(repr, done)) != sorted(map(repr, branches(config))):
+        raise ValueError(f"the branches {list(done)} are not those of the config. Resume from the step branch.")
+    arms, seeds = list(config.compare.arms), config.compare.seeds
+    return sorted(done, key=lambda branch: (arms.index(branch.arm), seeds.index(branch.seed)))
+
+
+def _started(config: RunConfig, store_root: str, folder: Path | None) -> Started:
+    alone = config.model_copy(update={"compare": None}).model_dump()
+    path = None if folder is None else folder / f"start-{_digest(alone)}.json"
+    if path is not None and path.exists():
+        return Started(**json.loads(path.read_text()))
+    with open_workspace(config, store_root, "start") as work:
+        started = start(work)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(started)))
+    return started
+
+
+def _history(config: RunConfig, branch: Branch, started: Started, store_root: str, folder: Path | None) -> pd.DataFrame:
+    """A branch's history; from the folder, where it is kept, if it is there."""
+    assert config.compare is not None
+    key = [config.arm(branch.arm).model_dump(), config.compare.model_dump(include={"budget"}), asdict(started)]
+    path = None if folder is None else folder / f"{branch.arm}-{branch.seed}-{_digest(key)}.parquet"
+    if path is not None and path.exists():
+        return pd.read_parquet(path)
+    own = branch_config(config, branch, started, store_root)
+    *_, history = Pipeline(own, store_root, precision=started.precision).iterate(started)
+    if path is not None:
+        partial = path.with_suffix(".partial")
+        history.to_parquet(partial)
+        partial.replace(path)
+    return history
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

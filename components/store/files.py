@@ -1,0 +1,75 @@
+"""Files as the store reads and writes them: in chunks, checked on the way, never half under their own name."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from components.errors import StoreError
+
+CHUNK = 1 << 20  # bytes; larger chunks are no faster and cost memory
+PARTIAL = ".wind-partial-"  # begins the names of unfinished files, in the store and beside copies from it
+
+
+def chunks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, CHUNK at a time."""
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def checked(parts: Iterable[bytes], sha256: str, message: str) -> Iterator[bytes]:
+    """Passes `parts` on and, after the last, raises StoreError(message) unless their SHA-256 is right."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+        yield part
+    if digest.hexdigest() != sha256:
+        raise StoreError(message)
+
+
+@contextmanager
+def replacing(target: Path, scratch: Path) -> Iterator[BinaryIO]:
+    """A new file that becomes `target` in one step when the block ends, and is removed when it fails.
+
+    An OSError in the block, such as a full disk's, names the file.
+    """
+    partial = scratch / f"{PARTIAL}{uuid.uuid4().hex}"
+    try:
+        with partial.open("xb") as file:
+            yield file
+        partial.replace(target)
+    except BaseException as error:  # an interrupt, too
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(target)
+        raise
+
+
+def check_name(name: str) -> None:
+    """Raises StoreError unless `name` is a path inside a directory."""
+    if not isinstance(name, str) or "\0" in name or {"", ".", ".."} & set(name.split("/")):
+        raise StoreError(f"{name!r}: is not a path inside a directory. Use one such as 'model/config.json'.")
+
+
+def target_of(directory: Path, name: str) -> Path:
+    """Where the file `name` goes below `directory`; StoreError if a link on the way may lead out."""
+    for parent in Path(name).parents:
+        if parent.name and (directory / parent).is_symlink():
+            raise StoreError(f"{name}: {directory / parent} is a link that may lead out. Remove the link.")
+    return directory / name
+
+
+def files_below(directory: Path) -> Iterator[Path]:
+    """Every file below `directory`, but for unfinished ones; StoreError for what is no file."""
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            yield from files_below(path)
+        elif not path.is_file():  # a link to a directory might lead in a circle
+            raise StoreError(f"{path}: is neither a file, a directory nor a link to a file. Remove it.")
+        elif not path.name.startswith(PARTIAL):  # left by a `get` that was killed
+            yield path

@@ -1,0 +1,113 @@
+"""What lies in a store, who needs it, whether it is whole, and what may go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from components.errors import StoreError
+from components.store.base import Blob, FileEntry, Store, Unfinished
+from components.store.references import Use, uses
+
+DAY = 24 * 3600.0  # seconds
+Uses = Mapping[str, Sequence[Use]]
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What no run within an age needs."""
+
+    blobs: list[Blob]
+    unfinished: list[Unfinished]  # begun before that age
+
+
+@dataclass(frozen=True)
+class RunSize:
+    """What a run refers to."""
+
+    run: str
+    active: float  # seconds since the epoch
+    files: int
+    size: int  # bytes
+    alone: int  # bytes that no other run refers to
+
+
+def run_sizes(used: Uses) -> list[RunSize]:
+    """What each run refers to, most recently active run first; a blob is counted once a run."""
+    runs: dict[str, dict[str, Use]] = {}
+    for sha256, those in used.items():
+        for use in those:
+            runs.setdefault(use.run, {})[sha256] = use
+    sizes = []
+    for run, blobs in runs.items():
+        alone = sum(use.entry["size"] for sha256, use in blobs.items() if {u.run for u in used[sha256]} == {run})
+        total = sum(use.entry["size"] for use in blobs.values())
+        sizes.append(RunSize(run, max(use.active for use in blobs.values()), len(blobs), total, alone))
+    return sorted(sizes, key=lambda size: size.active, reverse=True)
+
+
+def damages(store: Store, used: Uses, run: str | None = None) -> Iterator[str | None]:
+    """Reads every blob of the store, or of one run: None for a whole one, or what is wrong with it.
+
+    Blobs that a run refers to and that are missing count as damaged.
+    """
+    named = {sha256: [use for use in those if run in (None, use.run)] for sha256, those in used.items()}
+    expected: dict[str, tuple[str, FileEntry]] = {
+        sha256: (f"{those[0].run} {those[0].artifact}: {those[0].name}", those[0].entry)
+        for sha256, those in named.items()
+        if those
+    }
+    if run is None:
+        for blob in store.blobs():
+            expected.setdefault(blob.sha256, ("used by no run", FileEntry(sha256=blob.sha256, size=blob.size)))
+    elif not expected:
+        raise StoreError(f"{run}: refers to no file of a store. Name a run as FLOW/RUN.")
+    for name, entry in expected.values():
+        try:
+            store.verify({name: entry})
+        except StoreError as error:
+            yield str(error)
+        else:
+            yield None
+
+
+def garbage(store: Store, used: Uses, older_than: float, now: float | None = None) -> Garbage:
+    """What was put, or found stored by a `put`, longer ago than `older_than` seconds and no run active since needs."""
+    limit = (time.time() if now is None else now) - older_than
+    needed = {sha256 for sha256, those in used.items() if any(use.active >= limit for use in those)}
+    blobs = [blob for blob in store.blobs() if blob.used < limit and blob.sha256 not in needed]
+    return Garbage(blobs, [one for one in store.unfinished() if one.begun < limit])
+
+
+def remove(
+    store: Store, found: Garbage, older_than: float, ignored: Collection[str] = (), now: float | None = None
+) -> Garbage:
+    """Removes of `found` what is still garbage and returns that.
+
+    Runs may go on meanwhile: the references are read once more, and the age of each blob just before it goes. A
+    `put` that finds an old blob renews its age. So a run loses a blob only if it resumes from a run older than the
+    age between the second reading and the removal; it then fails with the blob's name, and never reads wrong bytes.
+
+    Raises StoreError for an age under a day, in which a run may not have recorded yet what it stored, and when no
+    known run uses any blob, as when this is not where the runs are known.
+    """
+    if older_than < DAY:
+        raise StoreError("--older-than: must be at least 1d: a run may not have recorded younger files yet.")
+    used = uses(ignored)
+    if not any(blob.sha256 in used for blob in store.blobs()):
+        raise StoreError(
+            f"{store.root}: no run that Metaflow knows of here uses it, so what is needed is not known. Go to the "
+            "directory that the flows were run in. If their runs are gone, delete the store as a whole."
+        )
+    limit = (time.time() if now is None else now) - older_than
+    still = {blob.sha256 for blob in garbage(store, used, older_than, now).blobs}
+    removed = []
+    for blob in found.blobs:
+        again = store.find(blob.sha256) if blob.sha256 in still else None
+        if again and again.used < limit:
+            store.remove(blob.sha256)
+            removed.append(blob)
+    for one in found.unfinished:
+        store.discard(one)
+    return Garbage(removed, found.unfinished)

@@ -1,0 +1,125 @@
+"""The store on a file system."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from components.errors import StoreError
+from components.store.base import REFRESH, Blob, FileEntry, Store, Unfinished
+from components.store.files import CHUNK, PARTIAL, chunks, replacing
+
+STALE = 24 * 3600  # seconds without a write after which an unfinished file belongs to a dead process
+
+ELSEWHERE = "or set METAFLOW_DATASTORE_SYSROOT_LOCAL to a directory elsewhere"
+FREE = f"Free space there, {ELSEWHERE}"
+ALLOW = f"Allow writing there, {ELSEWHERE}"
+MEND = {
+    errno.EACCES: ALLOW,
+    errno.EPERM: ALLOW,
+    errno.EROFS: ALLOW,
+    errno.ENOSPC: FREE,
+    errno.EDQUOT: FREE,
+    errno.EFBIG: f"Raise the limit on the size of files (ulimit -f), {ELSEWHERE}",
+    errno.EEXIST: f"Remove the file that is in the directory's place, {ELSEWHERE}",
+    errno.ENOTDIR: f"Remove the file that is in the directory's place, {ELSEWHERE}",
+}
+
+
+class LocalStore(Store):
+    """Blobs as read-only files `root/sha256/ab/abcdef…` of a file system that processes may share."""
+
+    def check(self, *, space: int = 0) -> None:
+        """Writes a file of 1 MB and reads it back; see `Store.check`."""
+        probe = self._scratch / f"{PARTIAL}check-{os.getpid()}"
+        content = os.urandom(CHUNK)  # no file system stores that in less
+        try:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            try:
+                with replacing(probe, self._scratch) as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                back = probe.read_bytes()
+                free = shutil.disk_usage(self.root).free
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            mend = MEND.get(error.errno or 0, f"Mend that, {ELSEWHERE}")
+            raise StoreError(
+                f"{self.root}: the weights store cannot be written: {error.strerror}: {error.filename}. {mend}."
+            ) from error
+        if back != content:
+            raise StoreError(f"{self.root}: a file there did not read as it was written. Check the disk, {ELSEWHERE}.")
+        if free < space:
+            raise StoreError(
+                f"{self.root}: the weights store has {free / 1e9:.1f} GB left; the run needs about "
+                f"{space / 1e9:.1f} GB. {FREE}."
+            )
+
+    def blobs(self) -> Iterator[Blob]:
+        """See `Store`."""
+        for path in sorted(Path(self.root, "sha256").glob("??/*")):
+            blob = self.find(path.name) if re.fullmatch("[0-9a-f]{64}", path.name) else None
+            if blob:
+                yield blob
+
+    def find(self, sha256: str) -> Blob | None:
+        """See `Store`."""
+        with suppress(FileNotFoundError):
+            found = Path(self.locate(sha256)).stat()
+            return Blob(sha256, found.st_size, found.st_mtime)
+        return None
+
+    def remove(self, sha256: str) -> None:
+        """See `Store`."""
+        Path(self.locate(sha256)).unlink(missing_ok=True)
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """See `Store`."""
+        for partial in self._scratch.glob(f"{PARTIAL}*"):
+            with suppress(FileNotFoundError):  # finished or removed by another process
+                yield Unfinished(str(partial), partial.stat().st_mtime)
+
+    def discard(self, unfinished: Unfinished) -> None:
+        """See `Store`."""
+        Path(unfinished.where).unlink(missing_ok=True)
+
+    def locate(self, sha256: str) -> str:
+        """See `Store`."""
+        return str(Path(self.root, "sha256", sha256[:2], sha256))
+
+    @property
+    def _scratch(self) -> Path:
+        return Path(self.root, "tmp")
+
+    def _read(self, entry: FileEntry) -> Iterator[bytes]:
+        return chunks(Path(self.locate(entry["sha256"])))
+
+    def _write(self, entry: FileEntry, parts: Iterable[bytes]) -> None:
+        path = Path(self.locate(entry["sha256"]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._scratch.mkdir(exist_ok=True)
+        for old in self.unfinished():
+            if time.time() - old.begun > STALE:
+                self.discard(old)
+        # Of two processes that store the same bytes at once, the later replaces the blob by an equal one. A
+        # hard link would refuse to, but not every file system has links.
+        with replacing(path, self._scratch) as file:
+            file.writelines(parts)
+            file.flush()
+            os.fchmod(file.fileno(), 0o444)
+            os.fsync(file.fileno())  # before the name exists, or a power cut could leave it on an empty file
+
+    def _keep(self, sha256: str) -> None:
+        blob = self.find(sha256)
+        if blob and time.time() - blob.used > REFRESH:
+            # Another user's file may be read, not touched. One removed this instant is reported by the caller.
+            with suppress(PermissionError, FileNotFoundError):
+                os.utime(self.locate(sha256))

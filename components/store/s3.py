@@ -1,0 +1,134 @@
+"""The store in a bucket of S3, or of a server that speaks its protocol."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from components.errors import StoreError
+from components.store.base import REFRESH, Blob, FileEntry, Store, Unfinished
+from components.store.s3_client import ALLOW, CHECK_TRIES, code, connect, explained
+from components.store.s3_transfer import Object
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+PROBE = b"written and read back by the check of the weights store\n"
+PATIENCE = 60  # seconds for another writer of the same blob to finish
+
+
+class S3Store(Store):
+    """Blobs as objects `root/sha256/ab/abcdef…`.
+
+    An object's time cannot be changed, so the empty `root/used/ab/abcdef…` tells when a `put` last found it stored.
+    """
+
+    def check(self, *, space: int = 0) -> None:
+        """Writes an object, reads it, and asks for one that is not there; see `Store.check`."""
+        del space  # a bucket has no end
+        probe = self._object("check", tries=CHECK_TRIES)
+        with explained(self.root):
+            probe.client.put_object(Bucket=probe.bucket, Key=probe.key, Body=PROBE)
+            back = b"".join(probe.read(len(PROBE)))
+            try:
+                self._object("sha256/none", tries=CHECK_TRIES).head()
+            except ClientError as error:
+                if code(error) != "403":
+                    raise
+                raise StoreError(
+                    f"{self.root}: the server denies access to what does not exist ({error}), so that files cannot be "
+                    f"told from missing ones. {ALLOW}."
+                ) from error
+        if back != PROBE:
+            raise StoreError(f"{self.root}: an object did not read as it was written. Check the server.")
+
+    def blobs(self) -> Iterator[Blob]:
+        """See `Store`."""
+        used = dict(self._names("used"))
+        for sha256, blob in self._names("sha256"):
+            mark = used.get(sha256, blob)
+            yield Blob(sha256, blob.size, max(blob.used, mark.used))
+
+    def find(self, sha256: str) -> Blob | None:
+        """See `Store`."""
+        with explained(self.locate(sha256)):
+            found = self._object(self._name(sha256)).head()
+            if found is None:
+                return None
+            used = found["LastModified"].timestamp()
+            if time.time() - used > REFRESH:
+                mark = self._object(self._name(sha256, "used")).head()
+                used = mark["LastModified"].timestamp() if mark else used
+            return Blob(sha256, found["ContentLength"], used)
+
+    def remove(self, sha256: str) -> None:
+        """See `Store`."""
+        for kind in ("sha256", "used"):
+            with explained(self.locate(sha256)):
+                self._client().delete_object(Bucket=self._bucket, Key=self._key(self._name(sha256, kind)))
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """See `Store`."""
+        with explained(self.root):
+            pages = self._client().get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._key("sha256/")):
+                for upload in page.get("Uploads", []):
+                    where = f"s3://{self._bucket}/{upload['Key']}"
+                    yield Unfinished(where, upload["Initiated"].timestamp(), upload["UploadId"])
+
+    def discard(self, unfinished: Unfinished) -> None:
+        """See `Store`."""
+        key = unfinished.where.removeprefix(f"s3://{self._bucket}/")
+        Object(self._client(), self._bucket, key).abort(unfinished.upload)
+
+    def locate(self, sha256: str) -> str:
+        """See `Store`."""
+        return f"{self.root}/{self._name(sha256)}"
+
+    def _read(self, entry: FileEntry) -> Iterator[bytes]:
+        with explained(self.locate(entry["sha256"])):
+            yield from self._object(self._name(entry["sha256"])).read(entry["size"])
+
+    def _write(self, entry: FileEntry, parts: Iterable[bytes]) -> None:
+        with explained(self.locate(entry["sha256"])):
+            self._object(self._name(entry["sha256"])).upload(parts, entry["size"])
+        end = time.monotonic() + PATIENCE  # if another writer makes it, that one may not be done
+        while self.find(entry["sha256"]) is None and time.monotonic() < end:
+            time.sleep(1)
+
+    def _keep(self, sha256: str) -> None:
+        blob = self.find(sha256)
+        if blob and time.time() - blob.used > REFRESH:
+            with explained(self.locate(sha256)):
+                mark = self._key(self._name(sha256, "used"))
+                self._client().put_object(Bucket=self._bucket, Key=mark, Body=b"")
+
+    @property
+    def _bucket(self) -> str:
+        return self.root.split("/")[2]
+
+    def _key(self, name: str) -> str:
+        return "/".join([*self.root.split("/")[3:], name])
+
+    def _name(self, sha256: str, kind: str = "sha256") -> str:
+        return f"{kind}/{sha256[:2]}/{sha256}"
+
+    def _client(self, tries: int | None = None) -> S3Client:
+        return connect(self.root, tries)
+
+    def _object(self, name: str, tries: int | None = None) -> Object:
+        return Object(self._client(tries), self._bucket, self._key(name))
+
+    def _names(self, kind: str) -> Iterator[tuple[str, Blob]]:
+        """Objects of a kind by SHA-256, in order; `used` is the time of the object itself."""
+        with explained(self.root):
+            pages = self._client().get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._key(f"{kind}/")):
+                for item in page.get("Contents", []):
+                    sha256 = item["Key"].rpartition("/")[2]
+                    if re.fullmatch("[0-9a-f]{64}", sha256):
+                        yield sha256, Blob(sha256, item["Size"], item["LastModified"].timestamp())

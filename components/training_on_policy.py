@@ -1,0 +1,120 @@
+"""One iteration of an on-policy algorithm: each optimiser step draws its own responses and has them judged.
+
+They come from the policy as it is at that step and from an anchor, a moving average of the policy, which runs on from
+iteration to iteration as the optimiser does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_model, save_model
+from torch import Tensor
+
+from components.algorithms import FreshGroup, OnPolicyAlgorithm
+from components.batches import collate
+from components.config import TrainingConfig
+from components.judges import Judgement
+from components.logprobs import response_logprobs
+from components.optimizer import clip_and_step
+from components.policy import Policy
+from components.records import Prompt, Ragged, Rollout, TokenIds
+
+Draw = Callable[[Policy, Sequence[Prompt], int, str], Rollout]  # (policy, prompts, how many each, purpose)
+Compare = Callable[[Sequence[Prompt], Sequence[Rollout]], Judgement]
+
+
+def make_anchor(policy: Policy, path: Path | None = None) -> Policy:
+    """A copy of the policy, with the weights that `save_anchor` wrote if there are any."""
+    model = deepcopy(policy.model).requires_grad_(False)
+    if path is not None:
+        load_model(model, path)
+    return replace(policy, model=model)
+
+
+def save_anchor(anchor: Policy, path: Path) -> None:
+    """Writes the anchor's weights as safetensors."""
+    save_model(anchor.model, str(path))
+
+
+@dataclass
+class OnPolicyTrainer:
+    """The optimiser step of an on-policy algorithm, to be called by `training.run_steps`."""
+
+    policy: Policy
+    anchor: Policy
+    algorithm: OnPolicyAlgorithm
+    settings: TrainingConfig
+    optimizer: torch.optim.AdamW
+    prompts: Sequence[Prompt]
+    draw: Draw
+    compare: Compare
+    steps: int = 0
+    responses: int = 0  # drawn so far
+    tokens: int = 0  # in them
+
+    def step(self, chosen: NDArray[np.int64]) -> dict[str, float]:
+        """Draws y from the policy and y1, y2 from the anchor for the chosen prompts; one optimiser step."""
+        self.optimizer.zero_grad(set_to_none=True)
+        prompts = [self.prompts[i] for i in chosen]
+        fresh = self._draw(self.policy, prompts, 1, "policy")
+        rivals = self._draw(self.anchor, prompts, 2, "anchor")
+        self.steps += 1
+        preference = self.compare(prompts, [fresh, rivals]).preference
+        rows = [fresh.tokens[i] for i in range(len(prompts))]
+        at_once = len(prompts) <= self.settings.micro_batch_size
+        with torch.set_grad_enabled(at_once):  # then this pass serves the gradient too
+            logp = self._logprobs(self.policy, fresh.prompt_tokens, rows)
+        with torch.no_grad():
+            logp_anchor = self._logprobs(self.anchor, fresh.prompt_tokens, rows)
+        known = FreshGroup(logp.detach(), logp_anchor, torch.as_tensor(preference, device=logp.device))
+        weights = self.algorithm.weights(known) / len(prompts)
+        if at_once:
+            torch.autograd.backward((weights[:, 0] * logp).sum())
+        else:
+            self._descend(fresh.prompt_tokens, rows, weights[:, :1])
+        self._descend(rivals.prompt_tokens, [rivals.tokens[i] for i in range(2 * len(prompts))], weights[:, 1:])
+        norm = clip_and_step(self.policy, self.optimizer, weights.sum().item(), self.settings.max_grad_norm)
+        self._follow()
+        return {
+            "beaten": float((preference[:, 0, 1:] < 0.5).all(-1).mean()),
+            "grad_norm": norm,
+            "kl_anchor": (known.logp - logp_anchor).mean().item(),
+        }
+
+    def _draw(self, policy: Policy, prompts: Sequence[Prompt], count: int, name: str) -> Rollout:
+        rollout = self.draw(policy, prompts, count, f"{name} {self.steps}")
+        self.responses += len(rollout.tokens)
+        self.tokens += len(rollout.tokens.values)
+        return rollout
+
+    def _logprobs(self, policy: Policy, prompts: Ragged, rows: Sequence[TokenIds]) -> Tensor:
+        """log pi of one response to each prompt, (n,)."""
+        size = self.settings.micro_batch_size
+        parts = []
+        for i in range(0, len(rows), size):
+            batch = [prompts[j] for j in range(i, min(i + size, len(rows)))]
+            parts.append(response_logprobs(policy, collate(batch, rows[i : i + size], policy.pad_id, policy.device)))
+        return torch.cat(parts)
+
+    def _descend(self, prompts: Ragged, rows: Sequence[TokenIds], weights: Tensor) -> None:
+        """Adds Σ weights·∇log pi_theta to the gradient; `rows` are the (n, m) responses that the weights belong to."""
+        used = weights.reshape(-1).nonzero()[:, 0].tolist()
+        flat, m = weights.reshape(-1), weights.shape[1]
+        for begin in range(0, len(used), self.settings.micro_batch_size):
+            part = used[begin : begin + self.settings.micro_batch_size]
+            pairs = [prompts[i // m] for i in part], [rows[i] for i in part]
+            logp = response_logprobs(self.policy, collate(*pairs, self.policy.pad_id, self.policy.device))
+            torch.autograd.backward((flat[part] * logp).sum())
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Anchor <- (1 - e)·anchor + e·policy."""
+        anchor, policy = (list(p.model.parameters()) for p in (self.anchor, self.policy))
+        torch._foreach_lerp_(anchor, policy, self.algorithm.anchor_rate)

@@ -1,0 +1,88 @@
+"""Algorithms side by side: one base policy, one judge, one budget, several seeds.
+
+    start ─┬ branch ─ plan ─ … ─ evaluate ─ plan ─ … ─ evaluate ┬ join ─ end
+           └ … one per arm and seed                             ┘
+
+The steps from plan to evaluate are those of wind_flow.py, with their shards.
+`python flows/compare_flow.py run` compares on the demo; `--config config FILE` before `run` on your own.
+"""
+
+import os
+
+from metaflow import card, config_expr, current, resources, step
+
+from base import LiveCards, config_file, main, parse_comparison
+from components.config import RunConfig
+from iteration import BODY, Iteration
+from loop import unroll
+
+
+@LiveCards
+@unroll(body=BODY, exit="join", iterations="config.iterations")
+class CompareFlow(Iteration):
+    """Compares algorithms by win rate at equal samples or seconds."""
+
+    config = config_file("compare.yaml", parse_comparison)
+
+    @property
+    def settings(self):
+        """The config: in a branch its own, elsewhere the run's."""
+        return RunConfig.model_validate(self.branch_config) if hasattr(self, "branch_config") else super().settings
+
+    @resources(**config_expr("config.resources.start"))
+    @step
+    def start(self):
+        """Make what all branches share: base policy, prompts, the reference's responses for evaluation."""
+        from components import comparison_run
+
+        self.remember_store()
+        with self.work("start") as work:
+            self.started = comparison_run.start(work)
+        self.branches = comparison_run.branches(self.settings)
+        self.next(self.branch, foreach="branches")
+
+    @resources(**config_expr("config.resources.train"))
+    @step
+    def branch(self):
+        """Turn to one arm with one seed; with a budget of seconds, measure what it affords."""
+        from components import comparison_run
+
+        self.chosen = self.input
+        config = comparison_run.branch_config(self.settings, self.chosen, self.started, self.store_root)
+        self.branch_config = config.model_dump()
+        self.begin(self.started)
+        self.next(self.plan)
+
+    @resources(**config_expr("config.resources.gather"))
+    @step
+    def join(self, inputs):
+        """Put the branches' histories into one table; check that none is missing."""
+        from components import comparison, comparison_run
+
+        self.merge_artifacts(inputs, include=["store_root", "started"])
+        done = {branch.chosen: branch for branch in inputs}
+        order = comparison_run.in_order(self.settings, [branch.chosen for branch in inputs])
+        self.results = comparison.tidy([(key.arm, key.seed, done[key].history) for key in order])
+        self.reach = comparison.to_reach(self.results, comparison.levels(self.results, self.settings.compare.levels))
+        self.policies = {(key.arm, key.seed): done[key].policy for key in order}
+        self.next(self.end)
+
+    @card(type="blank", id="report")
+    @resources(**config_expr("config.resources.end"))
+    @step
+    def end(self):
+        """Report: verdicts, curves, tables and the commands that come next."""
+        from components import comparison_cards, comparison_report
+
+        title = f"CompareFlow/{current.run_id}"
+        shown = comparison_cards.report_card(self.results, self.reach, self.settings.model_dump(), title=title)
+        current.card["report"].extend(shown)
+        print(f"{comparison_report.text(self.results, self.reach)}\n")
+        print(comparison_report.next_commands("flows/compare_flow.py", "CompareFlow", current.run_id))
+
+
+if __name__ == "__main__":
+    # Time is one of the figures, so tasks must not fight for cores; Metaflow's own default is 16 at once.
+    for command in ("RUN", "RESUME"):
+        os.environ.setdefault(f"METAFLOW_{command}_MAX_WORKERS", str(len(os.sched_getaffinity(0))))
+    main(CompareFlow)

@@ -1,0 +1,106 @@
+"""One iteration of alignment: the steps that flows repeat, and the artifacts with which they begin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from metaflow import config_expr, resources, step
+
+from base import AlignmentFlow
+
+if TYPE_CHECKING:
+    from components.preparation import Started
+
+BODY = ("plan", "generate", "score", "gather", "train", "evaluate")
+
+
+class Iteration(AlignmentFlow):
+    """The body of the loop, whose last step goes back to its first."""
+
+    def begin(self, started: Started) -> None:
+        """The artifacts with which iteration 1 begins."""
+        self.policy = self.reference = started.policy
+        self.prompts, self.precision = started.prompts, started.precision
+        self.evaluated_reference = self.evaluated = started.evaluated
+        self.reward_reference = started.reward
+        self.optimizer = self.history = None
+        self.iteration = 0
+
+    @resources(**config_expr("config.resources.plan"))
+    @step
+    def plan(self):
+        """Choose this iteration's prompts and split them into shards."""
+        from components import stages
+
+        self.iteration += 1
+        with self.work("plan") as work:
+            self.shards = stages.plan(work, self.prompts, self.iteration)
+        self.next(self.generate, foreach="shards")
+
+    @resources(**config_expr("config.resources.generate"))
+    @step
+    def generate(self):
+        """Draw K responses to each prompt of a shard from the current policy."""
+        from components import stages
+
+        self.shard = self.input
+        with self.work("generate") as work:
+            self.rollout = stages.generate(work, self.policy, self.shard, self.iteration)
+        self.next(self.score)
+
+    @resources(**config_expr("config.resources.score"))
+    @step
+    def score(self):
+        """Judge the shard's responses; log-probs under policy and reference by the trainer's own forward."""
+        from components import stages
+
+        with self.work("score") as work:
+            self.rollout = stages.score(work, self.policy, self.reference, self.rollout, self.shard)
+        self.next(self.gather)
+
+    @resources(**config_expr("config.resources.gather"))
+    @step
+    def gather(self, inputs):
+        """Join the shards; check that none is missing."""
+        from components import stages
+
+        self.rollouts = [shard.rollout for shard in inputs]
+        self.merge_artifacts(inputs, exclude=["shard", "rollout", "seconds"])
+        self.seconds = {kind: max(shard.seconds[kind] for shard in inputs) for kind in inputs[0].seconds}
+        with self.work("gather") as work:
+            self.counts = stages.gather(work, self.shards, self.rollouts)
+        self.next(self.train)
+
+    @resources(**config_expr("config.resources.train"))
+    @step
+    def train(self):
+        """Train the next policy from the current one; the optimiser goes on where it was."""
+        from components import stages
+
+        with self.work("train") as work:
+            trained = stages.train(work, self.policy, self.optimizer, self.shards, self.rollouts, self.iteration)
+        self.policy, self.optimizer, self.training = trained.policy, trained.optimizer, trained.figures
+        self.counts = {**self.counts, **trained.drawn}
+        self.next(self.evaluate)
+
+    @resources(**config_expr("config.resources.evaluate"))
+    @step
+    def evaluate(self):
+        """Compare with the reference and the previous policy on held-out prompts; add a row to `history`."""
+        import pandas as pd
+
+        from components import evaluation, stages
+
+        rivals = [self.evaluated_reference, self.evaluated]
+        with self.work("evaluate") as work:
+            result = stages.evaluate(work, self.policy, self.reference, self.prompts, rivals, self.iteration)
+        self.evaluated = result.rollout
+        row = evaluation.history_row(
+            iteration=self.iteration,
+            algorithm=self.settings.algorithm["name"],
+            evaluated=result,
+            counts=self.counts,
+            seconds=self.seconds,
+        )
+        self.history = pd.concat([self.history, row], ignore_index=True)
+        self.next(self.plan)

@@ -1,0 +1,48 @@
+"""Algorithms side by side, all branches in a few processes and without Metaflow: the table and picture of the README.
+
+    python tests/benchmarks/compare.py [--config FILE] [--folder DIR] [--output docs]
+
+Figures are those of `python flows/compare_flow.py run`, wall times excepted: here no step pays for its imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from components import comparison, comparison_report
+from components.cards import StepProgress
+from components.comparison_run import run_in_process
+from components.config import RunConfig, parse
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> None:
+    """Runs what is missing, prints the tables, writes CSV, picture and Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=ROOT / "flows/configs/compare.yaml")
+    parser.add_argument("--folder", type=Path, help="keeps finished branches, to go on after an interruption")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    options = parser.parse_args()
+    config = RunConfig.model_validate(parse(options.config.read_text("utf-8")))
+    assert config.compare is not None, f"{options.config} has no section compare"
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or Path(scratch)
+        with StepProgress("compare") as progress:
+            results = run_in_process(
+                config, str(folder / "store"), processes=options.processes, folder=folder, progress=progress
+            )
+    reach = comparison.to_reach(results, comparison.levels(results, config.compare.levels))
+    print(comparison_report.text(results, reach))
+    comparison.write(results, reach, options.output, title="Algorithms on the demo's task")
+    print(f"\n{time.perf_counter() - begin:.0f} s; comparison.csv, .png and .md are in {options.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""S3 servers for the tests that need one: Ceph's radosgw where it is installed, and moto's stand-in."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SERVER = Path(__file__).parents[1] / "infra" / "s3" / "server"
+MOTO = {
+    "AWS_ACCESS_KEY_ID": "anyone",
+    "AWS_SECRET_ACCESS_KEY": "anything",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "METAFLOW_DATASTORE_SYSROOT_S3": "s3://wind/metaflow",
+}
+
+
+@dataclass
+class S3Server:
+    """A running server with an empty bucket `wind`."""
+
+    env: dict[str, str]  # what Metaflow and boto3 need to find it
+    folder: Path | None = None  # of radosgw; None for moto, which keeps nothing
+
+    @property
+    def endpoint(self) -> str:
+        return self.env["METAFLOW_S3_ENDPOINT_URL"]
+
+    def control(self, action: str) -> str:
+        """infra/s3/server ACTION."""
+        command = [sys.executable, str(SERVER), action, "--dir", str(self.folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+def radosgw(folder: Path) -> Iterator[S3Server]:
+    """A server of its own in `folder`, gone with its data afterwards; a skip where Ceph is not installed."""
+    missing = [name for name in ("radosgw", "ceph-osd", "ceph-mon") if not shutil.which(name)]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}: run `infra/s3/server install` as root")
+    server = S3Server({}, folder)
+    try:
+        server.control("start")
+        words = server.control("env").replace("export ", "").split()
+        server.env.update(word.split("=", 1) for word in words)
+        yield server
+    finally:
+        server.control("kill")
+        shutil.rmtree(folder)
+
+
+def moto(folder: Path) -> Iterator[S3Server]:
+    """moto's server: the protocol, in memory."""
+    pytest.importorskip("moto.server", reason="needs moto: pip install -r requirements-dev.txt")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with (folder / "moto.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        endpoint = f"http://127.0.0.1:{port}"
+        _wait_for(lambda: answers(f"{endpoint}/moto-api/"), seconds=60)
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/wind", method="PUT"), timeout=10).close()
+        yield S3Server({**MOTO, "METAFLOW_S3_ENDPOINT_URL": endpoint})
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _wait_for(done: Callable[[], bool], *, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, f"did not happen within {seconds} s"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """`wait_for(done, seconds=…)`: until done() is true; AssertionError if that takes longer."""
+    return _wait_for
+
+
+@pytest.fixture(scope="session")
+def radosgw_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server that keeps its data; tests may kill it and have to start it again."""
+    yield from radosgw(tmp_path_factory.mktemp("rgw"))
+
+
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server that is always there, and forgets."""
+    yield from moto(tmp_path_factory.mktemp("moto"))
+
+
+@pytest.fixture(scope="session")
+def s3_server(request: pytest.FixtureRequest) -> S3Server:
+    """radosgw where it is installed, else moto's."""
+    return request.getfixturevalue("radosgw_server" if shutil.which("radosgw") else "moto_server")
+
+
+@pytest.fixture
+def use_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """`use_server(server, **env)`: makes this process talk to `server`; the root of a store that is the test's own."""
+    from components.store import s3_client
+
+    def use(server: S3Server, **changed: str) -> str:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in {**server.env, **changed}.items():
+            monkeypatch.setenv(name, value)
+        s3_client.client_for.cache_clear()
+        return f"s3://wind/{uuid.uuid4().hex}/wind_store"
+
+    yield use
+    s3_client.client_for.cache_clear()
+
+
+@pytest.fixture
+def s3_root(s3_server: S3Server, use_server: Callable[..., str]) -> str:
+    """Root of a store of the test's own on `s3_server`, which this process talks to."""
+    return use_server(s3_server)

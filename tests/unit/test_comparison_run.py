@@ -1,0 +1,136 @@
+"""The branches of a comparison, and all of them run in processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from components import comparison_run
+from components.comparison_run import Branch, branch_config, branches, in_order, run_in_process, seconds_per_prompt
+from components.config import RunConfig, parse
+from components.errors import ConfigError
+from components.pipeline import Pipeline
+from components.workspace import open_workspace
+
+SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "compare_smoke.yaml"
+PROMPTS = 64  # of smoke's demo
+
+
+def smoke(**compare):
+    """The smoke preset, whose demo is made in even less time, with another comparison."""
+    values = parse(SMOKE.read_text())
+    values["demo"] |= {"steps": 2, "hidden_size": 16}
+    values["training"]["learning_rate"] = 1e-2
+    values["compare"] |= compare
+    return RunConfig.model_validate(values)
+
+
+def start(config, root):
+    with open_workspace(config, root, "start") as work:
+        return comparison_run.start(work)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("comparison") / "store")
+
+
+@pytest.fixture(scope="module")
+def started(root):
+    return start(smoke(), root)
+
+
+ALL = [Branch("wind", 0), Branch("jbond", 0), Branch("wind", 1), Branch("jbond", 1)]
+
+
+def test_branches_come_seed_by_seed_and_results_arm_by_arm():
+    config = smoke()
+    assert branches(config) == ALL
+    assert in_order(config, [ALL[i] for i in (3, 2, 0, 1)]) == [ALL[i] for i in (0, 2, 1, 3)]
+
+
+@pytest.mark.parametrize("done", [ALL[:3], [*ALL, ALL[0]], [*ALL[:3], ALL[0]], [*ALL[:3], Branch("jbond", 2)]])
+def test_a_branch_that_is_missing_repeated_or_unknown_is_told(done):
+    with pytest.raises(ValueError, match="are not those of the config"):
+        in_order(smoke(), done)
+
+
+def test_the_prompts_of_the_run_itself_count_for_no_arm(started):
+    assert smoke().prompts.per_iteration > PROMPTS  # and yet `start` did not refuse it
+
+
+def test_an_arm_that_needs_more_prompts_than_exist_stops_at_start(root, started):
+    """520 samples in 2 iterations at 4 a prompt are 65 prompts."""
+    with pytest.raises(ConfigError, match=r"^compare\.arms\.wind\.prompts\.per_iteration: 65 exceeds the 64 training"):
+        start(smoke(budget={"samples": 520}), root)
+
+
+def test_a_branch_has_its_arms_prompts_and_its_own_seed(root, started):
+    config = branch_config(smoke(), Branch("jbond", 1), started, root)
+    assert (config.seed, config.algorithm["name"], config.compare) == (1, "jbond", None)
+    assert (config.prompts.per_iteration, config.prompts.shards) == (21, 1)  # 128 / (2·3)
+
+
+def with_seconds(seconds, share):
+    return smoke(budget={"seconds": seconds}, arms={"wind": {"share": share}})
+
+
+def test_seconds_become_prompts_by_what_one_costs(root, started, monkeypatch):
+    monkeypatch.setattr(comparison_run, "seconds_per_prompt", lambda *_: 0.125)
+    config = branch_config(with_seconds(8.0, 0.5), Branch("wind", 1), started, root)
+    assert config.prompts.per_iteration == 16  # 0.5·8 / (2·0.125)
+    with pytest.raises(
+        ConfigError, match=r"^compare\.arms\.wind\.prompts\.per_iteration: 1 seconds over 2 iterations at"
+    ):
+        branch_config(with_seconds(4.0, 0.25), Branch("wind", 1), started, root)
+    with pytest.raises(ConfigError, match=r"^compare\.arms\.wind\.prompts\.per_iteration: 80 exceeds the 64 training"):
+        branch_config(with_seconds(20.0, 1.0), Branch("wind", 1), started, root)
+
+
+def test_a_prompt_costs_what_the_second_of_two_passes_took(root, started, monkeypatch):
+    """Four batches of 8: (1 + 2 + 5) / 32 = 0.25."""
+    passes = []
+
+    def update(pipeline, *arguments):
+        passes.append(pipeline.config.prompts)
+        first = {"plan": 100.0, "generate": 100.0, "score": 100.0, "gather": 100.0, "train": 100.0}
+        pipeline.seconds = {**first, "generate": 1.0, "score": 2.0, "train": 5.0} if len(passes) == 2 else first
+
+    monkeypatch.setattr(Pipeline, "update", update)
+    assert seconds_per_prompt(smoke().arm("wind"), started, root) == 0.25
+    assert [(prompts.per_iteration, prompts.shards) for prompts in passes] == [(32, 1)] * 2
+
+
+@pytest.mark.parametrize("arm", ["wind", "jbond"])
+def test_a_real_prompt_costs_some_time(root, started, arm):
+    assert 0 < seconds_per_prompt(smoke().arm(arm), started, root) < 10
+
+
+@pytest.mark.slow
+def test_an_interrupted_comparison_goes_on(tmp_path):
+    config, folder, done = smoke(), tmp_path / "finished", []
+
+    def run():
+        done.clear()
+        return run_in_process(
+            config, str(tmp_path / "store"), processes=2, folder=folder, progress=lambda *counts: done.append(counts)
+        )
+
+    first = run()
+    assert list(first["arm"]) == ["wind"] * 4 + ["jbond"] * 4
+    assert list(first["seed"]) == [0, 0, 1, 1] * 2
+    assert (first.groupby(["arm", "seed"])["samples"].max() <= 128).all()
+    assert first["kl"].nunique() == 8
+    assert done == [(i, 4) for i in (1, 2, 3, 4)]
+    files = {path.name.rsplit("-", 1)[0]: path for path in folder.iterdir()}
+    assert files.keys() == {"start", "wind-0", "wind-1", "jbond-0", "jbond-1"}
+    kept = pd.read_parquet(files["wind-0"])
+    pd.testing.assert_frame_equal(kept, first.iloc[:2][kept.columns], check_exact=True)
+    kept.assign(win_rate=0.125).to_parquet(files["wind-0"])  # to see that it is not run again
+    files["jbond-1"].unlink()
+    again = run()
+    assert list(again["win_rate"][:2]) == [0.125] * 2
+    same = [name for name in first if not name.startswith("seconds")]
+    pd.testing.assert_frame_equal(again[same].iloc[2:], first[same].iloc[2:], check_exact=True)

@@ -1,0 +1,280 @@
+"""The store on S3, against Ceph's radosgw and against moto's stand-in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.errors import StoreError
+from components.store import Manifest, Store, open_store
+from components.store import s3 as s3_module
+from components.store.s3_client import connect
+from components.store.s3_transfer import AHEAD, PART, in_order, part_size
+
+pytestmark = pytest.mark.s3
+
+# SHA-256 of b"abc", from FIPS 180-4's examples
+ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+BIG = 2 * PART + 1000  # bytes: three parts
+
+
+@pytest.fixture(params=["radosgw_server", "moto_server"])
+def store(request, use_server) -> Store:
+    return open_store(use_server(request.getfixturevalue(request.param)))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    directory = tmp_path / "source"
+    (directory / "deep").mkdir(parents=True)
+    (directory / "abc").write_bytes(b"abc")
+    (directory / "deep" / "empty").write_bytes(b"")
+    (directory / "deep" / "Ünï code").write_bytes(os.urandom(BIG))
+    return directory
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    paths = [path for path in directory.rglob("*") if path.is_file()]
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
+
+
+class Bucket:
+    """The store's bucket, seen from outside."""
+
+    def __init__(self, store: Store) -> None:
+        self.client: Any = connect(store.root)
+        self.name, _, self.prefix = store.root.removeprefix("s3://").partition("/")
+
+    def key(self, sha256: str) -> str:
+        return f"{self.prefix}/sha256/{sha256[:2]}/{sha256}"
+
+    def keys(self) -> list[str]:
+        listed = self.client.list_objects_v2(Bucket=self.name, Prefix=self.prefix)
+        return [item["Key"] for item in listed.get("Contents", [])]
+
+    def read(self, sha256: str) -> bytes:
+        body = self.client.get_object(Bucket=self.name, Key=self.key(sha256))["Body"]
+        return b"".join(body.iter_chunks())
+
+    def write(self, sha256: str, value: bytes) -> None:
+        self.client.put_object(Bucket=self.name, Key=self.key(sha256), Body=value)
+
+    def delete(self, sha256: str) -> None:
+        self.client.delete_object(Bucket=self.name, Key=self.key(sha256))
+
+
+@pytest.fixture
+def bucket(store: Store) -> Bucket:
+    return Bucket(store)
+
+
+@pytest.fixture
+def sent(store: Store) -> list[int]:
+    """Bytes in the body of each request from now on."""
+    sizes: list[int] = []
+    events = connect(store.root).meta.events
+    events.register(
+        "before-send.s3", lambda request, **_: sizes.append(int(request.headers.get("Content-Length") or 0))
+    )
+    return sizes
+
+
+def test_directory_comes_back_as_it_was(store: Store, source: Path, tmp_path: Path, bucket: Bucket) -> None:
+    manifest = store.put(source)
+    assert list(manifest) == ["abc", "deep/empty", "deep/Ünï code"]
+    assert manifest["abc"] == {"sha256": ABC, "size": 3}
+    big = hashlib.sha256((source / "deep/Ünï code").read_bytes()).hexdigest()
+    assert manifest["deep/Ünï code"] == {"sha256": big, "size": BIG}
+    assert content(store.get(manifest, tmp_path / "out")) == content(source)
+    store.verify(manifest)
+    assert sorted(bucket.keys()) == sorted(bucket.key(entry["sha256"]) for entry in manifest.values())
+    assert {blob.sha256: blob.size for blob in store.blobs()} == {e["sha256"]: e["size"] for e in manifest.values()}
+    assert list(store.unfinished()) == []
+
+
+def test_equal_manifest_on_any_store(store: Store, source: Path, tmp_path: Path) -> None:
+    assert store.put(source) == open_store(str(tmp_path / "local")).put(source)
+
+
+def test_second_save_sends_no_bytes(store: Store, source: Path, tmp_path: Path, sent: list[int]) -> None:
+    first = store.put(source)
+    assert sum(sent) >= BIG + 3
+    sent.clear()
+    (source / "abc").rename(source / "another name")
+    second = store.put(source)
+    assert second["another name"] == first["abc"]
+    assert sum(sent) == 0
+
+
+@pytest.mark.parametrize("size", [3, BIG])
+def test_what_is_there_is_not_overwritten(store: Store, bucket: Bucket, size: int) -> None:
+    right = bytes(size)
+    entry = {"sha256": hashlib.sha256(right).hexdigest(), "size": size}
+    wrong = b"x" * size
+    bucket.write(entry["sha256"], wrong)
+    store._write(entry, [right])  # as if it had appeared after the look for it
+    assert bucket.read(entry["sha256"]) == wrong
+    assert list(store.unfinished()) == []
+
+
+def flip(bucket: Bucket, sha256: str) -> None:
+    value = bytearray(bucket.read(sha256))
+    value[-1] ^= 1
+    bucket.write(sha256, bytes(value))
+
+
+def truncate(bucket: Bucket, sha256: str) -> None:
+    bucket.write(sha256, bucket.read(sha256)[:-1])
+
+
+def half_upload(bucket: Bucket, sha256: str) -> None:
+    value = bucket.read(sha256)
+    bucket.delete(sha256)
+    begun = bucket.client.create_multipart_upload(Bucket=bucket.name, Key=bucket.key(sha256))
+    part = {"Bucket": bucket.name, "Key": bucket.key(sha256), "UploadId": begun["UploadId"], "PartNumber": 1}
+    bucket.client.upload_part(**part, Body=value[:PART])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip, "is damaged, its SHA-256 is not its name"),
+        (truncate, f"has {BIG - 1} bytes, not {BIG}"),
+        (Bucket.delete, "is missing"),
+        (half_upload, "is missing"),
+    ],
+)
+def test_damage_is_named_and_not_passed_on(
+    store: Store, source: Path, tmp_path: Path, bucket: Bucket, damage, message
+) -> None:
+    manifest = store.put(source)
+    sha256 = manifest["deep/Ünï code"]["sha256"]
+    damage(bucket, sha256)
+    for read in (store.verify, lambda m: store.get(m, tmp_path / "out")):
+        with pytest.raises(StoreError) as caught:
+            read(manifest)
+        for part in ("deep/Ünï code", f"{store.root}/sha256/{sha256[:2]}/{sha256}", message, "Restore it from a"):
+            assert part in str(caught.value)
+    assert set(content(tmp_path / "out")) <= {"abc", "deep/empty"}
+
+
+def test_half_upload_does_not_stand_in_the_way(store: Store, source: Path, bucket: Bucket) -> None:
+    manifest = store.put(source)
+    sha256 = manifest["deep/Ünï code"]["sha256"]
+    half_upload(bucket, sha256)
+    (left,) = store.unfinished()
+    assert left.where == store.locate(sha256)
+    assert left.begun < time.time() + 1  # moto says 2010, always
+    assert store.put(source) == manifest
+    store.verify(manifest)
+    store.discard(left)
+    assert list(store.unfinished()) == []
+    store.verify(manifest)
+
+
+@pytest.mark.parametrize("size", [3, BIG])
+def test_file_that_changes_meanwhile_is_not_stored(
+    store: Store, tmp_path: Path, bucket: Bucket, monkeypatch, size: int
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(size))
+    find = s3_module.S3Store.find
+
+    def changing(self: Store, sha256: str):
+        path.write_bytes(b"x" * size)
+        return find(self, sha256)
+
+    monkeypatch.setattr(s3_module.S3Store, "find", changing)
+    with pytest.raises(StoreError, match="file: changed while it was being stored"):
+        store.put_file(path)
+    assert bucket.keys() == []
+    assert list(store.unfinished()) == []
+
+
+def test_put_that_finds_an_old_blob_renews_it(store: Store, source: Path, monkeypatch) -> None:
+    store.put_file(source / "abc")
+    before = store.find(ABC)
+    assert before
+    store.put_file(source / "abc")
+    assert store.find(ABC) == before  # young enough
+    monkeypatch.setattr(s3_module, "REFRESH", -1)
+    time.sleep(1.1)  # moto's times are whole seconds
+    store.put_file(source / "abc")
+    after = store.find(ABC)
+    assert after
+    assert before.used < after.used <= time.time() + 1
+    assert [int(blob.used) for blob in store.blobs()] == [int(after.used)]  # a HEAD tells no fractions
+    store.verify({"abc": {"sha256": ABC, "size": 3}})
+    store.remove(ABC)
+    assert store.find(ABC) is None
+    assert list(store.blobs()) == []
+
+
+def test_check_leaves_one_small_object(store: Store, bucket: Bucket) -> None:
+    store.check()
+    store.check(space=10**18)
+    assert bucket.keys() == [f"{bucket.prefix}/check"]
+    assert list(store.blobs()) == []
+
+
+def test_failure_to_read_back_is_reported(store: Store, monkeypatch) -> None:
+    monkeypatch.setattr("components.store.s3_transfer.Object.read", lambda self, size: iter([b"other"]))
+    with pytest.raises(StoreError, match="did not read as it was written"):
+        store.check()
+
+
+def test_store_is_known_by_its_root(store: Store, source: Path) -> None:
+    assert open_store(f"{store.root}/") == store
+    assert open_store(store.root.replace("/wind_store", "//wind_store")) == store
+    restored = pickle.loads(pickle.dumps(store))
+    assert restored == store
+    manifest: Manifest = restored.put_file(source / "abc")
+    store.verify(manifest)
+
+
+def test_server_side_encryption_is_asked_for(store: Store, tmp_path: Path, monkeypatch) -> None:
+    asked: list[str | None] = []
+    monkeypatch.setattr("metaflow.metaflow_config.S3_SERVER_SIDE_ENCRYPTION", "AES256")
+
+    def note(params, **_: object) -> None:
+        asked.append(params["headers"].pop("x-amz-server-side-encryption", None))  # not every server can do it
+
+    for operation in ("PutObject", "CreateMultipartUpload"):
+        connect(store.root).meta.events.register(f"before-call.s3.{operation}", note)
+    (tmp_path / "small").write_bytes(b"abc")
+    (tmp_path / "big").write_bytes(bytes(BIG))
+    store.put(tmp_path)
+    assert asked == ["AES256", "AES256"]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(0, 8 << 20), (1, 8 << 20), (80_000 << 20, 8 << 20), ((80_000 << 20) + 1, (8 << 20) + 1), (5 << 40, 549755814)],
+)
+def test_parts_are_few_enough_for_s3(size: int, expected: int) -> None:
+    assert part_size(size) == expected
+    assert -(-size // expected) <= 10_000
+
+
+def test_results_keep_their_order_and_errors_come_through() -> None:
+    def slow_first(number: int) -> int:
+        time.sleep(0.05 if number == 0 else 0)
+        return number * number
+
+    assert list(in_order(slow_first, range(20))) == [n * n for n in range(20)]
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda n: 1 // (n - 3), range(20)))
+
+
+def test_items_are_taken_as_results_are() -> None:
+    taken: list[int] = []
+    results = in_order(lambda n: n, (taken.append(n) or n for n in range(100)))
+    assert next(results) == 0
+    assert len(taken) == AHEAD + 1  # the next one is at hand
+    results.close()
