@@ -28,6 +28,7 @@ def start(work: Workspace) -> Started:
 
     work.use_threads()
     config = work.config
+    work.store.check()
     judge = config.build_judge()
     judge.check()
     source, sources = _sources(work)

@@ -40,7 +40,7 @@ def main() -> None:
             )
     table = comparison.summary(results)
     table.insert(0, "algorithm", table["arm"].str.rpartition(".")[0])
-    table["settings"] = [json.dumps(config.compare.arms[arm]) for arm in table["arm"]]
+    table["settings"] = [json.dumps(config.compare.arms[arm], sort_keys=True) for arm in table["arm"]]
     table = table.sort_values(["algorithm", "win_rate"], ascending=[True, False])
     print(table.to_string(index=False, max_colwidth=80))
     options.output.parent.mkdir(parents=True, exist_ok=True)
