@@ -8,32 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import PositiveFloat
 
-from components.algorithms import Algorithm, Group, best_and_worst
-from components.algorithms.dpo import margin, preferred
+from components.algorithms._pairwise import Pairwise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Ipo(Algorithm):
+class Ipo(Pairwise):
     """IPO's hyper-parameter."""
 
     name: Literal["ipo"] = "ipo"
     beta: PositiveFloat = 0.1
 
-    def select(self, win_rate: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The best and the worst of each prompt's responses."""
-        return best_and_worst(win_rate)
-
-    def informative(self, win_rate: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Prompts of whose pair one was preferred."""
-        return win_rate[:, 0] > win_rate[:, 1]
-
-    def loss(self, group: Group) -> Tensor:
-        """[margin - 1/(2·beta)]² for both of a pair, (n, 2); 0 where the two tie, as neither was preferred."""
-        loss = (margin(group) - 1 / (2 * self.beta)).square() * preferred(group)
-        return loss[:, None].expand(-1, 2)
+    def pair_loss(self, margin: Tensor) -> Tensor:
+        """[margin - 1/(2·beta)]², (n,)."""
+        return (margin - 1 / (2 * self.beta)).square()
