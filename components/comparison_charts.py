@@ -26,7 +26,7 @@ STYLES = (
 
 
 def comparison_figure(results: pd.DataFrame, *, title: str | None = None) -> Figure:
-    """Three panels with each arm's mean curve over seeds; the band spans the smallest and the largest seed.
+    """Three panels with each arm's mean curve over seeds; bands over samples and time span smallest and largest seed.
 
     Args:
         results: of `comparison.tidy`.
@@ -77,6 +77,7 @@ def _prepare(panel: Axes, label: str) -> None:
 
 
 def _draw(panel: Axes, curve: pd.DataFrame, x: pd.Series[float], *, color: str, marker: str, label: str) -> None:
-    panel.fill_between(x, curve["low"], curve["high"], color=color, alpha=0.15, linewidth=0)
+    if x.is_monotonic_increasing:  # KL goes back and forth, and a band would cover itself
+        panel.fill_between(x, curve["low"], curve["high"], color=color, alpha=0.15, linewidth=0)
     size = 6 if len(x) <= 20 else 3
     panel.plot(x, curve["win_rate"], color=color, linewidth=2, marker=marker, markersize=size, label=label)
