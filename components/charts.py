@@ -76,12 +76,13 @@ def _from_reference(history: pd.DataFrame, name: str, start: float | None) -> tu
     return np.insert(iterations, 0, 0), np.insert(values, 0, start)
 
 
-def _prepare(panel: Axes, title: str, unit: str) -> None:
+def prepare(panel: Axes, title: str, unit: str, *, bins: int = 8) -> None:
+    """Title, labels and grid of a panel over iterations, with `bins` ticks at most."""
     panel.set_title(title, loc="left", fontsize=12)
     panel.set_xlabel("iteration", fontsize=10.5, color=GREY)
     panel.set_ylabel(unit, fontsize=10.5, color=GREY)
     panel.tick_params(labelsize=10.5, color=LIGHT, labelcolor=DARK)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=bins, min_n_ticks=1))
     panel.grid(axis="y", color="#E5E7EB", linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
@@ -104,7 +105,7 @@ def _even(panel: Axes, values: Values) -> None:
 
 
 def _win_rate(panel: Axes, history: pd.DataFrame) -> None:
-    _prepare(panel, "Win rate vs reference", "share won")
+    prepare(panel, "Win rate vs reference", "share won")
     x, y = _from_reference(history, "win_rate", 0.5)
     _, low = _from_reference(history, "win_rate_low", 0.5)
     _, high = _from_reference(history, "win_rate_high", 0.5)
@@ -115,21 +116,21 @@ def _win_rate(panel: Axes, history: pd.DataFrame) -> None:
 
 
 def _win_rate_previous(panel: Axes, history: pd.DataFrame) -> None:
-    _prepare(panel, "Win rate vs previous policy", "share won")
+    prepare(panel, "Win rate vs previous policy", "share won")
     x, y = _column(history, "iteration"), _column(history, "win_rate_previous")
     _line(panel, x, y, VERMILION, ".2f")
     _even(panel, y)
 
 
 def _kl(panel: Axes, history: pd.DataFrame) -> None:
-    _prepare(panel, "KL to the reference", "nats per response")
+    prepare(panel, "KL to the reference", "nats per response")
     x, y = _from_reference(history, "kl", 0.0)
     _line(panel, x, y, GREEN, ".2f")
     panel.set_ylim(min(0.0, 1.1 * float(y.min())), None)  # an estimate may fall below zero
 
 
 def _reward(panel: Axes, history: pd.DataFrame, reference: float | None) -> None:
-    _prepare(panel, "Mean reward", "judge's score")
+    prepare(panel, "Mean reward", "judge's score")
     x, y = _from_reference(history, "reward_mean", reference)
     known = np.isfinite(y)
     if known.any():
@@ -142,7 +143,7 @@ def _reward(panel: Axes, history: pd.DataFrame, reference: float | None) -> None
 
 def _length(panel: Axes, history: pd.DataFrame) -> None:
     """Mean length as a line, the share of truncated responses as bars on the right axis."""
-    _prepare(panel, "Response length", "tokens")
+    prepare(panel, "Response length", "tokens")
     x, y = _column(history, "iteration"), _column(history, "response_length")
     share = panel.twinx()
     share.bar(x, _column(history, "truncated"), width=BAR, color=ORANGE, alpha=0.45)
@@ -162,7 +163,7 @@ def _seconds(panel: Axes, history: pd.DataFrame) -> None:
     parts = {step: _column(history, f"seconds_{step}") for step in STEPS}
     longest = float(np.sum(list(parts.values()), axis=0).max())
     divisor, unit = unit_of_time(longest)
-    _prepare(panel, "Time per iteration", unit)
+    prepare(panel, "Time per iteration", unit)
     bottom = np.zeros_like(x)
     for step, seconds in parts.items():
         panel.bar(x, seconds / divisor, bottom=bottom, width=BAR, color=STEPS[step], label=step)

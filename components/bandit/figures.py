@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import StrMethodFormatter
 
 from components.bandit.sampling import fitted_slope
-from components.charts import BLUE, BROWN, DARK, GREEN, GREY, LIGHT, ORANGE, SKY, VERMILION, Values
+from components.charts import BLUE, BROWN, DARK, GREEN, GREY, ORANGE, SKY, VERMILION, Values, prepare
 
 COLORS = (BLUE, VERMILION, ORANGE, GREY, GREEN, SKY, BROWN)
 DASHES = ("-", "-", "-", "-", (0, (4, 1.5)), (0, (1.5, 1.2)), "-")  # of methods that often lie on another's line
@@ -30,8 +30,8 @@ def convergence_figure(results: pd.DataFrame, *, rates: Mapping[str, float] | No
     figure, axes = _grid(results, rows=2)
     for where, column in zip(_labels(results, "setting"), axes.T, strict=True):
         rows = results[results["setting"] == where]
-        _prepare(column[0], where, "KL(target || policy), nats")
-        _prepare(column[1], where, "duality gap")
+        prepare(column[0], where, "KL(target || policy), nats", bins=6)
+        prepare(column[1], where, "duality gap", bins=6)
         for panel, name in zip(column, ("kl_target", "gap"), strict=True):
             _curves(panel, results, rows, name, floor=RESOLVED)
             panel.set_yscale("log")
@@ -59,7 +59,7 @@ def trajectory_figure(results: pd.DataFrame) -> Figure:
     for where, column in zip(_labels(results, "setting"), axes.T, strict=True):
         rows = results[results["setting"] == where]
         for panel, (name, unit) in zip(column, panels.items(), strict=True):
-            _prepare(panel, where, unit)
+            prepare(panel, where, unit, bins=6)
             if rows[name].isna().all():
                 _say(panel, "no rewards:\npreferences only")
                 continue
@@ -83,7 +83,7 @@ def sample_complexity_figure(errors: pd.DataFrame) -> Figure:
     by_seed = errors.pivot_table(index="samples", columns="seed", values="error", aggfunc="mean")
     samples = by_seed.index.to_numpy(dtype=np.float64)
     mean = by_seed.mean(axis=1).to_numpy(dtype=np.float64)
-    _prepare(panel, "Error of one sampled iteration", "total variation from the exact update")
+    prepare(panel, "Error of one sampled iteration", "total variation from the exact update", bins=6)
     panel.set_xlabel("samples M", fontsize=10.5, color=GREY)
     panel.set_xscale("log")
     panel.set_yscale("log")
@@ -130,18 +130,6 @@ def _bound(panel: Axes, rows: pd.DataFrame, rate: float) -> None:
     start = rows[rows["iteration"] == 0].groupby("seed")["kl_equilibrium"].mean().median()
     t = np.arange(rows["iteration"].max() + 1)
     panel.plot(t, start * rate**-t, color=DARK, linewidth=1, linestyle=":", label="(1 + beta·eta)^-t", zorder=1)
-
-
-def _prepare(panel: Axes, title: str, unit: str) -> None:
-    panel.set_title(title, loc="left", fontsize=12)
-    panel.set_xlabel("iteration", fontsize=10.5, color=GREY)
-    panel.set_ylabel(unit, fontsize=10.5, color=GREY)
-    panel.tick_params(labelsize=10.5, color=LIGHT, labelcolor=DARK)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-    panel.grid(axis="y", color="#E5E7EB", linewidth=0.8)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.spines[["left", "bottom"]].set_color(LIGHT)
 
 
 def _say(panel: Axes, text: str) -> None:
