@@ -20,12 +20,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from components import prompts as prompt_files
 from components.batches import collate
-from components.config import DemoConfig
 from components.errors import ConfigError
 from components.logprobs import response_logprobs
 from components.policy import Policy
 from components.progress import Progress, silent
 from components.records import Prompt
+from components.sections import DemoConfig
 from components.seeds import derive_seed, generator
 
 CHAT_TEMPLATE = (

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import Parameter
 
-from components.config import TrainingConfig
 from components.policy import Policy
+from components.sections import TrainingConfig
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a weight
 

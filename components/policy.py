@@ -22,10 +22,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from components.config import PolicyConfig
 from components.errors import PolicyError
 from components.policy_files import WEIGHT_FILES, copy_files, fetch
 from components.records import Prompt, TokenIds
+from components.sections import PolicyConfig
 
 __all__ = ["Policy", "best_device", "check_lengths", "copy_files", "fetch", "load", "pick_precision", "save"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from components.config import PolicyConfig
 from components.errors import PolicyError
+from components.sections import PolicyConfig
 
 # All that a policy consists of; optimiser states and logs of the training that made it stay behind.
 WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from components.algorithms import Algorithm, Group, leave_one_out
 from components.batches import Batch, collate
-from components.config import TrainingConfig
 from components.logprobs import response_logprobs
 from components.optimizer import clip_and_step, learning_rate
 from components.policy import Policy
 from components.progress import Progress, silent
 from components.records import Scored
+from components.sections import TrainingConfig
 from components.seeds import generator
 
 Step = Callable[[NDArray[np.int64]], dict[str, float]]  # indices of its prompts to figures of an optimiser step

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from components.algorithms import FreshGroup, OnPolicyAlgorithm
 from components.batches import collate
-from components.config import TrainingConfig
 from components.judges import Judgement
 from components.logprobs import response_logprobs
 from components.optimizer import clip_and_step
 from components.policy import Policy
 from components.records import Prompt, Ragged, Rollout, TokenIds
+from components.sections import TrainingConfig
 
 Draw = Callable[[Policy, Sequence[Prompt], int, str], Rollout]  # (policy, prompts, how many each, purpose)
 Compare = Callable[[Sequence[Prompt], Sequence[Rollout]], Judgement]

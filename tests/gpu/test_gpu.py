@@ -10,13 +10,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from components.algorithms.wind import Wind
-from components.config import TrainingConfig
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.logprobs import score_responses
 from components.optimizer import make_optimizer
 from components.policy import Policy
 from components.records import Ragged, Rollout, Scored
+from components.sections import TrainingConfig
 from components.training import train
 
 pytestmark = [

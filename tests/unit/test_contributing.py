@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from components import algorithms
-from components.config import TrainingConfig, parse
+from components.config import parse
 from components.errors import ConfigError
 from components.optimizer import make_optimizer
 from components.registry import build
+from components.sections import TrainingConfig
 from components.training import train
 from tiny import make_policy, make_scored
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from components import policy as policies
-from components.config import PolicyConfig
 from components.errors import PolicyError
 from components.policy import check_lengths, copy_files, fetch, load, pick_precision, save
 from components.records import Prompt
+from components.sections import PolicyConfig
 
 BOS, EOS, PAD, UNK, USER, END = range(6)  # of the tokenizers in conftest.py; word w7 has id 7
 CHAT = (

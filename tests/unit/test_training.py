@@ -15,10 +15,10 @@ from components import policy as policies
 from components.algorithms import leave_one_out
 from components.algorithms.ipo import Ipo
 from components.algorithms.wind import Wind
-from components.config import PolicyConfig, TrainingConfig
 from components.logprobs import score_responses
 from components.optimizer import learning_rate, load_optimizer, make_optimizer, save_optimizer
 from components.records import Ragged, Rollout, Scored
+from components.sections import PolicyConfig, TrainingConfig
 from components.training import order, steps_per_iteration, train
 from tiny import EOS, WORDS, make_policy, make_prompts, make_scored
 

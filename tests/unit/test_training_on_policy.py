@@ -10,11 +10,11 @@ import torch
 
 from components import rollouts
 from components.algorithms.jbond import JBond
-from components.config import TrainingConfig
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges.verifier import Verifier
 from components.optimizer import make_optimizer
+from components.sections import TrainingConfig
 from components.training import run_steps
 from components.training_on_policy import OnPolicyTrainer, make_anchor, save_anchor
 from tiny import make_policy, make_prompts
