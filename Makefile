@@ -21,6 +21,7 @@ bench: $(VENV)/installed
 	$(BIN)/python tests/benchmarks/compare.py
 	$(BIN)/python tests/benchmarks/bandit.py
 	$(BIN)/python tests/benchmarks/generation.py
+	$(BIN)/python tests/benchmarks/memory.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check

@@ -5,6 +5,7 @@ A YAML file holds only what differs from the defaults. `parse` is what Metaflow'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -36,6 +37,7 @@ class RunConfig(Section):
 
     seed: int = Field(0, ge=0)
     iterations: int = Field(3, ge=1, le=MAX_ITERATIONS, description="T")
+    start_from: str | None = Field(None, description="FLOW/RUN, whose last policy, reference and prompts to go on with")
     demo: DemoConfig | None = None
     policy: PolicyConfig = PolicyConfig()
     prompts: PromptsConfig = PromptsConfig()
@@ -90,6 +92,15 @@ class RunConfig(Section):
                 self.demo is not None and (prompts.train or prompts.evaluation) is not None,
                 f"prompts.{'train' if prompts.train else 'evaluation'}: stands beside a `demo` section, "
                 "which makes its own prompts. Remove one of the two.",
+            ),
+            (
+                self.start_from is not None and not re.fullmatch("[^/]+/[^/]+", self.start_from),
+                f"start_from: {self.start_from!r} does not name a run. Write FLOW/RUN, such as "
+                "WindFlow/1795473051411960.",
+            ),
+            (
+                self.start_from is not None and self.compare is not None,
+                "start_from: is not for comparisons, whose arms begin alike. Remove it, or run flows/wind_flow.py.",
             ),
             (
                 policy.prompt_format is not None and "{prompt}" not in policy.prompt_format,

@@ -17,9 +17,17 @@ class PolicyError(UserError):
     """A model directory that cannot serve as a policy."""
 
 
+class EngineError(UserError):
+    """A generation engine that is missing, or cannot serve the policy."""
+
+
 class JudgeError(UserError):
     """A judge that cannot be loaded, or whose answer cannot be used."""
 
 
 class StoreError(UserError):
-    """A weights store that is missing a file or holds a damaged one."""
+    """A weights store that cannot be used."""
+
+
+class BlobError(StoreError):
+    """A stored file that is missing or damaged."""

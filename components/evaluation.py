@@ -16,7 +16,7 @@ from components.store import Manifest
 HISTORY_COLUMNS = (
     "iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl",
     "reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated",
-    "seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate",
+    "seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate", "micro_batch_size",
 )  # fmt: skip
 
 
@@ -79,7 +79,8 @@ def history_row(
         iteration: 1-based.
         algorithm: its name.
         evaluated: the policy after this iteration.
-        counts: `prompts`, `responses` and `tokens_generated` of the iteration's rollout.
+        counts: `prompts`, `responses` and `tokens_generated` of the iteration's rollout, `micro_batch_size` of its
+            training, smaller than configured if memory ran out.
         seconds: wall time of `generate`, `score`, `train`, `evaluate`; of parallel shards the slowest.
     """
     row: dict[str, Any] = {

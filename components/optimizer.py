@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -41,23 +42,32 @@ def make_optimizer(policy: Policy, settings: TrainingConfig) -> torch.optim.Adam
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True)
 
 
-def save_optimizer(policy: Policy, optimizer: torch.optim.AdamW, path: Path) -> Path:
-    """Writes the optimiser's moments as safetensors, keyed `<moment>.<parameter name>`."""
-    moments: dict[str, Tensor] = {}
+def moments(policy: Policy, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """The optimiser's state, keyed `<moment>.<parameter name>`."""
+    found: dict[str, Tensor] = {}
     for name, parameter in _trained(policy):
         # A weight that got no gradient yet has no moments; zeros are what AdamW would begin with.
         state = optimizer.state.get(parameter) or _zero_moments(parameter)
-        moments |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
-    save_file(moments, path)
+        found |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
+    return found
+
+
+def restore_moments(policy: Policy, optimizer: torch.optim.AdamW, found: Mapping[str, Tensor]) -> None:
+    """Gives the optimiser what `moments` gave. A moment that is missing raises KeyError."""
+    for name, parameter in _trained(policy):
+        # The fused step wants its counter beside the weights too.
+        optimizer.state[parameter] = {m: found[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}
+
+
+def save_optimizer(policy: Policy, optimizer: torch.optim.AdamW, path: Path) -> Path:
+    """Writes the optimiser's moments as safetensors."""
+    save_file(moments(policy, optimizer), path)
     return path
 
 
 def load_optimizer(policy: Policy, optimizer: torch.optim.AdamW, path: Path) -> None:
     """Restores what `save_optimizer` wrote. A moment that is missing raises KeyError."""
-    moments = load_file(path)
-    for name, parameter in _trained(policy):
-        # The fused step wants its counter beside the weights too.
-        optimizer.state[parameter] = {m: moments[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}
+    restore_moments(policy, optimizer, load_file(path))
 
 
 def _trained(policy: Policy) -> list[tuple[str, Parameter]]:

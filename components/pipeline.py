@@ -76,5 +76,7 @@ class Pipeline:
         with self._work("gather") as work:
             counts = stages.gather(work, shards, scored)
         with self._work("train") as work:
-            trained = stages.train(work, policy, optimizer, shards, scored, iteration)
-        return trained, {**counts, **trained.drawn}
+            trained = stages.train(work, stages.Before(policy, optimizer, iteration), shards, scored)
+            stages.forget_unfinished(work, trained.unfinished)
+        self.seconds["train"] += trained.seconds_before
+        return trained, {**counts, **trained.counts}

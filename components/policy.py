@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import logging
 
 from components.errors import PolicyError
-from components.policy_files import WEIGHT_FILES, copy_files, fetch
+from components.policy_files import WEIGHT_FILES, copy_files, fetch, without_weights
 from components.records import Prompt, TokenIds
 from components.sections import PolicyConfig
 
@@ -106,7 +106,7 @@ def best_device() -> torch.device:
 def load(
     directory: Path, config: PolicyConfig, *, precision: str = "fp32", device: torch.device | None = None
 ) -> Policy:
-    """Loads a policy directory with fp32 weights.
+    """Loads a policy directory with fp32 weights; on the meta device it has none, for engines that read the files.
 
     Raises PolicyError for files that do not make up a whole model, for code that nobody allowed, and when the
     tokenizer, EOS or a way to format prompts is missing.
@@ -117,9 +117,12 @@ def load(
         if not config.trust_remote_code:
             _refuse_code(directory)
         tokenizer = AutoTokenizer.from_pretrained(directory, **options)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            directory, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
-        )
+        if device is not None and device.type == "meta":
+            model, report = without_weights(directory, options), dict[str, list[str]](missing_keys=[])
+        else:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                directory, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise PolicyError(f"policy.model: {name} cannot be loaded: {error}") from error
     if missing := sorted(report["missing_keys"]):  # the library fills them with random numbers

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.errors import PolicyError
 from components.sections import PolicyConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # All that a policy consists of; optimiser states and logs of the training that made it stay behind.
 WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
@@ -67,3 +71,15 @@ def copy_files(source: Path, target: Path, *, weights: bool = True, code: bool =
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
     return target
+
+
+def without_weights(directory: Path, options: dict[str, bool]) -> PreTrainedModel:
+    """The model that a directory's config describes, on the meta device: no weights are read and none take memory."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory, **options), **options)
+    if (directory / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(directory)
+    return model

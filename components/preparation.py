@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components import prompts, rollouts
+from components.judges import Judge
 from components.records import Prompt
 from components.store import Manifest
 from components.workspace import Workspace
+
+if TYPE_CHECKING:
+    from components.origin import Origin
 
 
 @dataclass(frozen=True)
@@ -22,15 +27,27 @@ class Started:
     precision: str  # resolved: "fp32" or "bf16"
 
 
-def start(work: Workspace) -> Started:
-    """Checks everything that could fail later, stores base policy and prompts, samples the reference's responses."""
+def start(work: Workspace, origin: Origin | None = None) -> Started:
+    """Checks everything that could fail later, stores base policy and prompts, samples the reference's responses.
+
+    Of a run to go on from, takes all that instead.
+    """
+    work.use_threads()
+    work.store.check()
+    judge = work.config.build_judge()
+    judge.check()
+    work.config.build_engine().check()
+    if origin is None:
+        return _start_anew(work, judge)
+    origin.check(work)
+    _check_number(work, work.prompts(origin.started.prompts, "train"))
+    return origin.started
+
+
+def _start_anew(work: Workspace, judge: Judge) -> Started:
     from components import logprobs, policy
 
-    work.use_threads()
     config = work.config
-    work.store.check()
-    judge = config.build_judge()
-    judge.check()
     source, sources = _sources(work)
     train, held_out = _load_prompts(work, *sources)
     folder = policy.copy_files(source, work.folder / "policy", code=config.policy.trust_remote_code)
@@ -84,5 +101,9 @@ def _load_prompts(work: Workspace, train: str, held_out: str | None) -> tuple[li
         evaluated = evaluated[: settings.held_out]
         trained = loaded
     prompts.refuse_overlap(trained, evaluated)
-    prompts.choose(trained, per_iteration=settings.per_iteration, iteration=1, seed=seed)
+    _check_number(work, trained)
     return trained, evaluated
+
+
+def _check_number(work: Workspace, trained: list[Prompt]) -> None:
+    prompts.choose(trained, per_iteration=work.config.prompts.per_iteration, iteration=1, seed=work.config.seed)

@@ -59,29 +59,28 @@ class Ragged:
         """Number of tokens of each sequence, shape (count,)."""
         return np.diff(self.offsets)
 
-    @classmethod
-    def concatenate(cls, parts: Sequence[Ragged]) -> Ragged:
-        """All sequences of `parts`, in order."""
-        starts = np.cumsum([0] + [len(p.values) for p in parts])
-        offsets = [p.offsets[:-1] + start for p, start in zip(parts, starts[:-1], strict=True)]
-        return cls(np.concatenate([p.values for p in parts]), np.concatenate([*offsets, starts[-1:]]))
-
 
 @dataclass(frozen=True)
-class Rollout:
-    """K responses to each of n prompts, drawn from one policy. Response k of prompt i is row i·K + k."""
+class Responses:
+    """K responses to each of n prompts as token ids, all that training needs. Response k of prompt i is row i·K + k."""
 
     prompt_ids: list[str]  # n
     prompt_tokens: Ragged  # n sequences
     tokens: Ragged  # n·K sequences; a finished one ends with EOS
-    texts: list[str]  # n·K, special tokens removed
-    finished: NDArray[np.bool_]  # (n, K), False where the length limit cut the response off
 
     @property
     def shape(self) -> tuple[int, int]:
         """(n, K)."""
-        n, k = self.finished.shape
-        return n, k
+        n = len(self.prompt_ids)
+        return n, len(self.tokens) // n
+
+
+@dataclass(frozen=True)
+class Rollout(Responses):
+    """Responses drawn from one policy, as judges and readers see them."""
+
+    texts: list[str]  # n·K, special tokens removed
+    finished: NDArray[np.bool_]  # (n, K), False where the length limit cut the response off
 
     def group(self, index: int) -> list[str]:
         """The K texts of prompt `index`."""
@@ -91,28 +90,13 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Scored:
-    """A rollout with log-probs (natural log, summed over response tokens) and preferences."""
+    """Responses with log-probs (natural log, summed over response tokens) and preferences.
 
-    rollout: Rollout
+    `load_scored` leaves the texts out: those of 300,000 responses take as much memory as the token ids.
+    """
+
+    rollout: Responses
     logp_old: NDArray[np.float64]  # (n, K), under the policy that drew the responses
     logp_ref: NDArray[np.float64]  # (n, K), under the reference
     preference: NDArray[np.float64]  # (n, K, K), P(y_i > y_j)
     reward: NDArray[np.float64]  # (n, K), the judge's scores; NaN where it compares pairs only
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Scored]) -> Scored:
-        """All prompts of `parts`, in order."""
-        rollouts = [p.rollout for p in parts]
-        return cls(
-            rollout=Rollout(
-                prompt_ids=[i for r in rollouts for i in r.prompt_ids],
-                prompt_tokens=Ragged.concatenate([r.prompt_tokens for r in rollouts]),
-                tokens=Ragged.concatenate([r.tokens for r in rollouts]),
-                texts=[t for r in rollouts for t in r.texts],
-                finished=np.concatenate([r.finished for r in rollouts]),
-            ),
-            logp_old=np.concatenate([p.logp_old for p in parts]),
-            logp_ref=np.concatenate([p.logp_ref for p in parts]),
-            preference=np.concatenate([p.preference for p in parts]),
-            reward=np.concatenate([p.reward for p in parts]),
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -22,6 +23,12 @@ HEADERS = [
     "time",
 ]
 MISSING = "-"
+LESS_MEMORY = {  # by kind of step: how its tasks need less
+    "generate": "raise prompts.shards or lower generation.max_new_tokens, run fewer tasks at once (--max-workers), or ",
+    "score": "raise prompts.shards, run fewer tasks at once (--max-workers), or ",
+    "train": "lower training.micro_batch_size, or ",
+    "evaluate": "lower prompts.held_out or evaluation.responses, or ",
+}
 
 
 def verdict(history: pd.DataFrame) -> str:
@@ -84,6 +91,15 @@ def command_lines(commands: Sequence[tuple[str, Sequence[str]]]) -> str:
 def resume_command(flow_file: str, run_id: str) -> str:
     """The command that goes on where a run failed. It names the run: a bare `resume` may pick another."""
     return shlex.join(["python", flow_file, "resume", "--origin-run-id", run_id])
+
+
+def killed(step: str) -> str:
+    """What to do about a task of `step` that ended without an error of its own."""
+    kind = re.sub(r"_\d+$", "", step)
+    return (
+        f"A task of {step} was killed from outside. If nobody did so, the machine had no memory left for it: "
+        f"{LESS_MEMORY.get(kind, '')}raise resources.{kind}.memory where a cluster runs it."
+    )
 
 
 def _row(row: pd.Series) -> list[str]:

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from components.generation import Engine, Sampling
 from components.judges import Judge, Judgement
 from components.progress import Progress, silent
-from components.records import Prompt, Ragged, Rollout, Scored
+from components.records import Prompt, Ragged, Responses, Rollout, Scored
 from components.seeds import derive_seed
 
 if TYPE_CHECKING:  # `gather` and `end` read rollouts and need no torch
     from components.policy import Policy
+
+ROWS = 1024  # decoded at a time: a column of 60,000 prompts in one go takes three times the memory of its tokens
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a rollout file holds."""
+
+    prompt_ids: list[str]
+    responses: int
+    tokens: int  # of all responses
 
 
 def generate(
@@ -61,63 +74,107 @@ def _nested(inner: pa.Array, n: int) -> pa.ListArray:
     return pa.LargeListArray.from_arrays(offsets, inner)
 
 
-def _ragged(column: pa.ChunkedArray) -> Ragged:
-    lists = column.combine_chunks()
-    values = lists.flatten().to_numpy(zero_copy_only=False)
-    lengths = np.asarray(lists.value_lengths())
-    return Ragged(values.astype(np.int32, copy=False), np.concatenate([[0], lengths.cumsum()]).astype(np.int64))
-
-
 def save_rollout(rollout: Rollout, path: Path) -> Path:
     """One row per prompt: prompt_id, prompt_tokens, responses (token ids), texts, finished."""
-    pq.write_table(pa.table(_rollout_columns(rollout)), path)
+    pq.write_table(pa.table(_columns(rollout)), path)
     return path
 
 
-def _rollout_columns(rollout: Rollout) -> dict[str, pa.Array]:
+def _columns(rollout: Responses) -> dict[str, pa.Array]:
     n = rollout.shape[0]
-    return {
+    columns = {
         "prompt_id": pa.array(rollout.prompt_ids, pa.string()),
         "prompt_tokens": _lists(rollout.prompt_tokens),
         "responses": _nested(_lists(rollout.tokens), n),
-        "texts": _nested(pa.array(rollout.texts, pa.large_string()), n),
-        "finished": _nested(pa.array(rollout.finished.reshape(-1)), n),
     }
+    if isinstance(rollout, Rollout):
+        columns["texts"] = _nested(pa.array(rollout.texts, pa.large_string()), n)
+        columns["finished"] = _nested(pa.array(rollout.finished.reshape(-1)), n)
+    return columns
 
 
 def save_scored(scored: Scored, path: Path) -> Path:
-    """`save_rollout`'s columns and logp_old, logp_ref, reward (K each), preference (K·K, row by row)."""
+    """`save_rollout`'s columns and logp_old, logp_ref, reward (K each), preference (K·K, row by row).
+
+    What `load_scored` gave has no texts and no `finished` to write.
+    """
     n = scored.rollout.shape[0]
     numbers = ("logp_old", "logp_ref", "reward", "preference")
     columns = {name: _nested(pa.array(getattr(scored, name).reshape(-1)), n) for name in numbers}
-    pq.write_table(pa.table({**_rollout_columns(scored.rollout), **columns}), path)
+    pq.write_table(pa.table({**_columns(scored.rollout), **columns}), path)
     return path
 
 
 def load_rollout(path: Path) -> Rollout:
     """Reads what `save_rollout` or `save_scored` wrote."""
-    table = pq.read_table(path, columns=["prompt_id", "prompt_tokens", "responses", "texts", "finished"])
-    n = table.num_rows
-    responses = table["responses"].combine_chunks().flatten()
+    responses = _load_responses([path])
     return Rollout(
-        prompt_ids=table["prompt_id"].to_pylist(),
-        prompt_tokens=_ragged(table["prompt_tokens"]),
-        tokens=_ragged(pa.chunked_array([responses])),
-        texts=table["texts"].combine_chunks().flatten().to_pylist(),
-        finished=table["finished"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(n, -1),
+        prompt_ids=responses.prompt_ids,
+        prompt_tokens=responses.prompt_tokens,
+        tokens=responses.tokens,
+        texts=[text for part in _read([path], "texts") for text in part.flatten().to_pylist()],
+        finished=_load_figures([path], "finished").reshape(responses.shape),
     )
 
 
-def load_scored(path: Path) -> Scored:
-    """Reads what `save_scored` wrote."""
-    rollout = load_rollout(path)
-    n, k = rollout.shape
-    table = pq.read_table(path, columns=["logp_old", "logp_ref", "reward", "preference"])
-    numbers = {name: table[name].combine_chunks().flatten().to_numpy() for name in table.column_names}
+def load_scored(*paths: Path) -> Scored:
+    """Reads what `save_scored` wrote, the prompts of all files in order, without texts and `finished`."""
+    responses = _load_responses(paths)
+    n, k = responses.shape
     return Scored(
-        rollout=rollout,
-        logp_old=numbers["logp_old"].reshape(n, k),
-        logp_ref=numbers["logp_ref"].reshape(n, k),
-        preference=numbers["preference"].reshape(n, k, k),
-        reward=numbers["reward"].reshape(n, k),
+        rollout=responses,
+        logp_old=_load_figures(paths, "logp_old").reshape(n, k),
+        logp_ref=_load_figures(paths, "logp_ref").reshape(n, k),
+        preference=_load_figures(paths, "preference").reshape(n, k, k),
+        reward=_load_figures(paths, "reward").reshape(n, k),
     )
+
+
+def count(path: Path) -> Counts:
+    """Counts what a file of `save_rollout` or `save_scored` holds; neither tokens nor texts are read."""
+    ids = _load_ids([path])
+    return Counts(ids, responses=_count_values(path, "finished"), tokens=_count_values(path, "responses"))
+
+
+def _load_responses(paths: Sequence[Path]) -> Responses:
+    responses = (part.flatten() for part in _read(paths, "responses"))
+    return Responses(
+        prompt_ids=_load_ids(paths),
+        prompt_tokens=_join(_read(paths, "prompt_tokens"), sum(_count_values(p, "prompt_tokens") for p in paths)),
+        tokens=_join(responses, sum(_count_values(p, "responses") for p in paths)),
+    )
+
+
+def _load_ids(paths: Sequence[Path]) -> list[str]:
+    return [prompt_id for part in _read(paths, "prompt_id") for prompt_id in part.to_pylist()]
+
+
+def _load_figures(paths: Sequence[Path], column: str) -> NDArray[Any]:
+    return np.concatenate([part.flatten().to_numpy(zero_copy_only=False) for part in _read(paths, column)])
+
+
+def _read(paths: Sequence[Path], column: str) -> Iterator[pa.Array]:
+    """A column of all files, some rows at a time."""
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS, columns=[column]):
+                yield batch.column(0)
+
+
+def _count_values(path: Path, column: str) -> int:
+    """Numbers, or texts, in all lists of a column; the file's footer knows."""
+    footer = pq.read_metadata(path)
+    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+    return sum(c.statistics.num_values for c in chunks if c.path_in_schema.partition(".")[0] == column)
+
+
+def _join(parts: Iterable[pa.ListArray], total: int) -> Ragged:
+    """The sequences of all parts, `total` tokens; never are more than one part's in memory twice."""
+    values, lengths, end = np.empty(total, np.int32), [np.zeros(1, np.int64)], 0
+    for part in parts:
+        tokens = part.flatten().to_numpy()
+        values[end : end + len(tokens)] = tokens
+        lengths.append(part.value_lengths().to_numpy())
+        end += len(tokens)
+    return Ragged(values, np.concatenate(lengths).cumsum())

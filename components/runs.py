@@ -15,6 +15,37 @@ class RunError(UserError):
     """A run that does not exist, has not finished, or is of another kind."""
 
 
+def last_iteration(pathspec: str, *, artifacts: Iterable[str]) -> Any:
+    """The artifacts that the run `pathspec`, "FLOW/RUN", finished or failed, had after its last whole iteration.
+
+    Metaflow's namespace becomes None. Raises RunError for a run that does not exist, has no whole iteration or lacks
+    an artifact.
+    """
+    run = _find(pathspec, "WindFlow")
+    steps = {step.id: step for step in run}
+    done = [int(name[9:]) for name in steps if re.fullmatch(r"evaluate_\d+", name) and _succeeded(steps[name])]
+    if not done:
+        raise RunError(f"{pathspec}: has no whole iteration, so no policy to go on from. Resume it, or name another.")
+    data = steps[f"evaluate_{max(done)}"].task.data
+    if lacking := sorted(set(artifacts) - data._artifacts.keys()):
+        raise RunError(f"{pathspec}: has no {lacking[0]}, so no run can go on from it. Name a run of WindFlow.")
+    return data
+
+
+def killed(pathspec: str) -> list[str]:
+    """Steps of a run that has failed, those with a task that was killed from outside.
+
+    None if a task raised an error: then it was Metaflow that ended the others.
+    """
+    ended = [(step.id, task.exception) for step in _find(pathspec, "WindFlow") for task in step if not task.successful]
+    return [] if any(error for _, error in ended) else sorted({step for step, _ in ended})
+
+
+def _succeeded(step: Any) -> bool:
+    tasks = list(step)
+    return len(tasks) == 1 and bool(tasks[0].successful)  # of a comparison's branches there are several
+
+
 def finished(pathspec: str, *, flow: str, result: str, artifacts: Iterable[str]) -> Any:
     """The artifacts of the finished run `pathspec`, "FLOW/RUN", as attributes.
 
@@ -29,19 +60,7 @@ def finished(pathspec: str, *, flow: str, result: str, artifacts: Iterable[str])
     Raises:
         RunError: a run that does not exist, has not finished or lacks an artifact.
     """
-    from metaflow import Run, namespace
-    from metaflow.exception import MetaflowNotFound
-
-    if not re.fullmatch("[^/]+/[^/]+", pathspec):
-        raise RunError(f"{pathspec!r}: does not name a run. Write FLOW/RUN, such as {flow}/1795473051411960.")
-    namespace(None)  # by default it is the user's own, and Metaflow has none for root
-    try:
-        run = Run(pathspec)
-    except MetaflowNotFound as error:
-        raise RunError(
-            f"{pathspec}: there is no such run in the datastore that is used from {Path.cwd()}. "
-            "Correct the name, or go to the directory that the flow was run in."
-        ) from error
+    run = _find(pathspec, flow)
     if not run.successful:
         script = Path("flows", run["_parameters"].task.metadata_dict["script-name"])
         raise RunError(
@@ -51,3 +70,19 @@ def finished(pathspec: str, *, flow: str, result: str, artifacts: Iterable[str])
     if not set(artifacts) <= run.data._artifacts.keys():
         raise RunError(f"{pathspec}: has no {result}. Name a run of {flow}.")
     return run.data
+
+
+def _find(pathspec: str, flow: str) -> Any:
+    from metaflow import Run, namespace
+    from metaflow.exception import MetaflowNotFound
+
+    if not re.fullmatch("[^/]+/[^/]+", pathspec):
+        raise RunError(f"{pathspec!r}: does not name a run. Write FLOW/RUN, such as {flow}/1795473051411960.")
+    namespace(None)  # by default it is the user's own, and Metaflow has none for root
+    try:
+        return Run(pathspec)
+    except MetaflowNotFound as error:
+        raise RunError(
+            f"{pathspec}: there is no such run in the datastore that is used from {Path.cwd()}. "
+            "Correct the name, or go to the directory that the flow was run in."
+        ) from error

@@ -66,7 +66,9 @@ class TrainingConfig(Section):
 
     epochs: PositiveInt = 1
     batch_size: PositiveInt = Field(32, description="prompts per optimiser step")
-    micro_batch_size: PositiveInt = Field(32, description="prompts per forward and backward pass")
+    micro_batch_size: PositiveInt = Field(
+        32, description="prompts per forward and backward pass; halved when GPU memory runs out"
+    )
     learning_rate: PositiveFloat = 5e-4
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the run's steps")
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -74,6 +76,8 @@ class TrainingConfig(Section):
     weight_decay: float = Field(0.0, ge=0)
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.99, ge=0, lt=1)
+    checkpoint_minutes: PositiveFloat = Field(10.0, description="time after which unfinished training is saved")
+    checkpoint_steps: PositiveInt | None = Field(None, description="…or optimiser steps, if they come first")
 
 
 class EvaluationConfig(Section):

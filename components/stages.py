@@ -17,13 +17,26 @@ from components.algorithms import OnPolicyAlgorithm
 from components.preparation import Started, start
 from components.records import Rollout, Scored
 from components.store import Manifest
-from components.updating import Trained, train
+from components.updating import Before, Trained, forget_unfinished, train
 from components.workspace import Workspace
 
 if TYPE_CHECKING:  # plan, gather and end do without torch
     from components.policy import Policy
 
-__all__ = ["Started", "Trained", "evaluate", "examples", "gather", "generate", "plan", "score", "start", "train"]
+__all__ = [
+    "Before",
+    "Started",
+    "Trained",
+    "evaluate",
+    "examples",
+    "forget_unfinished",
+    "gather",
+    "generate",
+    "plan",
+    "score",
+    "start",
+    "train",
+]
 
 
 def plan(work: Workspace, prompts_manifest: Manifest, iteration: int) -> list[Manifest]:
@@ -41,7 +54,8 @@ def generate(work: Workspace, policy: Manifest, shard: Manifest, iteration: int)
         return {}
     chosen = work.prompts(shard, "shard")
     k = work.config.generation.responses
-    drawn = work.sample(work.policy(policy), chosen, responses=k, purpose="train", iteration=iteration)
+    loaded = work.policy(policy, weights=not work.config.build_engine().reads_files)
+    drawn = work.sample(loaded, chosen, responses=k, purpose="train", iteration=iteration)
     return work.keep_rollout(drawn)
 
 
@@ -79,7 +93,7 @@ def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifes
     planned = [prompt.id for shard in shards for prompt in work.prompts(shard, "shard")]
     if _on_policy(work):
         return {"prompts": len(planned), "responses": 0, "tokens_generated": 0}
-    parts = [work.rollout(manifest) for manifest in scored]
+    parts = [rollouts.count(work.fetch(manifest) / "rollout.parquet") for manifest in scored]
     found = [prompt_id for part in parts for prompt_id in part.prompt_ids]
     if found != planned:
         missing = sorted(set(planned) - set(found))
@@ -89,8 +103,8 @@ def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifes
         )
     return {
         "prompts": len(found),
-        "responses": sum(len(part.tokens) for part in parts),
-        "tokens_generated": sum(len(part.tokens.values) for part in parts),
+        "responses": sum(part.responses for part in parts),
+        "tokens_generated": sum(part.tokens for part in parts),
     }
 
 

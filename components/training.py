@@ -6,9 +6,13 @@ much of what later iterations gain.
 
 from __future__ import annotations
 
+import logging
 import math
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,8 +28,19 @@ from components.progress import Progress, silent
 from components.records import Scored
 from components.sections import TrainingConfig
 from components.seeds import generator
+from components.training_state import TrainingState
 
-Step = Callable[[NDArray[np.int64]], dict[str, float]]  # indices of its prompts to figures of an optimiser step
+logger = logging.getLogger(__name__)
+
+
+class Trainer(Protocol):
+    """What an optimiser step consists of."""
+
+    def gradient(self, chosen: NDArray[np.int64]) -> tuple[float, dict[str, float]]:
+        """Adds the gradient for the prompts of these indices; gives the loss and figures to show."""
+
+    def updated(self) -> None:
+        """Called when the optimiser has moved the weights."""
 
 
 @dataclass(frozen=True)
@@ -47,29 +62,31 @@ def order(prompts: int, *, seed: int, iteration: int, epoch: int) -> NDArray[np.
 
 
 def train(
-    policy: Policy,
+    state: TrainingState,
     data: Scored,
     algorithm: Algorithm,
     settings: TrainingConfig,
-    optimizer: torch.optim.AdamW,
     *,
     iteration: int,
     iterations: int,
     seed: int,
+    since: int = 0,
     progress: Progress = silent,
+    saved: Callable[[TrainingState], None] = lambda _: None,
 ) -> dict[str, float]:
     """Trains pi_theta from pi_t in place.
 
     Args:
-        policy: pi_t; its model becomes pi_{t+1}.
+        state: pi_t, its model becoming pi_{t+1}, and the optimiser, its state restored after the first iteration.
         data: responses of pi_t with log-probs and preferences.
         algorithm: gives the loss.
         settings: batch sizes and schedule.
-        optimizer: of `make_optimizer`, its state restored after the first iteration.
         iteration: 1-based.
         iterations: T, for the schedule over the whole run.
         seed: of the run; fixes the order of prompts.
+        since: iterations of the runs that this one goes on from.
         progress: called after each optimiser step with loss and gradient norm.
+        saved: called after each optimiser step, to save the state if it is time.
 
     Returns:
         Means over the iteration: loss, grad_norm, logp_change (nats per response).
@@ -80,26 +97,24 @@ def train(
     win_rate = leave_one_out(data.preference)
     indices = algorithm.select(win_rate)
     selection = Selection(indices, np.take_along_axis(win_rate, indices, 1))
-
-    def step(chosen: NDArray[np.int64]) -> dict[str, float]:
-        return _step(policy, data, selection, chosen, algorithm, settings, optimizer)
-
     return run_steps(
-        step,
-        optimizer,
+        OffPolicyTrainer(state, data, selection, algorithm),
+        state,
         settings,
         np.flatnonzero(algorithm.informative(selection.win_rate)),
         steps=steps_per_iteration(settings, len(win_rate)),
         iteration=iteration,
         iterations=iterations,
         seed=seed,
+        since=since,
         progress=progress,
+        saved=saved,
     )
 
 
 def run_steps(
-    step: Step,
-    optimizer: torch.optim.AdamW,
+    trainer: Trainer,
+    state: TrainingState,
     settings: TrainingConfig,
     prompts: NDArray[np.int64],
     *,
@@ -107,24 +122,51 @@ def run_steps(
     iteration: int,
     iterations: int,
     seed: int,
+    since: int = 0,
     progress: Progress = silent,
+    saved: Callable[[TrainingState], None] = lambda _: None,
 ) -> dict[str, float]:
-    """Visits prompts batch by batch at the run's learning rate; means of `step`'s figures, none without prompts.
+    """The optimiser steps that `state` has not done yet; means of all steps' figures, none without prompts.
 
     `prompts` are the indices of those to visit; `steps` is what visiting all of the iteration's prompts would take. The
     schedule counts those, so that every iteration has its share of it, however few prompts are left out.
     """
     total, batches = iterations * steps, steps_per_iteration(settings, len(prompts))
-    sums: dict[str, float] = {}
+    before = (iteration - 1 - since) * steps
     # Dropout stays off: with it, the ratio to pi_t would not start at 1.
-    for done, chosen in enumerate(_batches(prompts, settings, iteration, seed)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, (iteration - 1) * steps + done * steps // batches, total)
-        figures = step(chosen)
+    for chosen in islice(_batches(prompts, settings, iteration, seed), state.done, None):
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(settings, before + state.done * steps // batches, total)
+        loss, figures = _within_memory(trainer, chosen, state)
+        norm = clip_and_step(state.policy, state.optimizer, loss, settings.max_grad_norm)
+        trainer.updated()
+        figures = {**figures, "grad_norm": norm}
         for key, value in figures.items():
-            sums[key] = sums.get(key, 0.0) + value
-        progress(done + 1, batches, **figures)
-    return {key: value / batches for key, value in sums.items()}
+            state.sums[key] = state.sums.get(key, 0.0) + value
+        state.done += 1
+        saved(state)
+        progress(state.done, batches, **figures)
+    return {key: value / batches for key, value in state.sums.items()}
+
+
+def _within_memory(trainer: Trainer, chosen: NDArray[np.int64], state: TrainingState) -> tuple[float, dict[str, float]]:
+    """The gradient of an optimiser step; in micro-batches of half the size as often as memory runs out."""
+    while True:
+        state.optimizer.zero_grad(set_to_none=True)
+        try:
+            return trainer.gradient(chosen)
+        except RuntimeError as error:
+            if not out_of_memory(error) or state.micro_batch_size == 1:
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold the activations that did not fit
+        state.micro_batch_size = (state.micro_batch_size + 1) // 2
+        logger.warning("memory ran out: training goes on with micro-batches of %d", state.micro_batch_size)
+        torch.cuda.empty_cache()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether this is torch's word for a device, or a limit of the process, that has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _batches(
@@ -136,29 +178,30 @@ def _batches(
         yield from (visits[i : i + settings.batch_size] for i in range(0, len(prompts), settings.batch_size))
 
 
-def _step(
-    policy: Policy,
-    data: Scored,
-    selection: Selection,
-    chosen: NDArray[np.int64],
-    algorithm: Algorithm,
-    settings: TrainingConfig,
-    optimizer: torch.optim.AdamW,
-) -> dict[str, float]:
-    """One optimiser step over the groups of the chosen prompts, in micro-batches of similar length."""
-    optimizer.zero_grad(set_to_none=True)
-    lengths = _group_lengths(data)[chosen]
-    by_size = chosen[np.argsort(-lengths, kind="stable")]
-    loss_sum, change_sum = 0.0, 0.0
-    for begin in range(0, len(by_size), settings.micro_batch_size):
-        micro = by_size[begin : begin + settings.micro_batch_size]
-        group = group_of(policy, data, selection, micro)
-        loss = algorithm.loss(group).mean() * (len(micro) / len(chosen))
-        torch.autograd.backward(loss)
-        loss_sum += loss.item()
-        change_sum += (group.logp.detach() - group.logp_old).mean().item() * len(micro) / len(chosen)
-    norm = clip_and_step(policy, optimizer, loss_sum, settings.max_grad_norm)
-    return {"loss": loss_sum, "grad_norm": norm, "logp_change": change_sum}
+@dataclass(frozen=True)
+class OffPolicyTrainer:
+    """The gradient of an algorithm's loss over responses that are drawn and scored."""
+
+    state: TrainingState
+    data: Scored
+    selection: Selection
+    algorithm: Algorithm
+
+    def gradient(self, chosen: NDArray[np.int64]) -> tuple[float, dict[str, float]]:
+        """See `Trainer`; in micro-batches of similar length."""
+        by_size = chosen[np.argsort(-_group_lengths(self.data)[chosen], kind="stable")]
+        loss_sum, change_sum = 0.0, 0.0
+        for begin in range(0, len(by_size), self.state.micro_batch_size):
+            micro = by_size[begin : begin + self.state.micro_batch_size]
+            group = group_of(self.state.policy, self.data, self.selection, micro)
+            loss = self.algorithm.loss(group).mean() * (len(micro) / len(chosen))
+            torch.autograd.backward(loss)
+            loss_sum += loss.item()
+            change_sum += (group.logp.detach() - group.logp_old).mean().item() * len(micro) / len(chosen)
+        return loss_sum, {"loss": loss_sum, "logp_change": change_sum}
+
+    def updated(self) -> None:
+        """See `Trainer`."""
 
 
 def _group_lengths(data: Scored) -> NDArray[np.int64]:

@@ -21,10 +21,9 @@ from components.algorithms import FreshGroup, OnPolicyAlgorithm
 from components.batches import collate
 from components.judges import Judgement
 from components.logprobs import response_logprobs
-from components.optimizer import clip_and_step
 from components.policy import Policy
 from components.records import Prompt, Ragged, Rollout, TokenIds
-from components.sections import TrainingConfig
+from components.training_state import TrainingState
 
 Draw = Callable[[Policy, Sequence[Prompt], int, str], Rollout]  # (policy, prompts, how many each, purpose)
 Compare = Callable[[Sequence[Prompt], Sequence[Rollout]], Judgement]
@@ -45,30 +44,33 @@ def save_anchor(anchor: Policy, path: Path) -> None:
 
 @dataclass
 class OnPolicyTrainer:
-    """The optimiser step of an on-policy algorithm, to be called by `training.run_steps`."""
+    """The optimiser step of an on-policy algorithm, for `training.run_steps`."""
 
-    policy: Policy
-    anchor: Policy
+    state: TrainingState  # with an anchor
     algorithm: OnPolicyAlgorithm
-    settings: TrainingConfig
-    optimizer: torch.optim.AdamW
     prompts: Sequence[Prompt]
     draw: Draw
     compare: Compare
-    steps: int = 0
-    responses: int = 0  # drawn so far
-    tokens: int = 0  # in them
 
-    def step(self, chosen: NDArray[np.int64]) -> dict[str, float]:
-        """Draws y from the policy and y1, y2 from the anchor for the chosen prompts; one optimiser step."""
-        self.optimizer.zero_grad(set_to_none=True)
+    @property
+    def policy(self) -> Policy:
+        """pi_theta."""
+        return self.state.policy
+
+    @property
+    def anchor(self) -> Policy:
+        """The moving average of pi_theta."""
+        assert self.state.anchor is not None
+        return self.state.anchor
+
+    def gradient(self, chosen: NDArray[np.int64]) -> tuple[float, dict[str, float]]:
+        """See `training.Trainer`: draws y from the policy and y1, y2 from the anchor for each chosen prompt."""
         prompts = [self.prompts[i] for i in chosen]
         fresh = self._draw(self.policy, prompts, 1, "policy")
         rivals = self._draw(self.anchor, prompts, 2, "anchor")
-        self.steps += 1
         preference = self.compare(prompts, [fresh, rivals]).preference
         rows = [fresh.tokens[i] for i in range(len(prompts))]
-        at_once = len(prompts) <= self.settings.micro_batch_size
+        at_once = len(prompts) <= self.state.micro_batch_size
         with torch.set_grad_enabled(at_once):  # then this pass serves the gradient too
             logp = self._logprobs(self.policy, fresh.prompt_tokens, rows)
         with torch.no_grad():
@@ -80,23 +82,24 @@ class OnPolicyTrainer:
         else:
             self._descend(fresh.prompt_tokens, rows, weights[:, :1])
         self._descend(rivals.prompt_tokens, [rivals.tokens[i] for i in range(2 * len(prompts))], weights[:, 1:])
-        norm = clip_and_step(self.policy, self.optimizer, weights.sum().item(), self.settings.max_grad_norm)
-        self._follow()
-        return {
+        # Only now: a step that runs out of memory is done again, and draws the same responses.
+        for rollout in (fresh, rivals):
+            self._count("responses", len(rollout.tokens))
+            self._count("tokens_generated", len(rollout.tokens.values))
+        return weights.sum().item(), {
             "beaten": float((preference[:, 0, 1:] < 0.5).all(-1).mean()),
-            "grad_norm": norm,
             "kl_anchor": (known.logp - logp_anchor).mean().item(),
         }
 
     def _draw(self, policy: Policy, prompts: Sequence[Prompt], count: int, name: str) -> Rollout:
-        rollout = self.draw(policy, prompts, count, f"{name} {self.steps}")
-        self.responses += len(rollout.tokens)
-        self.tokens += len(rollout.tokens.values)
-        return rollout
+        return self.draw(policy, prompts, count, f"{name} {self.state.done}")
+
+    def _count(self, what: str, count: int) -> None:
+        self.state.drawn[what] = self.state.drawn.get(what, 0) + count
 
     def _logprobs(self, policy: Policy, prompts: Ragged, rows: Sequence[TokenIds]) -> Tensor:
         """log pi of one response to each prompt, (n,)."""
-        size = self.settings.micro_batch_size
+        size = self.state.micro_batch_size
         parts = []
         for i in range(0, len(rows), size):
             batch = [prompts[j] for j in range(i, min(i + size, len(rows)))]
@@ -107,14 +110,14 @@ class OnPolicyTrainer:
         """Adds Σ weights·∇log pi_theta to the gradient; `rows` are the (n, m) responses that the weights belong to."""
         used = weights.reshape(-1).nonzero()[:, 0].tolist()
         flat, m = weights.reshape(-1), weights.shape[1]
-        for begin in range(0, len(used), self.settings.micro_batch_size):
-            part = used[begin : begin + self.settings.micro_batch_size]
+        for begin in range(0, len(used), self.state.micro_batch_size):
+            part = used[begin : begin + self.state.micro_batch_size]
             pairs = [prompts[i // m] for i in part], [rows[i] for i in part]
             logp = response_logprobs(self.policy, collate(*pairs, self.policy.pad_id, self.policy.device))
             torch.autograd.backward((flat[part] * logp).sum())
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        """Anchor <- (1 - e)·anchor + e·policy."""
+    def updated(self) -> None:
+        """See `training.Trainer`: anchor <- (1 - e)·anchor + e·policy."""
         anchor, policy = (list(p.model.parameters()) for p in (self.anchor, self.policy))
         torch._foreach_lerp_(anchor, policy, self.algorithm.anchor_rate)

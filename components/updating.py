@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from components import rollouts
-from components.algorithms import OnPolicyAlgorithm
+from components.algorithms import Algorithm, OnPolicyAlgorithm
 from components.progress import silent
 from components.store import Manifest
 from components.workspace import ANCHOR_FILE, OPTIMIZER_FILE, Workspace
 
 if TYPE_CHECKING:  # stages import this module, also in steps that do without torch
-    from torch.optim import AdamW
+    from components.checkpoints import Checkpoints
+    from components.training_state import TrainingState
 
-    from components.policy import Policy
+
+@dataclass(frozen=True)
+class Before:
+    """What an iteration's training begins with."""
+
+    policy: Manifest
+    optimizer: Manifest | None  # its state and what else runs on from iteration to iteration; None at first
+    iteration: int  # 1-based, over all runs that this one goes on from
+    since: int = 0  # iterations of those runs
 
 
 @dataclass(frozen=True)
@@ -29,98 +37,128 @@ class Trained:
     policy: Manifest
     optimizer: Manifest  # its state and, for on-policy algorithms, the anchor
     figures: dict[str, float]  # means over the iteration's optimiser steps
-    drawn: dict[str, int]  # `responses` and `tokens_generated` of the training step itself; empty if it drew none
+    counts: dict[str, int]  # micro_batch_size at its end; responses, tokens_generated if training itself drew any
+    seconds_before: float  # spent by earlier attempts on what this one did not have to do again
+    unfinished: str  # key of the state saved on the way, for `forget_unfinished` once this is recorded
 
 
-def train(
-    work: Workspace,
-    policy: Manifest,
-    optimizer: Manifest | None,
-    shards: Sequence[Manifest],
-    scored: Sequence[Manifest],
-    iteration: int,
-) -> Trained:
+def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> Trained:
     """One iteration's update of the policy, from scored rollouts or, on-policy, from the shards' prompts.
 
-    `optimizer` holds the optimiser's state and what else runs on from iteration to iteration.
+    Goes on from the state that an earlier attempt at the same work saved.
     """
     from components import policy as policies
-    from components.optimizer import load_optimizer, make_optimizer, save_optimizer
+    from components.checkpoints import Checkpoints
+    from components.optimizer import save_optimizer
 
-    loaded = work.policy(policy)
-    adam = make_optimizer(loaded, work.config.training)
-    state = None if optimizer is None else work.fetch(optimizer)
-    if state is not None:
-        load_optimizer(loaded, adam, state / OPTIMIZER_FILE)
-    kept = work.new_folder()
-    if isinstance(algorithm := work.config.build_algorithm(), OnPolicyAlgorithm):
-        figures, drawn = _train_on_policy(work, loaded, algorithm, adam, shards, iteration, state, kept)
+    key = _key(work, before, shards, scored)
+    checkpoints = Checkpoints(work.store, key, work.config.training, work.new_folder())
+    state = _begin(work, before)
+    checkpoints.restore(state)
+    if state.anchor is None:
+        figures = _fit(work, before, state, scored, checkpoints)
     else:
-        figures, drawn = _train(work, loaded, algorithm, adam, scored, iteration), {}
-    save_optimizer(loaded, adam, kept / OPTIMIZER_FILE)
-    trained = policies.save(loaded, work.folder / "trained")
-    return Trained(work.store.put(trained), work.store.put(kept), figures, drawn)
+        figures = _fit_on_policy(work, before, state, shards, checkpoints)
+    kept = work.new_folder()
+    save_optimizer(state.policy, state.optimizer, kept / OPTIMIZER_FILE)
+    if state.anchor is not None:
+        from components.training_on_policy import save_anchor
+
+        save_anchor(state.anchor, kept / ANCHOR_FILE)
+    trained = policies.save(state.policy, work.folder / "trained")
+    return Trained(
+        policy=work.store.put(trained),
+        optimizer=work.store.put(kept),
+        figures=figures,
+        counts={**state.drawn, "micro_batch_size": state.micro_batch_size},
+        seconds_before=checkpoints.seconds_before,
+        unfinished=key,
+    )
 
 
-def _train(
-    work: Workspace,
-    policy: Policy,
-    algorithm: Any,
-    adam: AdamW,
-    scored: Sequence[Manifest],
-    iteration: int,
+def forget_unfinished(work: Workspace, key: str) -> None:
+    """Removes the state that `train` saved on the way, when its result is recorded."""
+    from components.checkpoints import forget
+
+    forget(work.store, key)
+
+
+def _begin(work: Workspace, before: Before) -> TrainingState:
+    from components.optimizer import load_optimizer, make_optimizer
+    from components.training_on_policy import make_anchor
+    from components.training_state import TrainingState
+
+    settings = work.config.training
+    policy = work.policy(before.policy)
+    state = TrainingState(policy, make_optimizer(policy, settings), settings.micro_batch_size)
+    saved = None if before.optimizer is None else work.fetch(before.optimizer)
+    if saved is not None:
+        load_optimizer(policy, state.optimizer, saved / OPTIMIZER_FILE)
+    if isinstance(work.config.build_algorithm(), OnPolicyAlgorithm):
+        state.anchor = make_anchor(policy, None if saved is None else saved / ANCHOR_FILE)
+    return state
+
+
+def _key(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> str:
+    from components.checkpoints import training_key
+
+    config = work.config.model_dump(include={"algorithm", "generation", "iterations", "judge", "policy", "seed"})
+    settings = work.config.training.model_dump(exclude={"checkpoint_minutes", "checkpoint_steps"})
+    return training_key(
+        config=config,
+        training=settings,
+        begin=[before.policy, before.optimizer, before.iteration, before.since],
+        data=[list(shards), list(scored)],
+        precision=work.precision,
+        threads=work.threads,  # sums in another order differ in their last bits
+    )
+
+
+def _fit(
+    work: Workspace, before: Before, state: TrainingState, scored: Sequence[Manifest], checkpoints: Checkpoints
 ) -> dict[str, float]:
     from components import training
 
-    return training.train(
-        policy,
-        work.scored(scored),
-        algorithm,
-        work.config.training,
-        adam,
-        iteration=iteration,
-        iterations=work.config.iterations,
-        seed=work.config.seed,
-        progress=work.progress("train"),
-    )
+    algorithm = work.config.build_algorithm()
+    assert isinstance(algorithm, Algorithm)
+    data = work.scored(scored)
+    return training.train(state, data, algorithm, work.config.training, **_schedule(work, before, checkpoints))
 
 
-def _train_on_policy(
-    work: Workspace,
-    policy: Policy,
-    algorithm: OnPolicyAlgorithm,
-    adam: AdamW,
-    shards: Sequence[Manifest],
-    iteration: int,
-    state: Path | None,
-    kept: Path,
-) -> tuple[dict[str, float], dict[str, int]]:
+def _fit_on_policy(
+    work: Workspace, before: Before, state: TrainingState, shards: Sequence[Manifest], checkpoints: Checkpoints
+) -> dict[str, float]:
     from components.training import run_steps, steps_per_iteration
-    from components.training_on_policy import OnPolicyTrainer, make_anchor, save_anchor
+    from components.training_on_policy import OnPolicyTrainer
 
-    config, judge = work.config, work.config.build_judge()
+    config, judge, algorithm = work.config, work.config.build_judge(), work.config.build_algorithm()
+    assert isinstance(algorithm, OnPolicyAlgorithm)
     trainer = OnPolicyTrainer(
-        policy,
-        make_anchor(policy, None if state is None else state / ANCHOR_FILE),
+        state,
         algorithm,
-        config.training,
-        adam,
         [prompt for shard in shards for prompt in work.prompts(shard, "shard")],
         draw=lambda drawn_from, prompts, count, purpose: work.sample(
-            drawn_from, prompts, responses=count, purpose=purpose, iteration=iteration, progress=silent
+            drawn_from, prompts, responses=count, purpose=purpose, iteration=before.iteration, progress=silent
         ),
         compare=partial(rollouts.judge, judge),
     )
-    figures = run_steps(
-        trainer.step,
-        adam,
+    return run_steps(
+        trainer,
+        state,
         config.training,
         np.arange(len(trainer.prompts)),
         steps=steps_per_iteration(config.training, len(trainer.prompts)),
-        iteration=iteration,
-        iterations=config.iterations,
-        seed=config.seed,
-        progress=work.progress("train"),
+        **_schedule(work, before, checkpoints),
     )
-    save_anchor(trainer.anchor, kept / ANCHOR_FILE)
-    return figures, {"responses": trainer.responses, "tokens_generated": trainer.tokens}
+
+
+def _schedule(work: Workspace, before: Before, checkpoints: Checkpoints) -> dict[str, Any]:
+    """Where the iteration stands in the run, and what is called after each step."""
+    return {
+        "iteration": before.iteration,
+        "iterations": work.config.iterations,
+        "since": before.since,
+        "seed": work.config.seed,
+        "progress": work.progress("train"),
+        "saved": checkpoints.step_done,
+    }

@@ -38,12 +38,15 @@ class Workspace:
         """The files of a manifest, copied into a new folder."""
         return self.store.get(manifest, self.new_folder())
 
-    def policy(self, manifest: Manifest) -> Policy:
-        """A policy, loaded."""
+    def policy(self, manifest: Manifest, *, weights: bool = True) -> Policy:
+        """A policy, loaded; without its weights for an engine that reads the files."""
+        import torch
+
         from components import policy
 
         self.use_threads()
-        return policy.load(self.fetch(manifest), self.config.policy, precision=self.precision)
+        device = None if weights else torch.device("meta")
+        return policy.load(self.fetch(manifest), self.config.policy, precision=self.precision, device=device)
 
     def use_threads(self) -> None:
         """Gives torch the step's `cpu` threads: parallel shards must not fight for the same cores."""
@@ -61,8 +64,8 @@ class Workspace:
         return rollouts.load_rollout(self.fetch(manifest) / "rollout.parquet")
 
     def scored(self, manifests: Sequence[Manifest]) -> Scored:
-        """Scored rollouts of all shards, in order."""
-        return Scored.concatenate([rollouts.load_scored(self.fetch(m) / "rollout.parquet") for m in manifests])
+        """Scored rollouts of all shards, in order, loaded."""
+        return rollouts.load_scored(*(self.fetch(manifest) / "rollout.parquet" for manifest in manifests))
 
     def sample(
         self,

@@ -16,11 +16,12 @@ from metaflow import Config, FlowMutator, FlowSpec, Parameter, card, config_expr
 from metaflow.exception import MetaflowException
 from metaflow.util import get_username
 
-from components import report
+from components import report, runs
 from components.algorithms import OnPolicyAlgorithm
 from components.cards import StepProgress
 from components.config import RunConfig, parse
 from components.errors import UserError
+from components.processes import die_with_parent
 from components.store import store_root
 from components.workspace import Workspace, open_workspace
 
@@ -101,6 +102,7 @@ class AlignmentFlow(FlowSpec):
     @contextmanager
     def work(self, kind: str) -> Iterator[Workspace]:
         """Workspace of a step of this kind, with progress in terminal and card; notes its wall time less imports."""
+        die_with_parent()
         _import_ahead(self.settings, kind)
         begin = time.perf_counter()
         precision = getattr(self, "precision", "fp32")
@@ -127,12 +129,14 @@ def _import_ahead(settings: RunConfig, kind: str) -> None:
 
 
 def main(flow: type[FlowSpec]) -> None:
-    """Runs the flow's command line. After a failed run or resume, prints the command that goes on with it."""
+    """Runs the flow's command line. After a failed run or resume, says what killed it and the command to go on."""
     try:
         flow()
     except SystemExit as stop:
         launched = {"run", "resume"} & set(sys.argv[1:])
         if stop.code and launched and current.run_id:
+            for step in runs.killed(f"{current.flow_name}/{current.run_id}"):
+                print(f"\n{report.killed(step)}", file=sys.stderr)
             print(
                 f"\nTo go on where it failed:\n  {report.resume_command(sys.argv[0], current.run_id)}",
                 file=sys.stderr,

@@ -9,6 +9,7 @@ from metaflow import config_expr, resources, step
 from base import AlignmentFlow
 
 if TYPE_CHECKING:
+    from components.origin import Origin
     from components.preparation import Started
 
 BODY = ("plan", "generate", "score", "gather", "train", "evaluate")
@@ -17,14 +18,15 @@ BODY = ("plan", "generate", "score", "gather", "train", "evaluate")
 class Iteration(AlignmentFlow):
     """The body of the loop, whose last step goes back to its first."""
 
-    def begin(self, started: Started) -> None:
-        """The artifacts with which iteration 1 begins."""
-        self.policy = self.reference = started.policy
-        self.prompts, self.precision = started.prompts, started.precision
-        self.evaluated_reference = self.evaluated = started.evaluated
-        self.reward_reference = started.reward
-        self.optimizer = self.history = None
-        self.iteration = 0
+    def begin(self, started: Started, origin: Origin | None = None) -> None:
+        """The artifacts with which the first iteration begins, those of a run to go on from if there is one."""
+        self.reference, self.prompts, self.precision = started.policy, started.prompts, started.precision
+        self.evaluated_reference, self.reward_reference = started.evaluated, started.reward
+        last = origin or started
+        self.policy, self.evaluated = last.policy, last.evaluated
+        self.optimizer = origin.optimizer if origin else None
+        self.history = origin.history if origin else None
+        self.iteration = self.since = origin.iteration if origin else 0
 
     @resources(**config_expr("config.resources.plan"))
     @step
@@ -77,10 +79,13 @@ class Iteration(AlignmentFlow):
         """Train the next policy from the current one; the optimiser goes on where it was."""
         from components import stages
 
+        before = stages.Before(self.policy, self.optimizer, self.iteration, self.since)
         with self.work("train") as work:
-            trained = stages.train(work, self.policy, self.optimizer, self.shards, self.rollouts, self.iteration)
+            trained = stages.train(work, before, self.shards, self.rollouts)
+        self.seconds["train"] += trained.seconds_before
         self.policy, self.optimizer, self.training = trained.policy, trained.optimizer, trained.figures
-        self.counts = {**self.counts, **trained.drawn}
+        self.counts = {**self.counts, **trained.counts}
+        self.unfinished = trained.unfinished
         self.next(self.evaluate)
 
     @resources(**config_expr("config.resources.evaluate"))
@@ -93,6 +98,7 @@ class Iteration(AlignmentFlow):
 
         rivals = [self.evaluated_reference, self.evaluated]
         with self.work("evaluate") as work:
+            stages.forget_unfinished(work, self.unfinished)
             result = stages.evaluate(work, self.policy, self.reference, self.prompts, rivals, self.iteration)
         self.evaluated = result.rollout
         row = evaluation.history_row(

@@ -25,11 +25,14 @@ class WindFlow(Iteration):
     @step
     def start(self):
         """Check config, policy, prompts, judge and store; sample the reference's responses for evaluation."""
-        from components import stages
+        from components import origin, stages
 
         self.remember_store()
+        earlier = origin.find(self.settings.start_from) if self.settings.start_from else None
         with self.work("start") as work:
-            self.begin(stages.start(work))
+            self.begin(stages.start(work, earlier), earlier)
+        if earlier:
+            print(f"Goes on from {earlier.run} after its iteration {earlier.iteration}.")
         self.next(self.plan)
 
     @card(type="blank", id="report")

@@ -43,6 +43,11 @@ class S3Server:
         return done.stdout
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Registers `--every-kill`."""
+    parser.addoption("--every-kill", action="store_true", help="run all of tests/faults/test_kill_and_resume.py")
+
+
 def radosgw(folder: Path) -> Iterator[S3Server]:
     """A server of its own in `folder`, gone with its data afterwards; a skip where Ceph is not installed."""
     missing = [name for name in ("radosgw", "ceph-osd", "ceph-mon") if not shutil.which(name)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,21 @@ class Samples:
 
     tokens: Ragged  # n·K sequences; a finished one ends with EOS
     finished: NDArray[np.bool_]  # (n, K), False where max_new_tokens cut the response off
+    # (n, K), nats at temperature 1, as the engine's own forward has them: to be compared with the trainer's, never
+    # trained on. None from an engine that samples with the trainer's forward.
+    logp: NDArray[np.float64] | None = None
 
 
 class Engine(Section, ABC):
     """Settings of an engine, and its sampler."""
 
     name: str
+    # It draws from the files in `policy.folder` and not from the model in memory, which may be left unloaded.
+    reads_files: ClassVar[bool] = False
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises EngineError when something that the engine needs is missing."""
 
     @abstractmethod
     def sample(
@@ -52,7 +61,7 @@ class Engine(Section, ABC):
         """Samples responses.
 
         Args:
-            policy: the policy, its model loaded.
+            policy: the policy, its model loaded unless the engine reads the files.
             prompts: n token id sequences, special tokens included.
             seeds: (n, K), one per response; equal seeds and prompts give equal responses.
             sampling: limits and temperature.

@@ -23,6 +23,9 @@ class TransformersEngine(Engine):
     name: Literal["transformers"] = "transformers"
     batch_size: int = Field(512, ge=1, description="responses sampled at once")
 
+    def check(self) -> None:
+        """Nothing: the engine needs what the policy needs."""
+
     def sample(
         self,
         policy: Policy,

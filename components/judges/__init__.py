@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ class Judge(Section, ABC):
 
     name: str
 
+    def model_inputs(self, n: int, k: int) -> int:
+        """The cost of judging K responses to each of n prompts: how many texts the judge reads, at most."""
+        return n * k
+
     @abstractmethod
     def check(self) -> None:
         """Loads what the judge needs. Raises JudgeError when something is missing."""
@@ -38,8 +43,38 @@ class Judge(Section, ABC):
     ) -> Judgement:
         """Compares the K responses of each prompt; `responses` is n rows of K texts.
 
-        Raises JudgeError, with the prompt's id, for a verdict that cannot be used.
+        `progress` is also told `pairs_per_second`; see `with_pair_rate`.
+
+        Raises JudgeError for rows of unequal length and, with the prompt's id, for a verdict that cannot be used.
         """
+
+
+def refuse_ragged(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> None:
+    """Raises JudgeError unless there is one row of responses per prompt, and all are of one length."""
+    if len(prompts) != len(responses):
+        raise JudgeError(f"{len(responses)} rows of responses for {len(prompts)} prompts. Give one row per prompt.")
+    for prompt, row in zip(prompts, responses, strict=True):
+        if len(row) != len(responses[0]):
+            raise JudgeError(
+                f"prompt {prompt.id!r}: {len(row)} responses where the first prompt has {len(responses[0])}. "
+                "Give each prompt the same number."
+            )
+
+
+def with_pair_rate(progress: Progress, n: int, k: int) -> Progress:
+    """Progress that also shows `pairs_per_second`.
+
+    A pair is two responses to one prompt, in whichever order and however many inputs it took to compare them: a unit
+    that all judges have in common. Counted from now on.
+    """
+    pairs = n * k * (k - 1) / 2
+    begin = time.perf_counter()
+
+    def show(done: int, total: int, **figures: float) -> None:
+        seconds = max(time.perf_counter() - begin, 1e-9)
+        progress(done, total, pairs_per_second=pairs * done / total / seconds, **figures)
+
+    return show
 
 
 def preference_from_scores(scores: NDArray[np.float64], temperature: float | None = None) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 
 from components.errors import JudgeError
-from components.judges import Judge, Judgement, preference_from_scores
+from components.judges import Judge, Judgement, preference_from_scores, refuse_ragged, with_pair_rate
 from components.progress import Progress, silent
 from components.records import Prompt
 
@@ -48,8 +48,9 @@ class Verifier(Judge):
             JudgeError: rows of unequal length, or a score that is not a finite number. What the function
                 itself raises propagates, with a note that names the prompt and the response.
         """
-        _refuse_ragged(prompts, responses)
+        refuse_ragged(prompts, responses)
         function = self._load()
+        progress = with_pair_rate(progress, len(prompts), len(responses[0]) if responses else 0)
         rewards = []
         for index, (prompt, row) in enumerate(zip(prompts, responses, strict=True)):
             rewards.append([self._score(function, prompt, row, k) for k in range(len(row))])
@@ -92,17 +93,6 @@ class Verifier(Judge):
                 "Define it as score(response, prompt)."
             ) from error
         return function
-
-
-def _refuse_ragged(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> None:
-    if len(prompts) != len(responses):
-        raise JudgeError(f"{len(responses)} rows of responses for {len(prompts)} prompts. Give one row per prompt.")
-    for prompt, row in zip(prompts, responses, strict=True):
-        if len(row) != len(responses[0]):
-            raise JudgeError(
-                f"prompt {prompt.id!r}: {len(row)} responses where the first prompt has {len(responses[0])}. "
-                "Give each prompt the same number."
-            )
 
 
 def _import_module(name: str) -> ModuleType:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from components.errors import StoreError
+from components.errors import BlobError, StoreError
 from components.store.files import check_name, checked, chunks, files_below, replacing, target_of
 
 REFRESH = 3600  # seconds after which a `put` that finds its blob stored notes that it is in use
@@ -35,16 +35,18 @@ class Blob:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """What a writer has begun and not ended: it still writes, or it died. No reader takes it for a blob."""
+    """What a process has begun and not ended: it still works, or it died. No reader takes it for a blob."""
 
     where: str  # path or address
-    begun: float  # seconds since the epoch; for a file, when it last grew
+    begun: float  # seconds since the epoch; for a file, when it was last written
     upload: str = ""  # the object store's name for it
 
 
 @dataclass(frozen=True)
 class Store(ABC):
     """Files in, manifests out, and back. Picklable; memory does not grow with the size of files.
+
+    Beside files it holds notes, small texts that may change, about work that is not finished.
 
     Methods raise StoreError as they say and when an object store does not answer or refuses; OSError when reading or
     writing a file fails, e.g. on a full disk.
@@ -81,9 +83,10 @@ class Store(ABC):
         Files of the same names are replaced, others stay. A file appears under its name only when its SHA-256
         was found right; the copies are ordinary, writable and independent of the store.
 
-        Raises StoreError for a missing or damaged blob, a malformed manifest, a path out of `directory`.
+        Raises BlobError for a missing or damaged blob, StoreError for a malformed manifest or a path out of
+        `directory`.
         """
-        self._check_manifest(manifest)
+        self.require(manifest)
         for name, entry in manifest.items():
             target = target_of(directory, name)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +96,7 @@ class Store(ABC):
 
     def verify(self, manifest: Manifest) -> None:
         """Reads every blob of `manifest` and raises as `get` does, without writing anything."""
-        self._check_manifest(manifest)
+        self.require(manifest)
         for name, entry in manifest.items():
             for _ in self._blob(name, entry):
                 pass
@@ -120,11 +123,23 @@ class Store(ABC):
 
     @abstractmethod
     def unfinished(self) -> Iterator[Unfinished]:
-        """What writers have begun and not ended."""
+        """What writers have begun and not ended, and the notes."""
 
     @abstractmethod
     def discard(self, unfinished: Unfinished) -> None:
-        """Deletes what a dead writer left."""
+        """Deletes what a dead process left."""
+
+    @abstractmethod
+    def write_note(self, name: str, text: str) -> None:
+        """Makes or replaces a note, in one step."""
+
+    @abstractmethod
+    def read_note(self, name: str) -> str | None:
+        """A note; None if there is none of this name."""
+
+    @abstractmethod
+    def remove_note(self, name: str) -> None:
+        """Deletes a note, if there is one."""
 
     @abstractmethod
     def locate(self, sha256: str) -> str:
@@ -154,15 +169,15 @@ class Store(ABC):
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             entry = FileEntry(sha256=sha256, size=file.tell())
         if self._size(sha256) is None:
-            changed = f"{path}: changed while it was being stored. Store it when nothing writes to it."
+            changed = StoreError(f"{path}: changed while it was being stored. Store it when nothing writes to it.")
             self._write(entry, checked(chunks(path), sha256, changed))
         else:
             self._keep(sha256)
         self._check_size(str(path), entry)
         return entry
 
-    def _check_manifest(self, manifest: Manifest) -> None:
-        """Refuses what is malformed, missing or of a wrong size before anything is read."""
+    def require(self, manifest: Manifest) -> None:
+        """Raises as `get` does for what is malformed, missing or of a wrong size; reads no bytes."""
         if not isinstance(manifest, dict) or not manifest:
             raise StoreError(f"{manifest!r}: is not a manifest. Use what `put` returned.")
         for name, entry in manifest.items():
@@ -175,15 +190,15 @@ class Store(ABC):
         size = self._size(entry["sha256"])
         if size != entry["size"]:
             how = "is missing" if size is None else f"has {size} bytes, not {entry['size']}"
-            raise StoreError(self._bad(name, entry, how))
+            raise self._bad(name, entry, how)
 
     def _blob(self, name: str, entry: FileEntry) -> Iterator[bytes]:
         damaged = self._bad(name, entry, "is damaged, its SHA-256 is not its name")
         return checked(self._read(entry), entry["sha256"], damaged)
 
-    def _bad(self, name: str, entry: FileEntry, how: str) -> str:
+    def _bad(self, name: str, entry: FileEntry, how: str) -> BlobError:
         mend = "Restore it from a backup, or delete what is left of it and run the step that saved it again"
-        return f"{name}: the stored {self.locate(entry['sha256'])} {how}. {mend}."
+        return BlobError(f"{name}: the stored {self.locate(entry['sha256'])} {how}. {mend}.")
 
 
 def is_entry(value: object) -> bool:

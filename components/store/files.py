@@ -22,14 +22,14 @@ def chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def checked(parts: Iterable[bytes], sha256: str, message: str) -> Iterator[bytes]:
-    """Passes `parts` on and, after the last, raises StoreError(message) unless their SHA-256 is right."""
+def checked(parts: Iterable[bytes], sha256: str, error: StoreError) -> Iterator[bytes]:
+    """Passes `parts` on and, after the last, raises `error` unless their SHA-256 is right."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
         yield part
     if digest.hexdigest() != sha256:
-        raise StoreError(message)
+        raise error
 
 
 @contextmanager

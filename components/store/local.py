@@ -83,13 +83,31 @@ class LocalStore(Store):
 
     def unfinished(self) -> Iterator[Unfinished]:
         """See `Store`."""
-        for partial in self._scratch.glob(f"{PARTIAL}*"):
-            with suppress(FileNotFoundError):  # finished or removed by another process
-                yield Unfinished(str(partial), partial.stat().st_mtime)
+        yield from self._below(self._scratch, f"{PARTIAL}*")
+        yield from self._below(self._notes, "*")
 
     def discard(self, unfinished: Unfinished) -> None:
         """See `Store`."""
         Path(unfinished.where).unlink(missing_ok=True)
+
+    def write_note(self, name: str, text: str) -> None:
+        """See `Store`."""
+        for folder in (self._notes, self._scratch):
+            folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self._notes / name, self._scratch) as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_note(self, name: str) -> str | None:
+        """See `Store`."""
+        with suppress(FileNotFoundError):
+            return (self._notes / name).read_text()
+        return None
+
+    def remove_note(self, name: str) -> None:
+        """See `Store`."""
+        (self._notes / name).unlink(missing_ok=True)
 
     def locate(self, sha256: str) -> str:
         """See `Store`."""
@@ -99,6 +117,15 @@ class LocalStore(Store):
     def _scratch(self) -> Path:
         return Path(self.root, "tmp")
 
+    @property
+    def _notes(self) -> Path:
+        return Path(self.root, "notes")
+
+    def _below(self, folder: Path, pattern: str) -> Iterator[Unfinished]:
+        for path in folder.glob(pattern):
+            with suppress(FileNotFoundError):  # finished or removed by another process
+                yield Unfinished(str(path), path.stat().st_mtime)
+
     def _read(self, entry: FileEntry) -> Iterator[bytes]:
         return chunks(Path(self.locate(entry["sha256"])))
 
@@ -106,7 +133,7 @@ class LocalStore(Store):
         path = Path(self.locate(entry["sha256"]))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._scratch.mkdir(exist_ok=True)
-        for old in self.unfinished():
+        for old in self._below(self._scratch, f"{PARTIAL}*"):
             if time.time() - old.begun > STALE:
                 self.discard(old)
         # Of two processes that store the same bytes at once, the later replaces the blob by an equal one. A

@@ -11,11 +11,12 @@ from botocore.exceptions import ClientError
 
 from components.errors import StoreError
 from components.store.base import REFRESH, Blob, FileEntry, Store, Unfinished
-from components.store.s3_client import ALLOW, CHECK_TRIES, code, connect, explained
+from components.store.s3_client import ALLOW, CHECK_TRIES, code, connect, explained, server_side_encryption
 from components.store.s3_transfer import Object
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import ObjectTypeDef
 
 PROBE = b"written and read back by the check of the weights store\n"
 PATIENCE = 60  # seconds for another writer of the same blob to finish
@@ -68,8 +69,7 @@ class S3Store(Store):
     def remove(self, sha256: str) -> None:
         """See `Store`."""
         for kind in ("sha256", "used"):
-            with explained(self.locate(sha256)):
-                self._client().delete_object(Bucket=self._bucket, Key=self._key(self._name(sha256, kind)))
+            self._delete(self._key(self._name(sha256, kind)))
 
     def unfinished(self) -> Iterator[Unfinished]:
         """See `Store`."""
@@ -79,11 +79,32 @@ class S3Store(Store):
                 for upload in page.get("Uploads", []):
                     where = f"s3://{self._bucket}/{upload['Key']}"
                     yield Unfinished(where, upload["Initiated"].timestamp(), upload["UploadId"])
+        for item in self._objects("notes"):
+            yield Unfinished(f"s3://{self._bucket}/{item['Key']}", item["LastModified"].timestamp())
 
     def discard(self, unfinished: Unfinished) -> None:
         """See `Store`."""
         key = unfinished.where.removeprefix(f"s3://{self._bucket}/")
-        Object(self._client(), self._bucket, key).abort(unfinished.upload)
+        if unfinished.upload:
+            Object(self._client(), self._bucket, key).abort(unfinished.upload)
+        else:
+            self._delete(key)
+
+    def write_note(self, name: str, text: str) -> None:
+        """See `Store`."""
+        key = self._key(f"notes/{name}")
+        with explained(f"{self.root}/notes/{name}"):
+            self._client().put_object(Bucket=self._bucket, Key=key, Body=text.encode(), **server_side_encryption())
+
+    def read_note(self, name: str) -> str | None:
+        """See `Store`."""
+        with explained(f"{self.root}/notes/{name}"):
+            found = self._object(f"notes/{name}").read_small()
+        return None if found is None else found.decode()
+
+    def remove_note(self, name: str) -> None:
+        """See `Store`."""
+        self._delete(self._key(f"notes/{name}"))
 
     def locate(self, sha256: str) -> str:
         """See `Store`."""
@@ -123,12 +144,19 @@ class S3Store(Store):
     def _object(self, name: str, tries: int | None = None) -> Object:
         return Object(self._client(tries), self._bucket, self._key(name))
 
+    def _delete(self, key: str) -> None:
+        with explained(f"s3://{self._bucket}/{key}"):
+            self._client().delete_object(Bucket=self._bucket, Key=key)
+
     def _names(self, kind: str) -> Iterator[tuple[str, Blob]]:
         """Objects of a kind by SHA-256, in order; `used` is the time of the object itself."""
+        for item in self._objects(kind):
+            sha256 = item["Key"].rpartition("/")[2]
+            if re.fullmatch("[0-9a-f]{64}", sha256):
+                yield sha256, Blob(sha256, item["Size"], item["LastModified"].timestamp())
+
+    def _objects(self, kind: str) -> Iterator[ObjectTypeDef]:
         with explained(self.root):
             pages = self._client().get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._key(f"{kind}/")):
-                for item in page.get("Contents", []):
-                    sha256 = item["Key"].rpartition("/")[2]
-                    if re.fullmatch("[0-9a-f]{64}", sha256):
-                        yield sha256, Blob(sha256, item["Size"], item["LastModified"].timestamp())
+                yield from page.get("Contents", [])

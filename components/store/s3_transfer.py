@@ -21,13 +21,14 @@ from components.store.s3_client import code, server_side_encryption
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
-    from types_boto3_s3.type_defs import CompletedPartTypeDef, HeadObjectOutputTypeDef
+    from types_boto3_s3.type_defs import CompletedPartTypeDef, GetObjectRequestTypeDef, HeadObjectOutputTypeDef
 
 PART = 8 << 20  # bytes
 MOST_PARTS = 10_000  # that S3 takes of one object
 PARALLEL = 6  # parts under way at once
 AHEAD = 7  # parts begun and not yet taken, which hold memory; more than PARALLEL, or a slow one stops the others
 LONGEST_PAUSE = 20  # seconds
+MISSING = {"404", "NoSuchKey"}  # what servers call an object that is not there
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -63,12 +64,21 @@ class Object:
         step = part_size(size)
         return in_order(lambda start: self._range(start, min(start + step, size)), range(0, size, step))
 
+    def read_small(self) -> bytes | None:
+        """All bytes of an object that may change and fits in memory; None if there is none. Errors as for `read`."""
+        try:
+            return self._get(0)
+        except ClientError as error:
+            if code(error) in MISSING:
+                return None
+            raise
+
     def head(self) -> HeadObjectOutputTypeDef | None:
         """What the server says of the object; None if there is none."""
         try:
             return self.client.head_object(Bucket=self.bucket, Key=self.key)
         except ClientError as error:
-            if code(error) in {"404", "NoSuchKey"}:
+            if code(error) in MISSING:
                 return None
             raise
 
@@ -116,25 +126,31 @@ class Object:
         )
 
     def _range(self, start: int, stop: int) -> bytes:
+        content = self._get(start, stop)
+        if len(content) != stop - start:
+            raise self._unread(start, stop, f"got {len(content)} bytes")
+        return content
+
+    def _get(self, start: int, stop: int | None = None) -> bytes:
+        """The bytes from `start` to `stop`; without `stop` all of them, of which there may be none."""
+        request: GetObjectRequestTypeDef = {"Bucket": self.bucket, "Key": self.key}
+        if stop is not None:
+            request["Range"] = f"bytes={start}-{stop - 1}"
         broken: Exception | None = None
         for number in range(s3_client.TRIES):
             if number:
                 time.sleep(min(random.random() * 2**number, LONGEST_PAUSE))
-            got = self.client.get_object(Bucket=self.bucket, Key=self.key, Range=f"bytes={start}-{stop - 1}")
+            got = self.client.get_object(**request)
             try:  # boto3 tries a request again, but not an answer that breaks off
                 with closing(got["Body"]) as body:
-                    content = body.read()
+                    return body.read()
             except (HTTPClientError, IncompleteReadError, HTTPError) as error:
                 broken = error
-                continue
-            if len(content) != stop - start:
-                raise self._unread(start, stop, f"got {len(content)} bytes")
-            return content
         raise self._unread(start, stop, f"broke off {s3_client.TRIES} times ({broken})") from broken
 
-    def _unread(self, start: int, stop: int, how: str) -> StoreError:
+    def _unread(self, start: int, stop: int | None, how: str) -> StoreError:
         where, mend = f"s3://{self.bucket}/{self.key}", "Check the network and the server, then go on with the run"
-        return StoreError(f"{where}: reading bytes {start} to {stop} {how}. {mend}.")
+        return StoreError(f"{where}: reading bytes {start} to {stop or 'the end'} {how}. {mend}.")
 
 
 def part_size(size: int) -> int:

@@ -59,3 +59,10 @@ def test_the_recorded_search_covers_every_arm_of_the_comparison():
     assert trials[[arm["algorithm"]["name"] for arm in arms.values()]].min() >= 6
     again = parse((ROOT / "tests" / "benchmarks" / "search.yaml").read_text())["compare"]["arms"]
     assert {name.rpartition(".")[0] for name in again} == set(trials.index)
+
+
+@pytest.mark.slow
+def test_memory_of_the_steps_that_hold_an_iteration():
+    shown = run("memory.py", "--prompts", 40, "--shards", 2, "--tokens", 20)
+    assert [line.split()[0] for line in shown.splitlines()[1:4]] == ["plan", "gather", "train"]
+    assert "prompts 40, responses 200, tokens_generated " in shown

@@ -44,6 +44,7 @@ def test_a_run_that_fails_everywhere_ends_like_one_that_never_did(run_flow, flow
         assert unfinished == [failing.split("/")[0]]
         command = re.search(r"^  python (\S+) resume --origin-run-id (\S+)$", result.stderr, re.MULTILINE)
         assert command.groups() == (str(FLOW), result.run.id)
+        assert (f"A task of {unfinished[0]} was killed from outside" in result.stderr) == (how == "kill")
         source, origin = {"resume": command[2]}, finished
     run = run_flow(FLOW, **source).run
     assert tasks(run) == (TASKS, origin, [])

@@ -18,9 +18,9 @@ from wind_runs import FLOW, NOBODY, SMOKE
 COLUMNS = [
     "iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl",
     "reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated",
-    "seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate",
+    "seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate", "micro_batch_size",
 ]  # fmt: skip
-COUNTS = ["iteration", "prompts", "responses", "tokens_generated"]
+COUNTS = ["iteration", "prompts", "responses", "tokens_generated", "micro_batch_size"]
 # Of smoke.yaml: iterations, shards, prompts per iteration, responses per prompt, tokens per response.
 T, SHARDS, N, K, LONGEST = 2, 2, 16, 4, 8
 

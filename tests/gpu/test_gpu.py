@@ -18,6 +18,7 @@ from components.policy import Policy
 from components.records import Ragged, Rollout, Scored
 from components.sections import TrainingConfig
 from components.training import train
+from components.training_state import TrainingState
 
 pytestmark = [
     pytest.mark.gpu,
@@ -115,11 +116,10 @@ def trained(model, rows, device):
     policy = policy_of(model, device)
     settings = TrainingConfig(batch_size=6, micro_batch_size=3, learning_rate=1e-2, schedule="constant")
     figures = train(
-        policy,
+        TrainingState(policy, make_optimizer(policy, settings), settings.micro_batch_size),
         scored(model, rows),
         Wind(),
         settings,
-        make_optimizer(policy, settings),
         iteration=1,
         iterations=1,
         seed=0,

@@ -115,7 +115,7 @@ def test_text_is_not_read_as_a_number(written):
     ("extra", "key", "message"),
     [
         ("{trainig: {}}", "trainig", "unknown key. Did you mean 'training'?"),
-        ("{rollouts: 3}", "rollouts", "unknown key. Known keys: seed, iterations, demo, policy, "),
+        ("{rollouts: 3}", "rollouts", "unknown key. Known keys: seed, iterations, start_from, demo, "),
         ("{training: {learning_rat: 0.1}}", "training.learning_rat", "Did you mean 'learning_rate'?"),
         ("{resources: {train: {gpus: 1}}}", "resources.train.gpus", "Did you mean 'gpu'?"),
         ("{algorithm: {name: wind, betta: 1}}", "algorithm.betta", "Did you mean 'beta'?"),

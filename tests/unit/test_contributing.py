@@ -15,6 +15,7 @@ from components.optimizer import make_optimizer
 from components.registry import build
 from components.sections import TrainingConfig
 from components.training import train
+from components.training_state import TrainingState
 from tiny import make_policy, make_scored
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,6 @@ def test_the_example_trains(example):
     settings = TrainingConfig(batch_size=8, micro_batch_size=8, learning_rate=1e-3, warmup_ratio=0.0)
     algorithm = build("algorithms", {"name": "best_worst"}, algorithms.Algorithm)
     run = {"iteration": 1, "iterations": 1, "seed": 0}
-    losses = [
-        train(policy, data, algorithm, settings, make_optimizer(policy, settings), **run)["loss"] for _ in range(2)
-    ]
+    states = [TrainingState(policy, make_optimizer(policy, settings), 8) for _ in range(2)]
+    losses = [train(state, data, algorithm, settings, **run)["loss"] for state in states]
     assert losses[1] < losses[0]

@@ -93,15 +93,15 @@ def test_history_row():
         iteration=2,
         algorithm="wind",
         evaluated=evaluated,
-        counts={"tokens_generated": 900, "responses": 64, "prompts": 16},
+        counts={"tokens_generated": 900, "responses": 64, "prompts": 16, "micro_batch_size": 4},
         seconds={"start": 9.0, "generate": 1.0, "score": 2.0, "train": 3.0, "evaluate": 4.0},
     )
     # Names and order are the contract with whoever reads `Run(...).data.history`.
     assert list(row) == [
         *("iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl"),
         *("reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated"),
-        *("seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate"),
+        *("seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate", "micro_batch_size"),
     ]
     assert row.to_numpy().tolist() == [
-        [2, "wind", 0.7, 0.6, 0.8, 0.55, 1.5, 0.25, 12.5, 16, 64, 0.125, 900, 1.0, 2.0, 3.0, 4.0]
+        [2, "wind", 0.7, 0.6, 0.8, 0.55, 1.5, 0.25, 12.5, 16, 64, 0.125, 900, 1.0, 2.0, 3.0, 4.0, 4]
     ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from components.algorithms import leave_one_out
+from components.cards import StepProgress
 from components.errors import ConfigError, JudgeError
-from components.judges import Judge, preference_from_pairs, preference_from_scores
+from components.judges import Judge, preference_from_pairs, preference_from_scores, with_pair_rate
 from components.judges.verifier import Verifier
 from components.records import Prompt
 from components.registry import build, find
@@ -94,6 +98,24 @@ def test_leave_one_out_is_unbiased(k):
     assert biased > 0  # the same test finds the bias of counting the tie with itself
 
 
+def test_the_rate_of_pairs_counts_each_pair_of_responses_once(monkeypatch):
+    """Four prompts with three pairs each; a quarter done after two seconds is 1.5 pairs a second."""
+    clock = iter([100.0, 102.0, 103.0])
+    monkeypatch.setattr("components.judges.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    seen = []
+    progress = with_pair_rate(lambda done, total, **figures: seen.append((done, total, figures)), n=4, k=3)
+    progress(6, 24)
+    progress(24, 24, loss=0.5)
+    assert seen == [(6, 24, {"pairs_per_second": 1.5}), (24, 24, {"pairs_per_second": 4.0, "loss": 0.5})]
+
+
+def test_the_rate_of_pairs_is_seen_in_the_log():
+    log = io.StringIO()
+    with StepProgress("judge responses", stream=log) as progress:
+        with_pair_rate(progress, 4, 3)(24, 24)
+    assert re.search(r"24/24 .*, pairs_per_second=[\d.e+]+\]$", log.getvalue())
+
+
 SCORES = """
 import numpy as np
 from dataclasses import dataclass
@@ -172,8 +194,9 @@ def test_temperature_softens_the_preference(scores):
 def test_progress_counts_prompts(scores):
     seen = []
     judge = Verifier(function=f"{scores}:exact")
-    judge.judge(PROMPTS, [["4"] * 2] * 2, lambda done, total, **_: seen.append((done, total)))
+    judge.judge(PROMPTS, [["4"] * 2] * 2, lambda done, total, pairs_per_second: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
+    assert judge.model_inputs(2, 3) == 6
 
 
 @pytest.mark.parametrize(("function", "reward"), [("wide", [2, 3]), ("longest", [1, 2]), ("numpy_bool", [0, 1])])

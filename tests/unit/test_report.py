@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.report import next_commands, resume_command, summary_table, verdict
+from components.report import killed, next_commands, resume_command, summary_table, verdict
 
 
 def history(**changed):
@@ -98,3 +98,16 @@ def test_commands_are_words_of_a_shell():
 def test_resume_names_the_run():
     words = shlex.split(resume_command("my flows/wind_flow.py", "12"))
     assert words == ["python", "my flows/wind_flow.py", "resume", "--origin-run-id", "12"]
+
+
+@pytest.mark.parametrize(
+    ("step", "remedy"),
+    [
+        ("train_3", "lower training.micro_batch_size, or raise resources.train.memory"),
+        ("generate_1", "raise prompts.shards or lower generation.max_new_tokens, run fewer tasks at once"),
+        ("start", "no memory left for it: raise resources.start.memory"),
+    ],
+)
+def test_a_task_that_was_killed(step, remedy):
+    assert killed(step).startswith(f"A task of {step} was killed from outside.")
+    assert remedy in killed(step)

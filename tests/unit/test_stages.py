@@ -87,7 +87,7 @@ def iterate(run):
     with run.work("gather") as work:
         counts = stages.gather(work, shards, scored)
     with run.work("train") as work:
-        trained = stages.train(work, policy, optimizer, shards, scored, t)
+        trained = stages.train(work, stages.Before(policy, optimizer, t), shards, scored)
     with run.work("evaluate") as work:
         evaluated = stages.evaluate(work, trained.policy, base, run.started.prompts, rivals, t)
     run.iterations.append(Iteration(shards, generated, scored, counts, trained, evaluated))
@@ -186,7 +186,7 @@ def test_train_gives_a_new_policy_with_the_same_tokenizer(run):
             assert manifest[name] == manifests[0][name]
     for iteration in run.iterations:
         assert iteration.trained.optimizer.keys() == {"optimizer.safetensors"}
-        assert iteration.trained.drawn == {}
+        assert iteration.trained.counts == {"micro_batch_size": 4}
         assert iteration.trained.figures.keys() == {"loss", "grad_norm", "logp_change"}
         assert np.isfinite([*iteration.trained.figures.values()]).all()
 
@@ -198,11 +198,11 @@ def test_train_goes_on_with_optimiser_and_schedule(run):
         assert load_file(fetched(run, iteration.trained.optimizer))["step.model.norm.weight"].item() == steps
     policy, optimizer = first.trained.policy, first.trained.optimizer
     with run.work("train") as work:
-        reset = stages.train(work, policy, None, second.shards, second.scored, 2)
+        reset = stages.train(work, stages.Before(policy, None, 2), second.shards, second.scored)
     with run.work("train") as work:
-        misplaced = stages.train(work, policy, optimizer, second.shards, second.scored, 1)
+        misplaced = stages.train(work, stages.Before(policy, optimizer, 1), second.shards, second.scored)
     with run.work("train") as work:
-        again = stages.train(work, policy, optimizer, second.shards, second.scored, 2)
+        again = stages.train(work, stages.Before(policy, optimizer, 2), second.shards, second.scored)
     assert again == second.trained
     assert len({trained.policy["model.safetensors"]["sha256"] for trained in (again, reset, misplaced)}) == 3
 

@@ -474,3 +474,28 @@ def test_local_store_does_not_depend_on_the_working_directory(tmp_path: Path, mo
 def test_other_datastores_have_no_store(datastore_type: str, root: str) -> None:
     with pytest.raises(StoreError, match="has no store"):
         store_root(datastore_type, root)
+
+
+def test_notes_may_change_and_count_as_unfinished(store: Store) -> None:
+    assert store.read_note("one") is None
+    for text in ("first", "second, longer", "", "Ünï"):
+        store.write_note("one", text)
+        assert store.read_note("one") == text
+    store.write_note("two", "2")
+    left = list(store.unfinished())
+    assert sorted(Path(one.where).name for one in left) == ["one", "two"]
+    assert all(abs(one.begun - time.time()) < 60 for one in left)
+    store.remove_note("one")
+    store.remove_note("one")
+    assert store.read_note("one") is None
+    store.discard(next(one for one in left if one.where.endswith("two")))
+    assert list(store.unfinished()) == list(store.blobs()) == []
+
+
+def test_notes_outlive_what_dead_writers_left(store: Store, source: Path, tmp_path: Path) -> None:
+    """A run that failed on Friday is resumed on Monday."""
+    store.write_note("unfinished", "training")
+    old = time.time() - STALE - 60
+    os.utime(Path(store.root, "notes", "unfinished"), (old, old))
+    store.put(source)
+    assert store.read_note("unfinished") == "training"

@@ -20,6 +20,7 @@ from components.optimizer import learning_rate, load_optimizer, make_optimizer, 
 from components.records import Ragged, Rollout, Scored
 from components.sections import PolicyConfig, TrainingConfig
 from components.training import order, steps_per_iteration, train
+from components.training_state import TrainingState
 from tiny import EOS, WORDS, make_policy, make_prompts, make_scored
 
 
@@ -30,9 +31,9 @@ def settings(**changed):
 def fit(policy, data, *, algorithm=None, config=None, optimizer=None, iteration=1, iterations=1, seed=0, **kwargs):
     """One iteration of training with a fresh optimiser unless one is given."""
     config = config or settings()
-    optimizer = optimizer or make_optimizer(policy, config)
+    state = TrainingState(policy, optimizer or make_optimizer(policy, config), config.micro_batch_size)
     run = {"iteration": iteration, "iterations": iterations, "seed": seed, **kwargs}
-    return train(policy, data, algorithm or Wind(), config, optimizer, **run)
+    return train(state, data, algorithm or Wind(), config, **run)
 
 
 def weights(policy):

@@ -13,10 +13,11 @@ from components.algorithms.jbond import JBond
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges.verifier import Verifier
-from components.optimizer import make_optimizer
+from components.optimizer import clip_and_step, make_optimizer
 from components.sections import TrainingConfig
 from components.training import run_steps
 from components.training_on_policy import OnPolicyTrainer, make_anchor, save_anchor
+from components.training_state import TrainingState
 from tiny import make_policy, make_prompts
 
 
@@ -45,16 +46,24 @@ def make_trainer(*, n=6, micro=6, rate=0.1, policy=None, **hyper):
         return rollout
 
     trainer = OnPolicyTrainer(
-        policy,
-        make_anchor(policy),
+        TrainingState(policy, make_optimizer(policy, settings), micro, make_anchor(policy)),
         JBond(anchor_rate=rate, **hyper),
-        settings,
-        make_optimizer(policy, settings),
         make_prompts(n),
         draw=draw,
         compare=partial(rollouts.judge, Verifier(function=f"{__name__}:word_value")),
     )
     return trainer, drawn
+
+
+def take_step(trainer, n=6):
+    """What `run_steps` does of a step, at a constant learning rate."""
+    state = trainer.state
+    state.optimizer.zero_grad(set_to_none=True)
+    loss, figures = trainer.gradient(np.arange(n))
+    norm = clip_and_step(state.policy, state.optimizer, loss, 1.0)
+    trainer.updated()
+    state.done += 1
+    return {**figures, "grad_norm": norm}
 
 
 def plain_logp(policy, prompt, response):
@@ -80,11 +89,11 @@ def test_gradient_is_that_of_a_plain_computation(micro):
     trainer, drawn = make_trainer(micro=micro, kl_weight=0.5, rate=0.0)
     move_away(trainer.policy)
     seen = {}
-    trainer.optimizer.register_step_pre_hook(
+    trainer.state.optimizer.register_step_pre_hook(
         lambda *_: seen.update(grad=[p.grad.clone() for p in trainer.policy.model.parameters()])
     )
     before = {name: p.clone() for name, p in trainer.policy.model.state_dict().items()}
-    figures = trainer.step(np.arange(6))
+    figures = take_step(trainer)
     fresh, rivals = drawn
     policy, _ = make_trainer()[0].policy, None
     policy.model.load_state_dict(before)
@@ -113,7 +122,7 @@ def test_gradient_is_that_of_a_plain_computation(micro):
 def test_anchor_is_a_moving_average_of_the_policy():
     trainer, _ = make_trainer(rate=0.25)
     before = parameters(trainer.anchor)
-    trainer.step(np.arange(6))
+    take_step(trainer)
     after = parameters(trainer.policy)
     assert not torch.equal(before, after)
     torch.testing.assert_close(parameters(trainer.anchor), 0.75 * before + 0.25 * after, rtol=1e-12, atol=1e-12)
@@ -133,11 +142,11 @@ def test_anchor_is_restored_bit_for_bit(tmp_path, tied):
 
 def test_every_step_draws_anew_and_is_counted():
     trainer, drawn = make_trainer(n=6)
-    settings = trainer.settings.model_copy(update={"batch_size": 3, "epochs": 2})
-    run_steps(trainer.step, trainer.optimizer, settings, np.arange(6), steps=4, iteration=1, iterations=1, seed=0)
+    settings = TrainingConfig(batch_size=3, micro_batch_size=3, epochs=2)
+    run_steps(trainer, trainer.state, settings, np.arange(6), steps=4, iteration=1, iterations=1, seed=0)
     assert [r.shape for r in drawn] == [(3, 1), (3, 2)] * 4
-    assert trainer.responses == 3 * 6 * 2
-    assert trainer.tokens == sum(len(r.tokens.values) for r in drawn)
+    tokens = sum(len(r.tokens.values) for r in drawn)
+    assert trainer.state.drawn == {"responses": 3 * 6 * 2, "tokens_generated": tokens}
     visits = [(r.prompt_ids[i], tuple(r.tokens[i])) for r in drawn[::2] for i in range(3)]
     assert len(set(visits)) > 6  # the second epoch's responses are others
 
@@ -147,7 +156,7 @@ def test_equal_seeds_give_equal_policies():
     for _ in range(2):
         trainer, _ = make_trainer()
         for _ in range(2):
-            trainer.step(np.arange(6))
+            take_step(trainer)
         ends.append(parameters(trainer.policy))
     assert torch.equal(*ends)
 
@@ -155,6 +164,6 @@ def test_equal_seeds_give_equal_policies():
 def test_training_raises_what_the_judge_prefers():
     trainer, drawn = make_trainer(n=32, micro=32, policy=make_policy())
     for _ in range(40):
-        trainer.step(np.arange(32))
+        take_step(trainer, 32)
     first, last = (np.mean([word_value(t, None) for t in r.texts]) for r in (drawn[0], drawn[-2]))
     assert last > first + 5

@@ -1,0 +1,116 @@
+"""Unfinished training in the store, so that a retry or a resume of a killed task loses minutes.
+
+The last saved state is found by a key made of all that determines the training: policy and optimiser to begin with,
+data, settings, seed, number of threads, and the code. So any later attempt at the same work finds it, whatever run it
+belongs to, and no other work does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from components.errors import BlobError
+from components.sections import TrainingConfig
+from components.store import Manifest, Store
+from components.training_state import TrainingState
+
+FILE = "training.safetensors"
+ATTEMPT, SECONDS = "attempt", "seconds"  # of the file's metadata
+
+logger = logging.getLogger(__name__)
+
+
+def training_key(**inputs: Any) -> str:
+    """Name of the state of a training with these inputs, plain data all of them, under this code."""
+    text = json.dumps({**inputs, "code": code_version()}, sort_keys=True)
+    return f"training-{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+@cache
+def code_version() -> str:
+    """A hash of this package's sources and of the versions of the libraries that compute."""
+    import numpy
+    import torch
+    import transformers
+
+    root = Path(__file__).parent
+    digest = hashlib.sha256(f"{torch.__version__} {transformers.__version__} {numpy.__version__}".encode())
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass
+class Checkpoints:
+    """Where an attempt at a training saves its state, and finds that of an earlier attempt."""
+
+    store: Store
+    key: str
+    settings: TrainingConfig
+    scratch: Path  # an empty folder
+    seconds_before: float = 0.0  # that earlier attempts spent up to the state restored
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._begun = self._saved = self.clock()
+        self._latest: Manifest | None = None  # the state that this attempt restored or saved last
+
+    def restore(self, state: TrainingState) -> None:
+        """Takes over the last state that an attempt saved, if there is one.
+
+        One that is missing or damaged is reported and not used: training then begins anew, with the same result.
+        """
+        while (note := self.store.read_note(self.key)) is not None:
+            manifest: Manifest = json.loads(note)
+            try:
+                folder = self.store.get(manifest, self.scratch)
+            except BlobError as error:
+                if self.store.read_note(self.key) != note:
+                    continue  # another attempt, still running, has just put a later one in its place
+                logger.warning("the state of unfinished training cannot be used, so it begins anew. %s", error)
+                return
+            self.seconds_before = float(state.restore(folder / FILE)[SECONDS])
+            self._latest = manifest
+            logger.warning("training goes on after optimiser step %d, which an earlier attempt saved", state.done)
+            return
+
+    def step_done(self, state: TrainingState) -> None:
+        """Saves the state if it is time."""
+        steps, seconds = self.settings.checkpoint_steps, 60 * self.settings.checkpoint_minutes
+        if (steps and state.done % steps == 0) or self.clock() - self._saved >= seconds:
+            self.save(state)
+
+    def save(self, state: TrainingState) -> None:
+        """Saves the state in the place of the one before."""
+        # The attempt's name makes the file unlike any other, so that none that is in use is removed below.
+        state.save(self.scratch / FILE, **{ATTEMPT: uuid.uuid4().hex, SECONDS: str(self.seconds)})
+        manifest = self.store.put_file(self.scratch / FILE)
+        self.store.write_note(self.key, json.dumps(manifest))
+        _remove(self.store, self._latest)
+        self._latest, self._saved = manifest, self.clock()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this training so far, by all attempts, but for what was done and not saved."""
+        return self.seconds_before + self.clock() - self._begun
+
+
+def forget(store: Store, key: str) -> None:
+    """Removes the state of a training whose result is recorded."""
+    if note := store.read_note(key):
+        store.remove_note(key)
+        _remove(store, json.loads(note))
+
+
+def _remove(store: Store, manifest: Manifest | None) -> None:
+    for entry in (manifest or {}).values():
+        store.remove(entry["sha256"])

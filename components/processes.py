@@ -1,0 +1,23 @@
+"""Processes that do not outlive the one that started them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def die_with_parent() -> None:
+    """Has this process end with SIGTERM when its parent dies, however that does; on Linux only.
+
+    A launcher that is killed would else leave its tasks running, and they their helpers.
+    """
+    if sys.platform != "linux":
+        return
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() == 1 and os.getpid() != 1:  # it died before the call
+        os.kill(os.getpid(), signal.SIGTERM)

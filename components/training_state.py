@@ -1,0 +1,62 @@
+"""All that changes while an iteration trains: it fits in a file, from which another process goes on.
+
+Everything else, such as the order of prompts, the learning rate and the seeds of responses, follows from the inputs
+and from how many optimiser steps are done.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from components.optimizer import moments, restore_moments
+from components.policy import Policy
+
+PROGRESS = "progress"  # key of the file's metadata under which the numbers lie, as JSON
+
+
+@dataclass
+class TrainingState:
+    """Weights, optimiser, anchor and counts of an iteration's training."""
+
+    policy: Policy
+    optimizer: torch.optim.AdamW
+    micro_batch_size: int  # rows or prompts that are read at once; smaller after memory ran out
+    anchor: Policy | None = None  # of an on-policy algorithm
+    done: int = 0  # optimiser steps
+    sums: dict[str, float] = field(default_factory=dict)  # of each step's figures
+    drawn: dict[str, int] = field(default_factory=dict)  # what training itself generated
+
+    def save(self, path: Path, **about: str) -> None:
+        """Writes a safetensors file; `about` goes into its metadata."""
+        numbers = {name: getattr(self, name) for name in ("micro_batch_size", "done", "sums", "drawn")}
+        save_file(self._tensors(), path, {PROGRESS: json.dumps(numbers), **about})
+
+    def restore(self, path: Path) -> dict[str, str]:
+        """Takes over what `save` wrote, in place; gives the file's metadata. A missing tensor raises KeyError."""
+        with safe_open(path, "pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about: dict[str, str] = file.metadata()
+        with torch.no_grad():
+            for name, tensor in self._weights().items():
+                tensor.copy_(found[name])
+        restore_moments(self.policy, self.optimizer, found)
+        for name, value in json.loads(about[PROGRESS]).items():
+            setattr(self, name, value)
+        return about
+
+    def _weights(self) -> dict[str, Tensor]:
+        trained = {f"policy.{n}": p for n, p in self.policy.model.named_parameters() if p.requires_grad}
+        if self.anchor is None:
+            return trained
+        return {**trained, **{f"anchor.{n}": p for n, p in self.anchor.model.named_parameters()}}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        weights = {name: weight.detach().contiguous() for name, weight in self._weights().items()}
+        return {**weights, **moments(self.policy, self.optimizer)}

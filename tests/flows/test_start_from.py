@@ -1,0 +1,44 @@
+"""A run that goes on from a failed one: as if the first had not failed and had gone on to the same iteration."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from wind_runs import FLOW, INJECT, SMOKE, figures
+
+SAME = ("policy", "optimizer", "reference", "prompts", "evaluated", "evaluated_reference", "counts", "rollouts")
+
+
+@pytest.mark.slow
+def test_going_on_from_a_failed_run(run_flow, flow_env, tmp_path):
+    """Two iterations at a constant rate, once in one run, once in two."""
+    config = yaml.safe_load(SMOKE.read_text())
+    config["training"] |= {"schedule": "constant", "warmup_ratio": 0.0, "learning_rate": 1e-2}
+    whole = run_flow(FLOW, config=config).run.data
+
+    path = os.pathsep.join([flow_env["PYTHONPATH"], str(Path(__file__).parent)])
+    fault = {"FAIL_AT": "train_2", "FAIL_HOW": "raise after", "PYTHONPATH": path}
+    failed = run_flow(FLOW, config=config, env=fault, status="failed", decospecs=[INJECT]).run
+    stored = blobs(tmp_path)
+    going_on = {**config, "iterations": 1, "start_from": f"WindFlow/{failed.id}"}
+    result = run_flow(FLOW, config=going_on)
+    data = result.run.data
+    assert data.iteration == 2
+    assert list(data.history["iteration"]) == [1, 2]
+    for artifact in SAME:
+        assert getattr(data, artifact) == getattr(whole, artifact), artifact
+    pd.testing.assert_frame_equal(figures(data.history), figures(whole.history), check_exact=True)
+    assert blobs(tmp_path) == stored  # all of it was there
+    assert f"Goes on from WindFlow/{failed.id} after its iteration 1" in result.stdout
+
+    refused = run_flow(FLOW, config={**going_on, "start_from": "WindFlow/1"}, status="failed")
+    assert "WindFlow/1: there is no such run in the datastore" in refused.stdout
+    early = {**config, "start_from": f"WindFlow/{refused.run.id}"}
+    assert "has no whole iteration" in run_flow(FLOW, config=early, status="failed").stdout
+
+
+def blobs(home):
+    return sorted(path.name for path in (home / "wind_store" / "sha256").glob("*/*"))

@@ -1,0 +1,88 @@
+"""Which runs another can go on from."""
+
+from __future__ import annotations
+
+import pytest
+
+from components.config import RunConfig, parse
+from components.errors import BlobError, ConfigError
+from components.origin import Origin
+from components.preparation import Started
+from components.workspace import open_workspace
+
+CONFIG = """
+policy: {model: base}
+prompts: {train: prompts.jsonl}
+judge: {name: verifier, function: "mine:score"}
+"""
+
+
+def config(text=""):
+    return RunConfig.model_validate(parse(CONFIG + text))
+
+
+@pytest.fixture
+def origin(tmp_path):
+    """A run whose artifacts all refer to one stored file."""
+    with open_workspace(config(), str(tmp_path / "store"), "start") as work:
+        file = work.keep("a", lambda path: path.write_text("a"))
+    started = Started(policy=file, prompts=file, evaluated=file, reward=0.5, precision="fp32")
+    kept = {"policy": file, "optimizer": file, "evaluated": file}
+    values = config().model_dump()
+    return Origin("WindFlow/1", values, work.store.root, started, **kept, history=None, iteration=2)
+
+
+def check(origin, text="", store=None):
+    with open_workspace(config(text), store or origin.store_root, "start") as work:
+        origin.check(work)
+
+
+def test_what_may_differ(origin):
+    check(origin, "iterations: 7\nseed: 3\ngeneration: {responses: 4}\nalgorithm: {name: sppo}\ntraining: {epochs: 2}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("generation: {temperature: 0.5}", "generation.temperature: is 0.5, and was 1.0 in WindFlow/1. "),
+        ("evaluation: {responses: 3}", "evaluation.responses: is 3, and was 2 in WindFlow/1. "),
+        (
+            "algorithm: {name: jbond}",
+            "algorithm.name: jbond goes on with an anchor, and WindFlow/1 has none: it ran wind.",
+        ),
+    ],
+)
+def test_what_must_not(origin, text, message):
+    with pytest.raises(ConfigError) as caught:
+        check(origin, text)
+    assert str(caught.value).startswith(message)
+
+
+def test_every_difference_is_named(origin):
+    with pytest.raises(ConfigError) as caught:
+        check(origin, "generation: {temperature: 0.5, top_p: 0.9}")
+    keys = [line.split(":")[0] for line in str(caught.value).splitlines()]
+    assert keys == ["generation.temperature", "generation.top_p"]
+
+
+def test_another_store(origin, tmp_path):
+    with pytest.raises(ConfigError, match=r"WindFlow/1 keeps its weights in \S+/store, this run in \S+/other\. Run on"):
+        check(origin, store=str(tmp_path / "other"))
+
+
+def test_a_file_that_is_gone(origin):
+    with open_workspace(config(), origin.store_root, "start") as work:
+        work.store.remove(origin.policy["a"]["sha256"])
+        with pytest.raises(BlobError, match="is missing"):
+            origin.check(work)
+
+
+@pytest.mark.parametrize("name", ["", "WindFlow", "WindFlow/1/end", "/1"])
+def test_a_name_that_is_none(name):
+    with pytest.raises(ConfigError, match=r"start_from: '.*' does not name a run. Write FLOW/RUN"):
+        parse(CONFIG + f"start_from: {name!r}")
+
+
+def test_comparisons_begin_alike():
+    with pytest.raises(ConfigError, match="start_from: is not for comparisons"):
+        parse(CONFIG + "start_from: WindFlow/1\ncompare: {arms: {wind: {}}}")
