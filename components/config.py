@@ -19,6 +19,7 @@ from components.generation import Engine
 from components.judges import Judge
 from components.schema import Section, explain, load_yaml
 from components.sections import (
+    ClusterConfig,
     DemoConfig,
     EvaluationConfig,
     GenerationConfig,
@@ -47,6 +48,7 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     resources: StepResources = StepResources()
+    cluster: ClusterConfig | None = None
     live_cards: list[Literal["start", "generate", "score", "train", "evaluate"]] = Field(
         ["start", "generate", "score", "train", "evaluate"],
         description="steps with a live progress card; each costs its task about a second",

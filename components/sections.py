@@ -69,13 +69,16 @@ class TrainingConfig(Section):
     micro_batch_size: PositiveInt = Field(
         32, description="prompts per forward and backward pass; halved when GPU memory runs out"
     )
+    optimizer: Literal["adamw", "rmsprop", "adamw_8bit"] = Field(
+        "adamw", description="adamw_8bit keeps its moments in a quarter of the memory; it needs bitsandbytes"
+    )
     learning_rate: PositiveFloat = 5e-4
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the run's steps")
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: PositiveFloat = 1.0
     weight_decay: float = Field(0.0, ge=0)
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.99, ge=0, lt=1)
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="of adamw and adamw_8bit")
+    adam_beta2: float = Field(0.99, ge=0, lt=1, description="of adamw and adamw_8bit")
     checkpoint_minutes: PositiveFloat = Field(10.0, description="time after which unfinished training is saved")
     checkpoint_steps: PositiveInt | None = Field(None, description="…or optimiser steps, if they come first")
 
@@ -106,3 +109,55 @@ class StepResources(Section):
     train: Resources = Resources()
     evaluate: Resources = Resources()
     end: Resources = Resources()
+
+
+class PodConfig(Section):
+    """What a step's pods are on Kubernetes, beside the step's `resources`."""
+
+    image: str | None = Field(None, description="absent: METAFLOW_KUBERNETES_CONTAINER_IMAGE, or Metaflow's own choice")
+    service_account: str | None = None
+    secrets: list[str] | None = Field(None, description="names of Kubernetes secrets, which become variables")
+    node_selector: dict[str, str] | None = None
+    tolerations: list[dict[str, str]] | None = None
+    volumes: dict[str, str] | None = Field(None, description="persistent volume claims and where they are mounted")
+    shared_memory: PositiveInt | None = Field(None, description="MB of /dev/shm")
+    disk: PositiveInt | None = Field(None, description="MB; absent: 10240")
+
+
+class StepPods(Section):
+    """What differs for the pods of each kind of step."""
+
+    start: PodConfig = PodConfig()
+    plan: PodConfig = PodConfig()
+    generate: PodConfig = PodConfig()
+    score: PodConfig = PodConfig()
+    gather: PodConfig = PodConfig()
+    train: PodConfig = PodConfig()
+    evaluate: PodConfig = PodConfig()
+    end: PodConfig = PodConfig()
+
+
+class ScheduleConfig(Section):
+    """When Argo starts a run by itself."""
+
+    cron: str = Field(description="five fields: minute, hour, day of month, month, day of week")
+    timezone: str = Field("UTC", description="an IANA name, such as Europe/Berlin")
+
+
+class ClusterConfig(PodConfig):
+    """How the flow runs on Kubernetes and Argo; ignored where it runs locally.
+
+    The namespace is not here: Metaflow takes it from METAFLOW_KUBERNETES_NAMESPACE, for Argo from nowhere else.
+    """
+
+    project: str | None = Field(None, description="Metaflow's @project: keeps the deployments of branches apart")
+    schedule: ScheduleConfig | None = None
+    retries: int = Field(3, ge=0, le=9, description="of a task that fails")
+    minutes_between_retries: int = Field(2, ge=0)
+    timeout_hours: PositiveInt = Field(72, description="after which a task is ended")
+    steps: StepPods = StepPods()
+
+    def pod(self, kind: str) -> PodConfig:
+        """The pods of a kind of step, such as "train"."""
+        own = getattr(self.steps, kind).model_dump(exclude_none=True)
+        return PodConfig(**{**{name: getattr(self, name) for name in PodConfig.model_fields}, **own})

@@ -12,12 +12,14 @@ import os
 from metaflow import card, config_expr, current, resources, step
 
 from base import LiveCards, config_file, main, parse_comparison
+from cluster import OnCluster
 from components.config import RunConfig
 from iteration import BODY, Iteration
 from loop import unroll
 
 
 @LiveCards
+@OnCluster
 @unroll(body=BODY, exit="join", iterations="config.iterations")
 class CompareFlow(Iteration):
     """Compares algorithms by win rate at equal samples or seconds."""

@@ -10,11 +10,13 @@ The steps from plan to evaluate are in iteration.py; loop.py repeats them T time
 from metaflow import card, config_expr, current, resources, step
 
 from base import LiveCards, config_file, main, parse_run
+from cluster import OnCluster
 from iteration import BODY, Iteration
 from loop import unroll
 
 
 @LiveCards
+@OnCluster
 @unroll(body=BODY, exit="end", iterations="config.iterations")
 class WindFlow(Iteration):
     """Aligns a policy with its own win rates (WIND, arXiv 2410.20727)."""

@@ -1,0 +1,107 @@
+"""Judge that takes the weighted mean of several judges' preferences."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from components import registry
+from components.errors import ConfigError, JudgeError
+from components.judges import Judge, Judgement, with_pair_rate
+from components.progress import Progress, silent
+from components.records import Prompt
+
+
+class Ensemble(Judge):
+    """Judges with weights, of which only the proportions count. A process keeps all their models loaded."""
+
+    name: Literal["ensemble"] = "ensemble"
+    judges: list[dict[str, Any]] = Field(
+        min_length=1, description="each a judge's section, with a `weight` of 1 unless given"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _members_filled(cls, values: Any) -> Any:
+        """Fills the members' own defaults in. Raises ValueError that names every bad key of every member."""
+        if not isinstance(values, dict) or not isinstance(values.get("judges"), list):
+            return values
+        members, problems = [], []
+        for i, member in enumerate(values["judges"]):
+            try:
+                members.append(_filled(f"judges.{i}", member))
+            except ConfigError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError("\n".join(problems))
+        return {**values, "judges": members}
+
+    def model_inputs(self, n: int, k: int) -> int:
+        """Those of all members."""
+        return sum(judge.model_inputs(n, k) for judge, _ in self._members())
+
+    def check(self) -> None:
+        """Checks all members. Raises JudgeError with the member's place."""
+        for i, (judge, _) in enumerate(self._members()):
+            with _at(i, judge):
+                judge.check()
+
+    def judge(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress = silent
+    ) -> Judgement:
+        """Mean of the members' preferences and, where all of them have some, rewards; see `Judge.judge`."""
+        n, k = len(prompts), len(responses[0]) if responses else 0
+        total, before = self.model_inputs(n, k), 0
+        show = with_pair_rate(progress, n, k)
+        judgements, weights = [], []
+        for i, (judge, weight) in enumerate(self._members()):
+            inputs = judge.model_inputs(n, k)
+            with _at(i, judge):
+                judgements.append(judge.judge(prompts, responses, _part(show, before, inputs, total)))
+            weights.append(weight)
+            before += inputs
+        return Judgement(
+            np.average([judgement.preference for judgement in judgements], axis=0, weights=weights),
+            np.average([judgement.reward for judgement in judgements], axis=0, weights=weights),
+        )
+
+    def _members(self) -> list[tuple[Judge, float]]:
+        return [
+            (registry.build("judges", {k: v for k, v in member.items() if k != "weight"}, Judge), member["weight"])
+            for member in self.judges
+        ]
+
+
+def _filled(key: str, member: Any) -> dict[str, Any]:
+    settings = {k: v for k, v in member.items() if k != "weight"} if isinstance(member, dict) else member
+    filled = registry.fill(key, "judges", settings, Judge)
+    weight = member.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+        raise ConfigError(f"{key}.weight: {weight!r} cannot be used. Give a positive number.")
+    return {**filled, "weight": float(weight)}
+
+
+@contextmanager
+def _at(i: int, judge: Judge) -> Iterator[None]:
+    """Puts the member's place into the keys that its errors name."""
+    try:
+        yield
+    except JudgeError as error:
+        keys = "|".join(type(judge).model_fields)
+        raise JudgeError(re.sub(rf"\bjudge\.(?=({keys})\b)", f"judge.judges.{i}.", str(error))) from error
+
+
+def _part(progress: Progress, before: int, inputs: int, total: int) -> Progress:
+    """Progress of one member as part of the whole; the rate of pairs is that of the whole."""
+
+    def show(done: int, of: int, **figures: float) -> None:
+        figures.pop("pairs_per_second", None)
+        progress(before + inputs * done // of, total, **figures)
+
+    return show

@@ -1,0 +1,188 @@
+"""Judge that asks a language model which of two responses is better, and reads the probabilities of its verdict.
+
+Zheng et al., "Judging LLM-as-a-judge", NeurIPS 2023, arXiv 2306.05685. Differs in that no verdict is generated: the
+preference is P("A") / (P("A") + P("B")) at the first position of the answer, a figure without sampling noise. Models
+favour one side: both orders are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, field_validator
+
+from components.errors import JudgeError
+from components.judges._base import (
+    PROBE,
+    PROBE_RESPONSES,
+    PairwiseModelJudge,
+    conversation,
+    filled,
+    ordered_pairs,
+    require_places,
+)
+from components.progress import Progress
+from components.records import Prompt
+
+if TYPE_CHECKING:  # a config is read in steps that need no torch
+    from torch import Tensor
+
+    from components.judges._models import Loaded
+
+DEFAULT_PROMPT = """\
+Two assistants have answered the same prompt. Decide whose response is better: more correct, more helpful, and true \
+to what the prompt asks for. Neither the order of the responses nor their length counts.
+
+# Prompt
+{prompt}
+
+# Response A
+{response_a}
+
+# Response B
+{response_b}
+
+# Verdict
+Which response is better? Answer with the letter A or the letter B alone."""
+
+
+class LLMJudge(PairwiseModelJudge):
+    """Settings of the judge; K(K - 1) inputs per prompt."""
+
+    name: Literal["llm_judge"] = "llm_judge"
+    prompt: str = Field(DEFAULT_PROMPT, description="with {prompt}, {response_a} and {response_b}")
+    verdicts: list[str] = Field(
+        ["A", "B"], min_length=2, max_length=2, description="first tokens of an answer for response a and for b"
+    )
+    template_options: dict[str, Any] = Field(
+        default_factory=dict, description="for the chat template, such as {enable_thinking: false}"
+    )
+    max_tokens: PositiveInt | None = Field(None, description="longest input; absent: what the model is made for")
+    max_response_tokens: PositiveInt | None = Field(
+        None, description="the judge reads no more of a response; absent: all, and too long an input stops the run"
+    )
+    min_verdict_mass: float = Field(
+        0.5, ge=0, le=1, description="less probability on the two verdicts, in the mean, stops the run"
+    )
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_places(cls, value: str) -> str:
+        return require_places(value, "prompt", "response_a", "response_b")
+
+    def check(self) -> None:
+        """Loads the model and judges one pair. Raises JudgeError for a model that answers with no verdict."""
+        self.judge([PROBE], PROBE_RESPONSES)
+
+    def _first_wins(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress
+    ) -> NDArray[np.float64]:
+        from transformers import AutoModelForCausalLM
+
+        from components.judges import _models
+
+        loaded = _models.load(self, AutoModelForCausalLM)
+        verdicts = self._verdict_ids(loaded)
+        texts, truncated = self._readable(loaded, responses)
+        if self.max_response_tokens is not None:
+            progress = partial(progress, truncated=truncated)
+        mass: list[float] = []
+
+        # The one place where a model runs: another engine would answer the same rows here.
+        def logit(rows: list[NDArray[np.int32]]) -> Tensor:
+            logp = _verdict_logprobs(loaded, rows, verdicts)
+            mass.extend(logp.exp().sum(1).tolist())
+            return logp[:, 0] - logp[:, 1]
+
+        logits = _models.run(
+            self._encode(loaded, prompts, texts),
+            logit,
+            tokens_per_batch=self.tokens_per_batch,
+            progress=lambda done, total, **figures: progress(done, total, verdict_mass=float(np.mean(mass)), **figures),
+        )
+        if np.mean(mass) < self.min_verdict_mass:
+            raise JudgeError(
+                f"judge.model: {self.model} answers with {self.verdicts[0]!r} or {self.verdicts[1]!r} with a "
+                f"probability of {np.mean(mass):.2g} only, so its preferences mean little. Change judge.prompt or "
+                "judge.verdicts, turn its thinking off with judge.template_options, or lower judge.min_verdict_mass."
+            )
+        return np.exp(-np.logaddexp(0, -logits))
+
+    def _verdict_ids(self, loaded: Loaded) -> tuple[int, int]:
+        ids = []
+        for verdict in self.verdicts:
+            row = loaded.tokenizer(verdict, add_special_tokens=False)["input_ids"]
+            if len(row) != 1 or row[0] == loaded.tokenizer.unk_token_id:
+                raise JudgeError(
+                    f"judge.verdicts: {verdict!r} is not one token of {self.model}. Use another word, in judge.prompt "
+                    "too."
+                )
+            ids.append(int(row[0]))
+        if ids[0] == ids[1]:
+            raise JudgeError(f"judge.verdicts: {self.verdicts} are the same token of {self.model}. Use two words.")
+        return ids[0], ids[1]
+
+    def _readable(self, loaded: Loaded, responses: Sequence[Sequence[str]]) -> tuple[list[list[str]], float]:
+        """Responses as the judge is shown them, and the share that lost their end."""
+        from components.judges import _models
+
+        limit, blank = self.max_response_tokens, _models.blank_special(loaded.tokenizer)
+        texts = [blank(text) for row in responses for text in row]
+        cut = 0
+        if limit is not None:
+            rows = _models.encode(loaded.tokenizer, texts, add_special_tokens=False)
+            for i in [i for i, row in enumerate(rows) if len(row) > limit]:
+                texts[i] = loaded.tokenizer.decode(rows[i][:limit], clean_up_tokenization_spaces=False)
+                cut += 1
+        k = len(responses[0])
+        return [texts[i : i + k] for i in range(0, len(texts), k)], cut / len(texts)
+
+    def _encode(
+        self, loaded: Loaded, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]
+    ) -> list[NDArray[np.int32]]:
+        """Token ids of all ordered pairs, up to where the verdict begins."""
+        from components.judges import _models
+
+        tokenizer, blank = loaded.tokenizer, _models.blank_special(loaded.tokenizer)
+        shown = [blank(conversation(prompt)) for prompt in prompts]
+        pairs = ordered_pairs(len(prompts), len(texts[0]))
+        asked = [
+            filled(self.prompt, prompt=shown[i], response_a=texts[i][first], response_b=texts[i][second])
+            for i, first, second in pairs
+        ]
+        if chat := bool(tokenizer.chat_template):
+            turns = [[{"role": "user", "content": text}] for text in asked]
+            asked = [
+                _models.templated(tokenizer, prompts[i], turn, answer=True, **self.template_options)
+                for turn, (i, _, _) in zip(turns, pairs, strict=True)
+            ]
+        rows = _models.encode(tokenizer, asked, add_special_tokens=not chat)
+        if not chat:  # some tokenizers close a text with EOS, after which no verdict follows
+            rows = [row[:-1] if row[-1] == tokenizer.eos_token_id else row for row in rows]
+        rows, _ = _models.limited(
+            loaded,
+            rows,
+            loaded.limit(self.max_tokens),
+            "never",
+            lambda row: "prompt {!r}, responses {} and {}".format(prompts[pairs[row][0]].id, *pairs[row][1:]),
+            "Set judge.max_response_tokens, raise judge.max_tokens, or lower generation.max_new_tokens.",
+        )
+        return rows
+
+
+def _verdict_logprobs(loaded: Loaded, rows: list[NDArray[np.int32]], verdicts: tuple[int, int]) -> Tensor:
+    """Log-probs of the two verdicts as the next token of B inputs, (B, 2), fp32."""
+    from components.batches import left_padded, prefix_positions
+
+    batch = left_padded(rows, loaded.pad_id or 0, loaded.model.device)
+    logits: Tensor = loaded.model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.mask,
+        position_ids=prefix_positions(batch),
+        logits_to_keep=1,
+    ).logits[:, -1]
+    return logits.float().log_softmax(-1)[:, list(verdicts)]

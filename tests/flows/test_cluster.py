@@ -1,0 +1,72 @@
+"""The config's `cluster` section as decorators, and where they apply."""
+
+import pytest
+
+from cluster import leaves_this_machine, pod_options
+from components.config import parse
+from components.errors import ConfigError
+from components.sections import ClusterConfig
+
+CLUSTER = """
+demo: {}
+cluster:
+  image: wind:1
+  node_selector: {pool: cpu}
+  secrets: [token]
+  steps:
+    train: {image: wind:1-gpu, node_selector: {pool: gpu}, shared_memory: 8192, volumes: {cache: /cache}}
+"""
+
+
+def test_a_kind_of_step_overrides_what_all_have():
+    cluster = ClusterConfig.model_validate(parse(CLUSTER)["cluster"])
+    assert pod_options(cluster, "plan") == {"image": "wind:1", "node_selector": {"pool": "cpu"}, "secrets": ["token"]}
+    assert pod_options(cluster, "train") == {
+        "image": "wind:1-gpu",
+        "node_selector": {"pool": "gpu"},
+        "secrets": ["token"],
+        "shared_memory": 8192,
+        "persistent_volume_claims": {"cache": "/cache"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "leaves"),
+    [
+        ("flow.py run", False),
+        ("flow.py resume --origin-run-id argo-wind-1", False),
+        ("flow.py --config config argo.yaml run --with retry", False),
+        ("flow.py argo-workflows create --only-json", True),
+        ("flow.py run --with kubernetes", True),
+        ("flow.py run --with retry --with kubernetes:memory=8", True),
+        ("flow.py --with=kubernetes:cpu=2 run", True),
+    ],
+)
+def test_where_it_applies(line, leaves):
+    assert leaves_this_machine(line.split(), {}) is leaves
+
+
+@pytest.mark.parametrize(
+    ("environment", "leaves"),
+    [
+        ({"METAFLOW_DECOSPECS": "retry kubernetes:memory=8"}, True),
+        ({"METAFLOW_DECOSPECS": "retry"}, False),
+        ({"METAFLOW_KUBERNETES_WORKLOAD": "1"}, True),  # a task in its pod
+    ],
+)
+def test_where_the_environment_says_so(environment, leaves):
+    assert leaves_this_machine(["flow.py", "step", "train_1"], environment) is leaves
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cluster: {steps: {trains: {image: a}}}", "cluster.steps.trains: unknown key. Did you mean 'train'?"),
+        ("cluster: {schedule: {timezone: UTC}}", "cluster.schedule.cron: is required."),
+        ("cluster: {retries: 10}", "cluster.retries: 10 cannot be used."),
+    ],
+)
+def test_a_bad_setting_is_refused(text, message):
+    with pytest.raises(ConfigError) as caught:
+        parse(f"demo: {{}}\n{text}")
+    assert str(caught.value).startswith(message)
