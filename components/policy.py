@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -23,7 +22,7 @@ from transformers import (
 from transformers.utils import logging
 
 from components.errors import PolicyError
-from components.policy_files import WEIGHT_FILES, copy_files, fetch, without_weights
+from components.policy_files import WEIGHT_FILES, copy_files, fetch, refuse_code, without_weights
 from components.records import Prompt, TokenIds
 from components.sections import PolicyConfig
 
@@ -115,7 +114,7 @@ def load(
     options = {"trust_remote_code": config.trust_remote_code}
     try:
         if not config.trust_remote_code:
-            _refuse_code(directory)
+            refuse_code(directory)
         tokenizer = AutoTokenizer.from_pretrained(directory, **options)
         if device is not None and device.type == "meta":
             model, report = without_weights(directory, options), dict[str, list[str]](missing_keys=[])
@@ -140,16 +139,6 @@ def load(
     # Published defaults of sampling have no say here, and `save_pretrained` refuses contradictory ones.
     model.generation_config = GenerationConfig(eos_token_id=list(eos_ids), pad_token_id=pad_id)
     return Policy(model, tokenizer, eos_ids, pad_id, precision, config.prompt_format, directory)
-
-
-def _refuse_code(directory: Path) -> None:
-    for name in ("config.json", "tokenizer_config.json"):
-        file = directory / name
-        if file.is_file() and "auto_map" in json.loads(file.read_text("utf-8")):
-            raise ValueError(
-                f"its {name} names code of its own (auto_map). Read that code and set "
-                "policy.trust_remote_code: true, or remove auto_map to use the class that transformers has"
-            )
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

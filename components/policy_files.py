@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,15 +20,15 @@ TRAINING_FILES = ("trainer_state.json", "*_results.json")
 CODE_FILES = ("*.py",)
 
 
-def fetch(config: PolicyConfig) -> Path:
-    """Directory of the configured model, downloaded first if it is a hub id.
+def fetch(config: PolicyConfig, key: str = "policy") -> Path:
+    """Directory of the configured model, downloaded first if it is a hub id; `key` is its section, for messages.
 
     Raises PolicyError when it is not to be had, or holds no config, no safetensors weights or two sets of them.
     """
     assert config.model is not None
     directory = Path(config.model).expanduser()
     if not directory.is_dir():
-        directory = _download(config)
+        directory = _download(config, key)
     found = {pattern: any(directory.glob(pattern)) for pattern in ("config.json", *WEIGHT_FILES)}
     for what, missing in (
         ("config.json", not found["config.json"]),
@@ -35,18 +36,18 @@ def fetch(config: PolicyConfig) -> Path:
     ):
         if missing:
             raise PolicyError(
-                f"policy.model: {config.model} has no {what}. Save the model with `save_pretrained`, "
+                f"{key}.model: {config.model} has no {what}. Save the model with `save_pretrained`, "
                 "which writes both; pickled weights (.bin) are not loaded."
             )
     if found["model.safetensors"] and found["model.safetensors.index.json"]:
         raise PolicyError(
-            f"policy.model: {config.model} holds weights twice, model.safetensors and the shards that "
+            f"{key}.model: {config.model} holds weights twice, model.safetensors and the shards that "
             "model.safetensors.index.json lists. Remove the stale ones."
         )
     return directory
 
 
-def _download(config: PolicyConfig) -> Path:
+def _download(config: PolicyConfig, key: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError
 
@@ -55,8 +56,8 @@ def _download(config: PolicyConfig) -> Path:
         return Path(snapshot_download(config.model, revision=config.revision, allow_patterns=patterns))
     except (HFValidationError, HTTPError, OSError) as error:  # a bad name; no way to the hub; its refusal
         raise PolicyError(
-            f"policy.model: {config.model!r} is neither a directory here nor a model that the hub gave "
-            f"({str(error).splitlines()[0]}). Check the path or id, policy.revision, the network and, for a "
+            f"{key}.model: {config.model!r} is neither a directory here nor a model that the hub gave "
+            f"({str(error).splitlines()[0]}). Check the path or id, {key}.revision, the network and, for a "
             "gated model, HF_TOKEN."
         ) from error
 
@@ -83,3 +84,14 @@ def without_weights(directory: Path, options: dict[str, bool]) -> PreTrainedMode
     if (directory / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(directory)
     return model
+
+
+def refuse_code(directory: Path, key: str = "policy") -> None:
+    """Raises ValueError if the model brings code of its own, which nobody has allowed."""
+    for name in ("config.json", "tokenizer_config.json"):
+        file = directory / name
+        if file.is_file() and "auto_map" in json.loads(file.read_text("utf-8")):
+            raise ValueError(
+                f"its {name} names code of its own (auto_map). Read that code and set "
+                f"{key}.trust_remote_code: true, or remove auto_map to use the class that transformers has"
+            )

@@ -71,7 +71,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     return Started(
         policy=policy_manifest,
         prompts=work.store.put(prompts_folder),
-        evaluated=work.keep_rollout(responses),
+        evaluated=work.keep_rollout(responses, reward),
         reward=float(reward.mean()),
         precision=work.precision,
     )

@@ -74,9 +74,12 @@ def _nested(inner: pa.Array, n: int) -> pa.ListArray:
     return pa.LargeListArray.from_arrays(offsets, inner)
 
 
-def save_rollout(rollout: Rollout, path: Path) -> Path:
-    """One row per prompt: prompt_id, prompt_tokens, responses (token ids), texts, finished."""
-    pq.write_table(pa.table(_columns(rollout)), path)
+def save_rollout(rollout: Rollout, path: Path, reward: NDArray[np.float64] | None = None) -> Path:
+    """One row per prompt: prompt_id, prompt_tokens, responses (token ids), texts, finished, and reward if given."""
+    columns = _columns(rollout)
+    if reward is not None:
+        columns["reward"] = _nested(pa.array(reward.reshape(-1)), len(reward))
+    pq.write_table(pa.table(columns), path)
     return path
 
 
@@ -128,6 +131,11 @@ def load_scored(*paths: Path) -> Scored:
         preference=_load_figures(paths, "preference").reshape(n, k, k),
         reward=_load_figures(paths, "reward").reshape(n, k),
     )
+
+
+def load_reward(path: Path, k: int) -> NDArray[np.float64]:
+    """The rewards in a file of `save_rollout` or `save_scored`, (n, K)."""
+    return _load_figures([path], "reward").reshape(-1, k)
 
 
 def count(path: Path) -> Counts:

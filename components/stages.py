@@ -67,6 +67,7 @@ def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manif
     """Judges a shard's responses and adds their log-probs under policy and reference."""
     if _on_policy(work):
         return {}
+    work.use_threads()
     responses = work.rollout(rollout)
     chosen = work.prompts(shard, "shard")
     judgement = rollouts.judge(work.config.build_judge(), chosen, [responses], work.progress("judge responses"))
@@ -133,7 +134,7 @@ def evaluate(
     )
     ours, theirs, previous = (slice(i * m, (i + 1) * m) for i in range(3))
     return evaluation.Evaluated(
-        rollout=work.keep_rollout(responses),
+        rollout=work.keep_rollout(responses, judgement.reward[:, ours]),
         against_reference=evaluation.win_rate(judgement.preference, ours, theirs),
         against_previous=evaluation.win_rate(judgement.preference, ours, previous),
         kl=evaluation.kl(logp, logp_ref),
@@ -147,16 +148,15 @@ def examples(work: Workspace, prompts_manifest: Manifest, reference: Manifest, f
     """Held-out prompts with a response of the reference and one of the final policy, for the report."""
     shown = work.prompts(prompts_manifest, "evaluation")[: work.config.evaluation.examples]
     rivals = [work.rollout(manifest) for manifest in (reference, final)]
-    texts = [[rollout.group(i)[0] for rollout in rivals] for i in range(len(shown))]
-    reward = work.config.build_judge().judge(shown, texts).reward
+    rewards = [work.rewards(manifest) for manifest in (reference, final)]
     return [
         {
             "prompt": prompt.text,
             "answer": prompt.answer,
-            "reference_response": row[0],
-            "final_response": row[1],
-            "reference_reward": float(scores[0]),
-            "final_reward": float(scores[1]),
+            "reference_response": rivals[0].group(i)[0],
+            "final_response": rivals[1].group(i)[0],
+            "reference_reward": float(rewards[0][i, 0]),
+            "final_reward": float(rewards[1][i, 0]),
         }
-        for prompt, row, scores in zip(shown, texts, reward, strict=True)
+        for i, prompt in enumerate(shown)
     ]

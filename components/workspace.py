@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from components import prompts as prompt_files
 from components import rollouts
 from components.config import RunConfig
@@ -63,6 +66,10 @@ class Workspace:
         """A rollout, loaded."""
         return rollouts.load_rollout(self.fetch(manifest) / "rollout.parquet")
 
+    def rewards(self, manifest: Manifest) -> NDArray[np.float64]:
+        """What the judge scored the responses to the evaluation prompts, (n, K); NaN where it compares pairs only."""
+        return rollouts.load_reward(self.fetch(manifest) / "rollout.parquet", self.config.evaluation.responses)
+
     def scored(self, manifests: Sequence[Manifest]) -> Scored:
         """Scored rollouts of all shards, in order, loaded."""
         return rollouts.load_scored(*(self.fetch(manifest) / "rollout.parquet" for manifest in manifests))
@@ -101,9 +108,9 @@ class Workspace:
         write(path)
         return self.store.put_file(path)
 
-    def keep_rollout(self, rollout: Rollout) -> Manifest:
-        """Stores a rollout."""
-        return self.keep("rollout.parquet", lambda path: rollouts.save_rollout(rollout, path))
+    def keep_rollout(self, rollout: Rollout, reward: NDArray[np.float64] | None = None) -> Manifest:
+        """Stores a rollout, with what the judge scored its responses if that is known."""
+        return self.keep("rollout.parquet", lambda path: rollouts.save_rollout(rollout, path, reward))
 
 
 @contextmanager

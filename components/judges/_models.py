@@ -19,8 +19,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from components.batches import by_length
 from components.errors import JudgeError, PolicyError
 from components.judges._base import ModelJudge
-from components.policy import _refuse_code, best_device
-from components.policy_files import fetch
+from components.policy import best_device
+from components.policy_files import fetch, refuse_code
 from components.progress import Progress
 from components.records import Prompt
 from components.sections import PolicyConfig
@@ -73,9 +73,9 @@ def _load(name: str, revision: str | None, trust_remote_code: bool, precision: s
     device = best_device()
     half = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
     try:
-        directory = fetch(PolicyConfig(model=name, revision=revision, trust_remote_code=trust_remote_code))
+        directory = fetch(PolicyConfig(model=name, revision=revision, trust_remote_code=trust_remote_code), "judge")
         if not trust_remote_code:
-            _refuse_code(directory)
+            refuse_code(directory, "judge")
         tokenizer = AutoTokenizer.from_pretrained(directory, **options)
         model, report = kind.from_pretrained(
             directory,
@@ -85,9 +85,9 @@ def _load(name: str, revision: str | None, trust_remote_code: bool, precision: s
             **options,
         )
     except PolicyError as error:
-        raise JudgeError(_of_the_judge(error)) from error
+        raise JudgeError(str(error)) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise JudgeError(f"judge.model: {name} cannot be loaded: {_of_the_judge(error)}") from error
+        raise JudgeError(f"judge.model: {name} cannot be loaded: {error}") from error
     if missing := sorted(report["missing_keys"]):  # the library fills them with random numbers
         raise JudgeError(
             f"judge.model: {name} lacks {len(missing)} weights of a {type(model).__name__}, {missing[0]} among them. "
@@ -103,11 +103,6 @@ def _load(name: str, revision: str | None, trust_remote_code: bool, precision: s
     pad_id = model.config.get_text_config().pad_token_id
     known = pad_id is not None and 0 <= pad_id < rows
     return Loaded(model.to(device).eval(), tokenizer, pad_id if known else None)
-
-
-def _of_the_judge(error: Exception) -> str:
-    """The message, which speaks of the policy's keys, with the judge's keys instead."""
-    return re.sub(r"(?<![\w/.-])policy\.(?=model|revision|trust_remote_code)", "judge.", str(error))
 
 
 def blank_special(tokenizer: PreTrainedTokenizerBase, *more: str) -> Callable[[str], str]:
