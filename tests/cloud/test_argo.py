@@ -1,0 +1,179 @@
+"""Scheduled runs, proved without a cluster: the compiled template, and every container of it run here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from argo import UnsupportedError, Workflow, compact, filled, needs
+from flow_home import FLOW, Home, differences
+
+CLUSTER = {
+    "image": "wind:1",
+    "service_account": "wind",
+    "secrets": ["hub"],
+    "project": "wind",
+    "schedule": {"cron": "0 3 * * *", "timezone": "Europe/Berlin"},
+    "minutes_between_retries": 0,
+    "retries": 2,
+    "steps": {"train": {"shared_memory": 1024, "node_selector": {"pool": "gpu"}}},
+}
+SECRET = "planted-6f1d2c"  # of the secret "hub"
+STEPS = ("start", "plan-1", "generate-1", "score-1", "gather-1", "train-1", "evaluate-1", "end")
+LIMIT = 1_000_000  # bytes; Argo takes no larger template
+
+
+def deploy(home: Home, config: str | None = None, **env: str) -> dict[str, Any]:
+    """What `argo-workflows create` would send to the cluster."""
+    top = ["--no-pylint", "--datastore", "s3", "--config", "config", config or str(home.folder / "config.yaml")]
+    env |= {"METAFLOW_KUBERNETES_NAMESPACE": "wind"}
+    template: dict[str, Any] = json.loads(
+        home.python(str(FLOW), *top, "argo-workflows", "create", "--only-json", **env)
+    )
+    return template
+
+
+def in_cluster(home: Home, template: dict[str, Any], name: str, **options: Any) -> Workflow:
+    """A run of the template; all containers share the home's metadata, as they would share a metadata service."""
+    passed = [name for name in home.env if name.startswith(("AWS_", "OMP_", "COVERAGE_"))]
+    environment = {
+        **{name: home.env[name] for name in passed},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(home.folder),
+        "METAFLOW_SKIP_INSTALL_DEPENDENCIES": "1",  # an image has them
+        "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(home.folder),
+    }
+    folder = home.folder / name
+    folder.mkdir()
+    return Workflow(template, name, folder, environment, secrets={"hub": {"HF_TOKEN": SECRET}}, **options)
+
+
+pytestmark = [pytest.mark.s3]
+needs_namespaces = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("unshare"), reason="containers get a /mnt of their own, which needs root"
+)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory) -> dict[str, Any]:
+    """What a run of the same config on this machine ends with."""
+    home = Home(tmp_path_factory.mktemp("local"), changes={"cluster": CLUSTER})
+    return home.artifacts(home.flow("local", "run"))
+
+
+@pytest.fixture
+def home(tmp_path: Path, s3_server) -> Home:
+    return Home(tmp_path, s3_server, changes={"cluster": CLUSTER})
+
+
+@pytest.mark.slow
+@needs_namespaces
+def test_every_container_is_killed_once_and_the_next_goes_on(home: Home, local) -> None:
+    """One kill at each kind of step, and the template's own retries bring it to the same end. Then the next run."""
+    template = deploy(home)
+    killed = Counter()
+
+    def kill(name: str, attempt: int) -> float | None:
+        killed[name] += attempt == 0
+        return None if attempt else 0.2 if name in ("plan-1", "gather-1", "end") else 2.5
+
+    workflow = in_cluster(home, template, "wind-1", kill=kill)
+    assert workflow.run() == "Succeeded", workflow.containers[-1].log
+    ended = Counter((container.template, container.status == 0) for container in workflow.containers)
+    for step in STEPS:
+        shards = 2 if step in ("generate-1", "score-1") else 1
+        assert ended[step, True] == shards  # nothing is done twice
+        assert ended[step, False] == killed[step] == shards
+    assert differences(home.artifacts("argo-wind-1"), local) == []
+
+    config = yaml.safe_load((home.folder / "config.yaml").read_text())
+    (home.folder / "next.yaml").write_text(yaml.safe_dump({**config, "start_from": "latest"}))
+    after = in_cluster(home, deploy(home, str(home.folder / "next.yaml")), "wind-2")
+    assert after.run() == "Succeeded", after.containers[-1].log
+    assert "Goes on from WindFlow/argo-wind-1 after its iteration 1." in after.logs("start")
+    assert list(home.artifacts("argo-wind-2")["history"]["iteration"]) == [1, 2]
+
+    assert SECRET in str(workflow.secrets)
+    assert find(SECRET, home, template, [*workflow.containers, *after.containers]) == []
+
+
+def find(secret: str, home: Home, template: dict[str, Any], containers: list[Any]) -> list[str]:
+    """Where a secret is to be read: template, logs, and all that the runs left in S3 and on this disk."""
+    import boto3
+
+    found = ["template"] if secret in json.dumps(template) else []
+    found += [f"log of {container.template}" for container in containers if secret in container.log]
+    found += [str(path) for path in home.folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    keys = {name.lower(): home.env[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    bucket = boto3.resource("s3", endpoint_url=home.env["METAFLOW_S3_ENDPOINT_URL"], **keys).Bucket("wind")
+    prefix = home.env["METAFLOW_DATASTORE_SYSROOT_S3"].removeprefix("s3://wind/").removesuffix("/metaflow")
+    objects = list(bucket.objects.filter(Prefix=prefix))
+    assert objects
+    return found + [item.key for item in objects if secret.encode() in readable(item.get()["Body"].read())]
+
+
+def readable(content: bytes) -> bytes:
+    """As Metaflow stores artifacts and code: compressed."""
+    import gzip
+
+    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+
+
+@pytest.mark.slow
+@needs_namespaces
+def test_a_run_that_fails_for_good_is_resumed_on_this_machine(home: Home, local) -> None:
+    template = deploy(home)
+    workflow = in_cluster(home, template, "wind-1", kill=lambda name, _: 0.0 if name == "train-1" else None)
+    assert workflow.run() == "Failed"
+    ended = Counter((container.template, container.status == 0) for container in workflow.containers)
+    assert ended["train-1", False] == 1 + CLUSTER["retries"]
+    assert ended["error-msg-capture-hook", True] == 1
+    run = home.flow("s3", "resume", "--origin-run-id", "argo-wind-1")
+    (cloned,) = home.tasks([run])
+    assert {name for name, was_cloned in cloned.items() if not was_cloned} == {"train_1", "evaluate_1", "end"}
+    assert differences(home.artifacts(run), local) == []
+
+
+def test_what_the_config_says_is_in_the_template(home: Home) -> None:
+    template = json.loads(compact(deploy(home)))
+    assert template["metadata"]["annotations"]["metaflow/cron"] == '{"schedule": "0 3 * * *", "tz": "Europe/Berlin"}'
+    templates = {one["name"]: one for one in template["spec"]["templates"]}
+    train, plan = templates["train-1"], templates["plan-1"]
+    assert train["nodeSelector"] == {"pool": "gpu"}
+    assert {"name": "dhsm", "emptyDir": {"sizeLimit": "1024Mi", "medium": "Memory"}} in train["volumes"]
+    for one in (train, plan):
+        assert one["container"]["image"] == "wind:1"
+        assert one["serviceAccountName"] == "wind"
+        assert one["retryStrategy"]["limit"] == 2
+        assert one["activeDeadlineSeconds"] == 72 * 3600
+        assert one["container"]["envFrom"] == [{"secretRef": {"name": "hub"}}]
+    assert not any("when" in task for one in templates.values() for task in one.get("dag", {}).get("tasks", []))
+
+
+@pytest.mark.parametrize(("iterations", "most"), [(3, 300_000), (20, LIMIT)])
+def test_size_of_a_template(home: Home, iterations: int, most: int) -> None:
+    config = yaml.safe_load((home.folder / "config.yaml").read_text())
+    (home.folder / "config.yaml").write_text(yaml.safe_dump({**config, "iterations": iterations}))
+    assert len(compact(deploy(home))) < most
+
+
+# The executor itself
+
+
+def test_an_unresolved_placeholder_is_an_error() -> None:
+    assert filled("a-{{b}}", {"b": "c"}) == "a-c"
+    with pytest.raises(AssertionError, match=r"\{\{d\}\} is not resolved"):
+        filled("a-{{d}}", {"b": "c"})
+
+
+def test_what_it_does_not_know_is_an_error() -> None:
+    assert needs({"name": "a", "depends": "b.Succeeded && c-1.Succeeded"}) == {"b", "c-1"}
+    with pytest.raises(UnsupportedError):
+        needs({"name": "a", "depends": "b.Succeeded || c.Failed"})
