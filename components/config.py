@@ -38,7 +38,11 @@ class RunConfig(Section):
 
     seed: int = Field(0, ge=0)
     iterations: int = Field(3, ge=1, le=MAX_ITERATIONS, description="T")
-    start_from: str | None = Field(None, description="FLOW/RUN, whose last policy, reference and prompts to go on with")
+    start_from: str | None = Field(
+        None,
+        description="FLOW/RUN, whose last policy, reference and prompts to go on with; latest: the newest finished run "
+        "with the same policy, prompts, judge and evaluation, or none",
+    )
     demo: DemoConfig | None = None
     policy: PolicyConfig = PolicyConfig()
     prompts: PromptsConfig = PromptsConfig()
@@ -96,9 +100,9 @@ class RunConfig(Section):
                 "which makes its own prompts. Remove one of the two.",
             ),
             (
-                self.start_from is not None and not re.fullmatch("[^/]+/[^/]+", self.start_from),
+                self.start_from is not None and not re.fullmatch("latest|[^/]+/[^/]+", self.start_from),
                 f"start_from: {self.start_from!r} does not name a run. Write FLOW/RUN, such as "
-                "WindFlow/1795473051411960.",
+                "WindFlow/1795473051411960, or latest.",
             ),
             (
                 self.start_from is not None and self.compare is not None,

@@ -6,8 +6,9 @@ and refers to its files in the store without copying them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ from components.workspace import ANCHOR_FILE, Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
+LATEST = "latest"
+NOTE = "finished-"  # begins the names of notes of finished runs
+HISTORY = "history.parquet"
 ARTIFACTS = (
     *("policy", "reference", "optimizer", "prompts", "precision", "evaluated", "evaluated_reference"),
     *("reward_reference", "history", "iteration", "store_root", "config"),
@@ -53,11 +57,15 @@ class Origin:
         Raises ConfigError for another store and for settings that must be equal and are not; BlobError for a file that
         is missing from the store.
         """
-        if problems := [*self._differences(work), *self._without_anchor(work.config)]:
+        if problems := self.problems(work):
             raise ConfigError("\n".join(problems))
         started = self.started
         for manifest in (self.policy, self.optimizer, self.evaluated, started.policy, started.prompts):
             work.store.require(manifest)
+
+    def problems(self, work: Workspace) -> list[str]:
+        """Why the run of `work` cannot go on from here, a sentence each."""
+        return [*self._differences(work), *self._without_anchor(work.config)]
 
     def _differences(self, work: Workspace) -> list[str]:
         if self.store_root != work.store.root:
@@ -81,12 +89,35 @@ class Origin:
         ]
 
 
-def find(pathspec: str) -> Origin:
-    """The run `pathspec`, "FLOW/RUN", finished or failed, as it was after its last whole iteration.
+def find(work: Workspace) -> Origin | None:
+    """The run that the config's `start_from` means; None for none.
+
+    "FLOW/RUN" is that run, finished or failed, after its last whole iteration; "latest" the newest finished one that
+    this run can go on from. Finished runs are found by their notes in the store, also where Metaflow's client does not
+    know them.
 
     Raises RunError for a run that does not exist or has not finished an iteration.
     """
-    data = runs.last_iteration(pathspec, artifacts=ARTIFACTS)
+    wanted = work.config.start_from
+    if wanted == LATEST:
+        notes = [note for note in work.store.notes() if note.name.startswith(NOTE)]
+        newest_first = sorted(notes, key=lambda note: note.written, reverse=True)
+        candidates = (_read_note(work, note.name) for note in newest_first)
+        return next((origin for origin in candidates if origin and not origin.problems(work)), None)
+    if wanted is None:
+        return None
+    return _read_note(work, _name(wanted)) or of(wanted, runs.last_iteration(wanted, artifacts=ARTIFACTS))
+
+
+def remember(work: Workspace, origin: Origin) -> None:
+    """Leaves a note of how a run ended, for `find` and for the house-keeping of the store."""
+    values = {field.name: getattr(origin, field.name) for field in fields(origin)}
+    values |= {"started": asdict(origin.started), "history": work.keep(HISTORY, origin.history.to_parquet)}
+    work.store.write_note(_name(origin.run), json.dumps(values))
+
+
+def of(run: str, data: Any) -> Origin:
+    """A run as its artifacts, the attributes of `data`, tell."""
     started = Started(
         policy=data.reference,
         prompts=data.prompts,
@@ -95,7 +126,7 @@ def find(pathspec: str) -> Origin:
         precision=data.precision,
     )
     return Origin(
-        run=pathspec,
+        run=run,
         config=data.config if isinstance(data.config, dict) else data.config.to_dict(),
         store_root=data.store_root,
         started=started,
@@ -105,6 +136,30 @@ def find(pathspec: str) -> Origin:
         history=data.history,
         iteration=data.iteration,
     )
+
+
+def _read_note(work: Workspace, name: str) -> Origin | None:
+    import pandas as pd
+
+    text = work.store.read_note(name)
+    if text is None:
+        return None
+    values = json.loads(text)
+    history = pd.read_parquet(work.fetch(values["history"]) / HISTORY)
+    return Origin(**{**values, "started": Started(**values["started"]), "history": history})
+
+
+def _name(run: str) -> str:
+    return NOTE + run.replace("/", "-")
+
+
+def beginning(work: Workspace, origin: Origin | None) -> str:
+    """What the run begins with, as a sentence."""
+    if origin is not None:
+        return f"Goes on from {origin.run} after its iteration {origin.iteration}."
+    if work.config.start_from == LATEST:
+        return "No finished run has this policy, prompts, judge and evaluation: begins with the base policy."
+    return "Begins with the base policy."
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:

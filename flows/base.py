@@ -30,6 +30,7 @@ if get_username() is None:
     os.environ["USERNAME"] = "wind"
 
 CONFIGS = Path(__file__).parent / "configs"
+LAUNCHER = "WIND_LAUNCHER"  # environment variable: process id of what starts a run's tasks on this machine
 
 
 class BadConfig(MetaflowException):
@@ -102,7 +103,6 @@ class AlignmentFlow(FlowSpec):
     @contextmanager
     def work(self, kind: str) -> Iterator[Workspace]:
         """Workspace of a step of this kind, with progress in terminal and card; notes its wall time less imports."""
-        die_with_parent()
         _import_ahead(self.settings, kind)
         begin = time.perf_counter()
         precision = getattr(self, "precision", "fp32")
@@ -130,10 +130,15 @@ def _import_ahead(settings: RunConfig, kind: str) -> None:
 
 def main(flow: type[FlowSpec]) -> None:
     """Runs the flow's command line. After a failed run or resume, says what killed it and the command to go on."""
+    launched = {"run", "resume"} & set(sys.argv[1:])
+    if launched:
+        os.environ[LAUNCHER] = str(os.getpid())
+    elif "step" in sys.argv[1:]:
+        launcher = os.environ.get(LAUNCHER)  # on a cluster there is none
+        die_with_parent(int(launcher) if launcher else None)
     try:
         flow()
     except SystemExit as stop:
-        launched = {"run", "resume"} & set(sys.argv[1:])
         if stop.code and launched and current.run_id:
             for step in runs.killed(f"{current.flow_name}/{current.run_id}"):
                 print(f"\n{report.killed(step)}", file=sys.stderr)

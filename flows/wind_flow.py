@@ -30,11 +30,10 @@ class WindFlow(Iteration):
         from components import origin, stages
 
         self.remember_store()
-        earlier = origin.find(self.settings.start_from) if self.settings.start_from else None
         with self.work("start") as work:
+            earlier = origin.find(work)
+            print(origin.beginning(work, earlier))
             self.begin(stages.start(work, earlier), earlier)
-        if earlier:
-            print(f"Goes on from {earlier.run} after its iteration {earlier.iteration}.")
         self.next(self.plan)
 
     @card(type="blank", id="report")
@@ -42,15 +41,17 @@ class WindFlow(Iteration):
     @step
     def end(self):
         """Report: charts, examples and the commands that come next."""
-        from components import cards, report, stages
+        from components import cards, origin, report, stages
 
+        run = f"WindFlow/{current.run_id}"
         with self.work("end") as work:
             self.examples = stages.examples(work, self.prompts, self.evaluated_reference, self.evaluated)
+            origin.remember(work, origin.of(run, self))
         shown = cards.report_card(
             self.history,
             self.examples,
             self.settings.model_dump(),
-            title=f"WindFlow/{current.run_id}",
+            title=run,
             reward_reference=self.reward_reference,
         )
         current.card["report"].extend(shown)

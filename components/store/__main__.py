@@ -6,7 +6,8 @@
     python -m components.store gc --older-than 30d         what no run of the last 30 days needs
     python -m components.store gc --older-than 30d --delete   …and removes it
 
-The store is that of the Metaflow datastore used from here; the runs are those that Metaflow's client knows here.
+The store is that of the Metaflow datastore used from here; the runs are those that Metaflow's client knows here, and
+finished ones of which the store has a note.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ def collect(store: Store, used: Uses, options: argparse.Namespace) -> None:
         found = remove(store, found, options.older_than, options.ignore_flow)
     done = "removed" if options.delete else "would be removed; `--delete` does it"
     size = human(sum(blob.size for blob in found.blobs))
-    print(f"{len(found.blobs)} files, {size}, and {len(found.unfinished)} unfinished ones: {done}")
+    also = f"{len(found.unfinished)} unfinished ones and {len(found.notes)} notes"
+    print(f"{len(found.blobs)} files, {size}, {also}: {done}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -146,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Does what was asked; the exit status."""
     store = open_store(options.root or default_root(options.datastore))
-    used = uses(options.ignore_flow)
+    used = uses(store, options.ignore_flow)
     from metaflow import get_metadata
 
     print(f"{store.root}, runs known to {get_metadata()}\n")

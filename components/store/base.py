@@ -35,18 +35,26 @@ class Blob:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """What a process has begun and not ended: it still works, or it died. No reader takes it for a blob."""
+    """What a writer has begun and not ended: it still writes, or it died. No reader takes it for a blob."""
 
     where: str  # path or address
-    begun: float  # seconds since the epoch; for a file, when it was last written
+    begun: float  # seconds since the epoch; for a file, when it last grew
     upload: str = ""  # the object store's name for it
+
+
+@dataclass(frozen=True)
+class Note:
+    """A small text that may change."""
+
+    name: str
+    written: float  # seconds since the epoch
 
 
 @dataclass(frozen=True)
 class Store(ABC):
     """Files in, manifests out, and back. Picklable; memory does not grow with the size of files.
 
-    Beside files it holds notes, small texts that may change, about work that is not finished.
+    Beside files it holds notes: where unfinished training stands, and what finished runs ended with.
 
     Methods raise StoreError as they say and when an object store does not answer or refuses; OSError when reading or
     writing a file fails, e.g. on a full disk.
@@ -123,11 +131,15 @@ class Store(ABC):
 
     @abstractmethod
     def unfinished(self) -> Iterator[Unfinished]:
-        """What writers have begun and not ended, and the notes."""
+        """What writers have begun and not ended."""
 
     @abstractmethod
     def discard(self, unfinished: Unfinished) -> None:
-        """Deletes what a dead process left."""
+        """Deletes what a dead writer left."""
+
+    @abstractmethod
+    def notes(self) -> Iterator[Note]:
+        """Every note."""
 
     @abstractmethod
     def write_note(self, name: str, text: str) -> None:

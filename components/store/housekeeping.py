@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from components.errors import StoreError
-from components.store.base import Blob, FileEntry, Store, Unfinished
+from components.store.base import Blob, FileEntry, Note, Store, Unfinished
 from components.store.references import Use, uses
 
 DAY = 24 * 3600.0  # seconds
@@ -20,6 +20,7 @@ class Garbage:
 
     blobs: list[Blob]
     unfinished: list[Unfinished]  # begun before that age
+    notes: list[Note]  # written before that age
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def garbage(store: Store, used: Uses, older_than: float, now: float | None = Non
     limit = (time.time() if now is None else now) - older_than
     needed = {sha256 for sha256, those in used.items() if any(use.active >= limit for use in those)}
     blobs = [blob for blob in store.blobs() if blob.used < limit and blob.sha256 not in needed]
-    return Garbage(blobs, [one for one in store.unfinished() if one.begun < limit])
+    unfinished = [one for one in store.unfinished() if one.begun < limit]
+    return Garbage(blobs, unfinished, [note for note in store.notes() if note.written < limit])
 
 
 def remove(
@@ -94,7 +96,7 @@ def remove(
     """
     if older_than < DAY:
         raise StoreError("--older-than: must be at least 1d: a run may not have recorded younger files yet.")
-    used = uses(ignored)
+    used = uses(store, ignored)
     if not any(blob.sha256 in used for blob in store.blobs()):
         raise StoreError(
             f"{store.root}: no run that Metaflow knows of here uses it, so what is needed is not known. Go to the "
@@ -110,4 +112,6 @@ def remove(
             removed.append(blob)
     for one in found.unfinished:
         store.discard(one)
-    return Garbage(removed, found.unfinished)
+    for note in found.notes:
+        store.remove_note(note.name)
+    return Garbage(removed, found.unfinished, found.notes)

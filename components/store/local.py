@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from components.errors import StoreError
-from components.store.base import REFRESH, Blob, FileEntry, Store, Unfinished
+from components.store.base import REFRESH, Blob, FileEntry, Note, Store, Unfinished
 from components.store.files import CHUNK, PARTIAL, chunks, replacing
 
 STALE = 24 * 3600  # seconds without a write after which an unfinished file belongs to a dead process
@@ -83,12 +83,19 @@ class LocalStore(Store):
 
     def unfinished(self) -> Iterator[Unfinished]:
         """See `Store`."""
-        yield from self._below(self._scratch, f"{PARTIAL}*")
-        yield from self._below(self._notes, "*")
+        for path in self._scratch.glob(f"{PARTIAL}*"):
+            with suppress(FileNotFoundError):  # finished or removed by another process
+                yield Unfinished(str(path), path.stat().st_mtime)
 
     def discard(self, unfinished: Unfinished) -> None:
         """See `Store`."""
         Path(unfinished.where).unlink(missing_ok=True)
+
+    def notes(self) -> Iterator[Note]:
+        """See `Store`."""
+        for path in self._notes.glob("*"):
+            with suppress(FileNotFoundError):
+                yield Note(path.name, path.stat().st_mtime)
 
     def write_note(self, name: str, text: str) -> None:
         """See `Store`."""
@@ -121,11 +128,6 @@ class LocalStore(Store):
     def _notes(self) -> Path:
         return Path(self.root, "notes")
 
-    def _below(self, folder: Path, pattern: str) -> Iterator[Unfinished]:
-        for path in folder.glob(pattern):
-            with suppress(FileNotFoundError):  # finished or removed by another process
-                yield Unfinished(str(path), path.stat().st_mtime)
-
     def _read(self, entry: FileEntry) -> Iterator[bytes]:
         return chunks(Path(self.locate(entry["sha256"])))
 
@@ -133,7 +135,7 @@ class LocalStore(Store):
         path = Path(self.locate(entry["sha256"]))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._scratch.mkdir(exist_ok=True)
-        for old in self._below(self._scratch, f"{PARTIAL}*"):
+        for old in self.unfinished():
             if time.time() - old.begun > STALE:
                 self.discard(old)
         # Of two processes that store the same bytes at once, the later replaces the blob by an equal one. A

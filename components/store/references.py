@@ -1,32 +1,38 @@
-"""Which runs need which blobs: manifests in the artifacts of the runs that Metaflow's client knows."""
+"""Which runs need which blobs: manifests in notes, and in the artifacts of the runs that Metaflow's client knows.
+
+A note tells what a finished run ended with also where Metaflow's client does not know the run, such as one of Argo's
+without a metadata service.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from components.errors import StoreError
-from components.store.base import FileEntry, Manifest, is_entry
+from components.store.base import FileEntry, Manifest, Store, is_entry
 
 
 @dataclass(frozen=True)
 class Use:
-    """A file in a manifest in an artifact of a run."""
+    """A file in a manifest in an artifact of a run, or in a note."""
 
     run: str  # FLOW/RUN
-    active: float  # when the run last began a task or ended; seconds since the epoch
+    active: float  # when the run last began a task or ended, or the note was written; seconds since the epoch
     artifact: str
     name: str
     entry: FileEntry
 
 
-def uses(ignored: Collection[str] = ()) -> dict[str, list[Use]]:
-    """Every use of a blob by a run, by SHA-256, most recently active run first.
+def uses(store: Store, ignored: Collection[str] = ()) -> dict[str, list[Use]]:
+    """Every use of a blob, by SHA-256, most recently active run first.
 
     Metaflow's namespace becomes None: all users' runs count.
 
     Args:
+        store: whose notes to read.
         ignored: flows not to look at.
 
     Raises:
@@ -36,6 +42,8 @@ def uses(ignored: Collection[str] = ()) -> dict[str, list[Use]]:
 
     namespace(None)
     found: dict[str, list[Use]] = {}
+    for use in sorted(_noted(store), key=lambda use: use.active, reverse=True):
+        found.setdefault(use.entry["sha256"], []).append(use)
     known: dict[str, list[tuple[str, FileEntry]]] = {}
     runs = [run for flow in Metaflow() if flow.id not in ignored for run in flow]
     for run in sorted(runs, key=_active, reverse=True):
@@ -46,7 +54,16 @@ def uses(ignored: Collection[str] = ()) -> dict[str, list[Use]]:
             for name, entry in known[artifact.sha]:
                 use = Use(run.pathspec, active, artifact.id, name, entry)
                 found.setdefault(entry["sha256"], []).append(use)
-    return found
+    return {sha256: sorted(those, key=lambda use: use.active, reverse=True) for sha256, those in found.items()}
+
+
+def _noted(store: Store) -> Iterator[Use]:
+    for note in store.notes():
+        content = json.loads(store.read_note(note.name) or "{}")  # it may be gone by now
+        run = content.get("run") if isinstance(content.get("run"), str) else "unfinished training"
+        for manifest in manifests(content):
+            for name, entry in manifest.items():
+                yield Use(run, note.written, "note", name, entry)
 
 
 def manifests(value: object) -> Iterator[Manifest]:

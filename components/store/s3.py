@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from components.errors import StoreError
-from components.store.base import REFRESH, Blob, FileEntry, Store, Unfinished
+from components.store.base import REFRESH, Blob, FileEntry, Note, Store, Unfinished
 from components.store.s3_client import ALLOW, CHECK_TRIES, code, connect, explained, server_side_encryption
 from components.store.s3_transfer import Object
 
@@ -79,16 +79,16 @@ class S3Store(Store):
                 for upload in page.get("Uploads", []):
                     where = f"s3://{self._bucket}/{upload['Key']}"
                     yield Unfinished(where, upload["Initiated"].timestamp(), upload["UploadId"])
-        for item in self._objects("notes"):
-            yield Unfinished(f"s3://{self._bucket}/{item['Key']}", item["LastModified"].timestamp())
 
     def discard(self, unfinished: Unfinished) -> None:
         """See `Store`."""
         key = unfinished.where.removeprefix(f"s3://{self._bucket}/")
-        if unfinished.upload:
-            Object(self._client(), self._bucket, key).abort(unfinished.upload)
-        else:
-            self._delete(key)
+        Object(self._client(), self._bucket, key).abort(unfinished.upload)
+
+    def notes(self) -> Iterator[Note]:
+        """See `Store`."""
+        for item in self._objects("notes"):
+            yield Note(item["Key"].rpartition("/")[2], item["LastModified"].timestamp())
 
     def write_note(self, name: str, text: str) -> None:
         """See `Store`."""

@@ -29,7 +29,10 @@ CONNECTIONS = 16
 
 ROOT = "METAFLOW_DATASTORE_SYSROOT_S3"
 ENDPOINT = "METAFLOW_S3_ENDPOINT_URL"
-ALLOW = "Allow s3:ListBucket on the bucket and s3:GetObject, s3:PutObject, s3:AbortMultipartUpload on what is below"
+ALLOW = (
+    "Allow s3:ListBucket on the bucket and s3:GetObject, s3:PutObject, s3:DeleteObject, s3:AbortMultipartUpload on "
+    "what is below"
+)
 REGION = "Set AWS_DEFAULT_REGION to the bucket's region"
 FULL = ("the storage is full", "Free space (`python -m components.store gc`), or raise the quota")
 AGAIN = "Check that the server is well, then go on with the run"

@@ -99,4 +99,4 @@ def test_a_resumed_run_on_s3_equals_a_local_one(s3_server, tmp_path: Path) -> No
     home.python("-m", "components.export", f"WindFlow/{run}", "exported")
     assert sorted(remote["policy"]) == sorted(path.name for path in (tmp_path / "exported").iterdir())
     said = home.python("-m", "components.store", "gc", "--older-than", "1d", "--delete", "--datastore", "s3")
-    assert said.splitlines()[-1] == "0 files, 0 B, and 0 unfinished ones: removed"
+    assert said.splitlines()[-1] == "0 files, 0 B, 0 unfinished ones and 0 notes: removed"

@@ -26,7 +26,7 @@ from components.store import open_store
 from components.training import run_steps, train
 from components.training_on_policy import OnPolicyTrainer, make_anchor
 from components.training_state import TrainingState
-from tiny import make_policy, make_prompts, make_scored
+from tiny import OPTIMIZERS, make_policy, make_prompts, make_scored, wide_policy
 
 KEY = training_key(test=1)
 SETTINGS = TrainingConfig(batch_size=4, micro_batch_size=4, epochs=2, learning_rate=1e-2, checkpoint_steps=2)
@@ -60,10 +60,11 @@ def on_policy(state, **calls):
     return run_steps(trainer, state, SETTINGS, np.arange(N), steps=6, iteration=1, iterations=2, seed=0, **calls)
 
 
-def begin(fit, policy=None):
+def begin(fit, policy=None, optimizer="adamw"):
     policy = policy or make_policy()
     anchor = make_anchor(policy) if fit is on_policy else None
-    return TrainingState(policy, make_optimizer(policy, SETTINGS), 4, anchor)
+    settings = SETTINGS.model_copy(update={"optimizer": optimizer})
+    return TrainingState(policy, make_optimizer(policy, settings), 4, anchor)
 
 
 def ended(state):
@@ -113,20 +114,24 @@ def test_a_killed_attempt_goes_on_bit_for_bit(store, tmp_path, fit, killed_after
     assert again == figures
     assert_equal_ends(ended(state), ended(whole))
     forget(store, KEY)
-    assert list(store.unfinished()) == list(store.blobs()) == []
+    assert list(store.notes()) == list(store.blobs()) == []
 
 
-def test_tied_weights_go_on_bit_for_bit(store, tmp_path):
+@pytest.mark.parametrize("fit", [off_policy, on_policy])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_goes_on_bit_for_bit(store, tmp_path, fit, tied, optimizer):
+    """With state that is rounded to 8 bits, and with weights that share theirs."""
     ends = []
     for killed in (False, True):
-        state = begin(off_policy, make_policy(tied=True))
+        state = begin(fit, wide_policy(tied=tied), optimizer)
         if killed:
             saving = attempt(store, tmp_path / "saving")
-            off_policy(state, saved=lambda s, saving=saving: saving.save(s) if s.done == 3 else None)
-            state = begin(off_policy, make_policy(tied=True))
+            fit(state, saved=lambda s, saving=saving: saving.save(s) if s.done == 3 else None)
+            state = begin(fit, wide_policy(tied=tied), optimizer)
             attempt(store, tmp_path / "restoring").restore(state)
             assert state.done == 3
-        off_policy(state)
+        fit(state)
         ends.append(ended(state))
     assert_equal_ends(*ends)
 

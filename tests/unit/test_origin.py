@@ -77,7 +77,7 @@ def test_a_file_that_is_gone(origin):
             origin.check(work)
 
 
-@pytest.mark.parametrize("name", ["", "WindFlow", "WindFlow/1/end", "/1"])
+@pytest.mark.parametrize("name", ["", "WindFlow", "WindFlow/1/end", "/1", "the latest"])
 def test_a_name_that_is_none(name):
     with pytest.raises(ConfigError, match=r"start_from: '.*' does not name a run. Write FLOW/RUN"):
         parse(CONFIG + f"start_from: {name!r}")

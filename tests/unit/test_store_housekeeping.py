@@ -187,15 +187,15 @@ def test_gc_tells_first_and_removes_what_is_old_and_unneeded(home: Home, said) -
     lines, _ = said("gc", "--older-than", "30d")
     stray = sha(home.files["stray"])
     assert re.split("  +", lines[1]) == [stray[:16], "4 kB", "40 d", "no run"]
-    assert lines[2:] == ["1 files, 4 kB, and 0 unfinished ones: would be removed; `--delete` does it"]
+    assert lines[2:] == ["1 files, 4 kB, 0 unfinished ones and 0 notes: would be removed; `--delete` does it"]
     assert home.store.find(stray)
     assert said("gc", "--older-than", "6w")[0] == [
-        "0 files, 0 B, and 0 unfinished ones: would be removed; `--delete` does it"
+        "0 files, 0 B, 0 unfinished ones and 0 notes: would be removed; `--delete` does it"
     ]
     try:
         lines, status = said("gc", "--older-than", "30d", "--delete")
         assert not status
-        assert lines[-1] == "1 files, 4 kB, and 0 unfinished ones: removed"
+        assert lines[-1] == "1 files, 4 kB, 0 unfinished ones and 0 notes: removed"
         assert home.store.find(stray) is None
         assert {blob.sha256 for blob in home.store.blobs()} == {sha(m) for n, m in home.files.items() if n != "stray"}
     finally:
@@ -235,8 +235,8 @@ def test_unreadable_artifact_stops_everything(home: Home, monkeypatch) -> None:
 
     monkeypatch.setattr("metaflow.client.core.DataArtifact.data", property(unreadable))
     with pytest.raises(StoreError, match=r"Tiny/\d+/.*: cannot be read .*--ignore-flow Tiny"):
-        uses()
-    assert uses(["Tiny"]) == {}
+        uses(home.store)
+    assert uses(home.store, ["Tiny"]) == {}
 
 
 def test_store_that_no_known_run_uses_is_left_alone(home: Home, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_what_comes_into_use_meanwhile_stays(store: Store, tmp_path: Path, monke
     assert len(found.blobs) == 3
     store.put_file(tmp_path / "put again")  # by a run that trained to the same weights
     again = used_by(files["kept"], "F/1", 1) | used_by(files["resumed"], "F/2", 0)
-    monkeypatch.setattr("components.store.housekeeping.uses", lambda ignored: again)
+    monkeypatch.setattr("components.store.housekeeping.uses", lambda *_: again)
     removed = remove(store, found, 30 * DAY, now=NOW)
     assert [blob.sha256 for blob in removed.blobs] == [sha(files["old"])]
     assert {blob.sha256 for blob in store.blobs()} == {sha(files[name]) for name in names[1:]}
@@ -292,7 +292,7 @@ def test_put_during_the_removal_saves_the_file(store: Store, tmp_path: Path, mon
     for manifest in files:
         make_old(store, manifest, 31, NOW)
     found = garbage(store, used, 30 * DAY, NOW)
-    monkeypatch.setattr("components.store.housekeeping.uses", lambda ignored: used)
+    monkeypatch.setattr("components.store.housekeeping.uses", lambda *_: used)
     first, second = found.blobs
     delete = type(store).remove
 
@@ -315,11 +315,35 @@ def test_unfinished_files_go_when_old(store: Store, tmp_path: Path, monkeypatch)
         partial.write_bytes(b"half")
         os.utime(partial, (NOW - days * DAY,) * 2)
     used = used_by(kept, "F/1", 0)
-    monkeypatch.setattr("components.store.housekeeping.uses", lambda ignored: used)
+    monkeypatch.setattr("components.store.housekeeping.uses", lambda *_: used)
     found = garbage(store, used, 30 * DAY, NOW)
     assert [one.where for one in found.unfinished] == [str(scratch / ".wind-partial-old")]
     remove(store, found, 30 * DAY, now=NOW)
     assert [path.name for path in scratch.iterdir()] == [".wind-partial-young"]
+
+
+def test_notes_tell_who_needs_a_file_until_they_are_old(home: Home, store: Store, tmp_path: Path) -> None:
+    """Of a run that Metaflow's client does not know here, and of training that was killed."""
+    files = {name: put(store, tmp_path, name, name.encode()) for name in ("policy", "old policy", "half", "old half")}
+    notes = {
+        "finished-F-1": ({"run": "F/1", "started": {"policy": files["policy"]}}, 29),
+        "finished-F-2": ({"run": "F/2", "policy": files["old policy"]}, 31),
+        "training-1": (files["half"], 29),
+        "training-2": (files["old half"], 31),
+    }
+    for name, (content, days) in notes.items():
+        store.write_note(name, json.dumps(content))
+        moment = NOW - days * DAY
+        os.utime(Path(store.root, "notes", name), (moment, moment))
+    for manifest in files.values():
+        make_old(store, manifest, 31, NOW)
+    used = uses(store)
+    assert {used[sha(files[name])][0].run for name in ("policy", "half")} == {"F/1", "unfinished training"}
+    found = garbage(store, used, 30 * DAY, NOW)
+    assert {blob.sha256 for blob in found.blobs} == {sha(files["old policy"]), sha(files["old half"])}
+    removed = remove(store, found, 30 * DAY, now=NOW)
+    assert len(removed.blobs) == 2
+    assert sorted(note.name for note in store.notes()) == ["finished-F-1", "training-1"]
 
 
 def test_put_renews_an_old_file_and_not_a_young_one(store: Store, tmp_path: Path) -> None:
@@ -348,7 +372,7 @@ def test_run_sizes_by_hand() -> None:
 
 def test_damages_of_an_empty_store(store: Store) -> None:
     assert list(damages(store, {})) == []
-    assert garbage(store, {}, DAY) == Garbage([], [])
+    assert garbage(store, {}, DAY) == Garbage([], [], [])
 
 
 ENTRY: FileEntry = {"sha256": "0" * 64, "size": 1}

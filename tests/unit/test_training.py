@@ -21,7 +21,7 @@ from components.records import Ragged, Rollout, Scored
 from components.sections import PolicyConfig, TrainingConfig
 from components.training import order, steps_per_iteration, train
 from components.training_state import TrainingState
-from tiny import EOS, WORDS, make_policy, make_prompts, make_scored
+from tiny import EOS, OPTIMIZERS, WORDS, make_policy, make_prompts, make_scored, needs_bitsandbytes, wide_policy
 
 
 def settings(**changed):
@@ -231,8 +231,9 @@ def norms_in_full_precision(monkeypatch):
 
 @pytest.mark.usefixtures("norms_in_full_precision")
 @pytest.mark.parametrize("max_grad_norm", [1e-3, 1e6])
-def test_step_equals_a_plain_computation(max_grad_norm):
-    """fp64, responses one by one without padding, AdamW's first step by hand: whatever the micro-batch size."""
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+def test_step_equals_a_plain_computation(max_grad_norm, optimizer):
+    """fp64, responses one by one without padding, the first step by hand: whatever the micro-batch size."""
     start = make_policy(dtype=torch.float64)
     data = make_scored(start, n=8, k=3)
     wind = Wind(beta=0.5, eta=2.0)
@@ -244,14 +245,20 @@ def test_step_equals_a_plain_computation(max_grad_norm):
     clip = min(1.0, max_grad_norm / (norm + 1e-6))
     expected = {}
     for name, before in weights(start).items():
-        # Both moments are bias-corrected to the gradient itself and its square; matrices decay by lr·0.1.
-        gradient = gradients[name] * clip
-        decayed = before * (1 - 1e-2 * 0.1) if before.ndim == 2 else before
-        expected[name] = decayed - 1e-2 * gradient / (gradient.abs() + 1e-8)
+        gradient, decay = gradients[name] * clip, 0.1 * (before.ndim == 2)  # only matrices decay
+        if optimizer == "adamw":  # both moments are bias-corrected to the gradient itself and its square
+            expected[name] = before * (1 - 1e-2 * decay) - 1e-2 * gradient / (gradient.abs() + 1e-8)
+        else:  # the mean square begins at zero and takes a hundredth of the first
+            gradient = gradient + decay * before
+            expected[name] = before - 1e-2 * gradient / (0.1 * gradient.abs() + 1e-8)
     for micro_batch_size in (1, 2, 3, 8):
         policy = make_policy(dtype=torch.float64)
         config = settings(
-            micro_batch_size=micro_batch_size, max_grad_norm=max_grad_norm, weight_decay=0.1, warmup_ratio=0.0
+            optimizer=optimizer,
+            micro_batch_size=micro_batch_size,
+            max_grad_norm=max_grad_norm,
+            weight_decay=0.1,
+            warmup_ratio=0.0,
         )
         figures = fit(policy, data, algorithm=wind, config=config)
         assert figures["grad_norm"] == pytest.approx(norm, rel=1e-9)
@@ -369,16 +376,17 @@ def reload(policy, tmp_path):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_goes_on_from_files_as_if_never_interrupted(tmp_path, tied):
-    config = settings(batch_size=4, micro_batch_size=2, weight_decay=0.01, schedule="cosine")
-    data = make_scored(make_policy(tied=tied), n=10, k=3)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_goes_on_from_files_as_if_never_interrupted(tmp_path, tied, name):
+    config = settings(optimizer=name, batch_size=4, micro_batch_size=2, weight_decay=0.01, schedule="cosine")
+    data = make_scored(wide_policy(tied=tied), n=10, k=3)
 
-    straight = make_policy(tied=tied)
+    straight = wide_policy(tied=tied)
     optimizer = make_optimizer(straight, config)
     for t in (1, 2):
         fit(straight, data, config=config, optimizer=optimizer, iteration=t, iterations=2)
 
-    first = reload(make_policy(tied=tied), tmp_path / "base")
+    first = reload(wide_policy(tied=tied), tmp_path / "base")
     optimizer = make_optimizer(first, config)
     fit(first, data, config=config, optimizer=optimizer, iteration=1, iterations=2)
     path = save_optimizer(first, optimizer, tmp_path / "optimizer.safetensors")
@@ -394,6 +402,41 @@ def test_goes_on_from_files_as_if_never_interrupted(tmp_path, tied):
     forgetful = reload(first, tmp_path / "again")
     fit(forgetful, data, config=config, iteration=2, iterations=2)
     assert not torch.equal(forgetful.model.model.norm.weight, straight.model.model.norm.weight)
+
+
+@needs_bitsandbytes
+def test_eight_bit_moments_take_a_byte_each(tmp_path):
+    """But for vectors, weights of fewer than 4096 numbers, and embeddings, tied or not."""
+    config = settings(optimizer="adamw_8bit")
+    for tied in (False, True):
+        policy = wide_policy(tied=tied)
+        optimizer = make_optimizer(policy, config)
+        fit(policy, make_scored(policy, n=8, k=2), config=config, optimizer=optimizer)
+        found = load_file(save_optimizer(policy, optimizer, tmp_path / "optimizer.safetensors"))
+        for name, parameter in policy.model.named_parameters():
+            in_bytes = parameter.numel() >= 4096 and "embed_tokens" not in name
+            dtype = torch.uint8 if in_bytes else torch.float32
+            assert [found[f"{m}.{name}"].dtype for m in ("state1", "state2")] == [dtype, dtype]
+            assert found[f"step.{name}"].item() == 1
+            if in_bytes:  # and a scale for every 256 of them
+                assert found[f"absmax1.{name}"].shape == (-(-parameter.numel() // 256),)
+        assert any(t.dtype == torch.uint8 for t in found.values())
+
+
+@needs_bitsandbytes
+def test_eight_bit_adamw_follows_adamw():
+    """The first step does not see the rounding of moments; of eight, a few percent of the distance come from it."""
+
+    def moved(name, epochs):
+        policy = wide_policy()
+        before = torch.nn.utils.parameters_to_vector(policy.model.parameters()).detach()
+        config = settings(optimizer=name, epochs=epochs, weight_decay=0.1, warmup_ratio=0.0, schedule="constant")
+        fit(policy, make_scored(policy, n=8, k=2), config=config)
+        return torch.nn.utils.parameters_to_vector(policy.model.parameters()).detach() - before
+
+    torch.testing.assert_close(moved("adamw_8bit", 1), moved("adamw", 1), rtol=0, atol=1e-5)
+    rounded, exact = moved("adamw_8bit", 8), moved("adamw", 8)
+    assert 1e-3 < (rounded - exact).norm() / exact.norm() < 0.1
 
 
 def trained_optimizer(policy):

@@ -133,7 +133,7 @@ def test_anchor_is_restored_bit_for_bit(tmp_path, tied):
     policy = make_policy(tied=tied)
     anchor = make_anchor(policy)
     move_away(anchor)
-    save_anchor(anchor, tmp_path / "anchor.safetensors")
+    save_anchor(policy, anchor, tmp_path / "anchor.safetensors")
     restored = make_anchor(policy, tmp_path / "anchor.safetensors")
     assert torch.equal(parameters(restored), parameters(anchor))
     assert not any(p.requires_grad for p in restored.model.parameters())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+from functools import partial
+
 import numpy as np
+import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -14,10 +18,15 @@ from components.records import Prompt, Ragged, Rollout, Scored
 WORDS = ["<s>", "</s>", "<pad>", "<unk>", *"abcdefghijklmnop"]
 EOS, PAD = 1, 2
 
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes: pip install -r requirements-dev.txt"
+)
+OPTIMIZERS = ["adamw", "rmsprop", pytest.param("adamw_8bit", marks=needs_bitsandbytes)]
+
 torch.set_num_threads(1)  # on busy cores, threads that wait for each other make tiny models ten times slower
 
 
-def make_policy(*, seed=0, dtype=torch.float32, tied=False):
+def make_policy(*, seed=0, dtype=torch.float32, tied=False, hidden_size=16):
     """A Llama with random weights over 20 words, in fp32 by default, and a chat template of bare words."""
     words = models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>")
     backend = Tokenizer(words)
@@ -31,7 +40,7 @@ def make_policy(*, seed=0, dtype=torch.float32, tied=False):
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(WORDS),
-            hidden_size=16,
+            hidden_size=hidden_size,
             intermediate_size=32,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -45,6 +54,9 @@ def make_policy(*, seed=0, dtype=torch.float32, tied=False):
         )
     )
     return Policy(model.to(dtype).eval(), tokenizer, (EOS,), PAD, "fp32")
+
+
+wide_policy = partial(make_policy, hidden_size=64)  # its largest matrices are just large enough for 8-bit moments
 
 
 def make_prompts(n):
