@@ -12,6 +12,8 @@ from torch import Tensor
 
 from components.records import TokenIds
 
+OVERHEAD = 256  # tokens that a GPU or a core reads in the time that it takes to begin another forward pass
+
 
 @dataclass(frozen=True)
 class Prefix:
@@ -23,6 +25,15 @@ class Prefix:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Rows of a batch, of similar length, that are read in one forward pass."""
+
+    rows: slice
+    tokens: slice  # response tokens of these rows
+    width: int  # tokens of the longest row
+
+
+@dataclass(frozen=True)
 class Batch:
     """Responses to n prompts in right-padded rows; equal responses to a prompt, common in sharp policies, share one.
 
@@ -30,24 +41,39 @@ class Batch:
     """
 
     prefix: Prefix | None  # None: the rows hold whole prompts
+    parts: Sequence[Part]  # of all rows, in order
     owners: Tensor  # (B,) int64, prompt of each row
-    input_ids: Tensor  # (B, L) int64, what of the prompt is not in the prefix, and the response
+    input_ids: Tensor  # (B, L) int64, the longest row first: the prompt, or its last token after a prefix; the response
     rows: Tensor  # (N,) int64, row of each response token
     columns: Tensor  # (N,) int64, column of the token before it, whose hidden state predicts it
     targets: Tensor  # (N,) int64, the response tokens
     places: Tensor  # (R,) int64, row of each response as given
 
 
-def collate(prompts: Sequence[TokenIds], responses: Sequence[TokenIds], pad_id: int, device: torch.device) -> Batch:
-    """A batch of n prompts, none of them empty, and m responses to each, given as n·m sequences of token ids."""
+def collate(
+    prompts: Sequence[TokenIds],
+    responses: Sequence[TokenIds],
+    pad_id: int,
+    device: torch.device,
+    *,
+    share_prompts: bool = True,
+    split: bool = True,
+) -> Batch:
+    """A batch of n prompts, none of them empty, and m responses to each, given as n·m sequences of token ids.
+
+    Several responses share a prefix unless `share_prompts` is False, for models that cannot fill a cache. Without
+    `split` there is one part, for processes that must all make as many forward passes.
+    """
     first, places = _distinct(responses, len(responses) // len(prompts))
-    owners = first * len(prompts) // len(responses)
-    responses = [responses[i] for i in first]
-    shares = len(first) > len(prompts)
+    shares = share_prompts and len(first) > len(prompts)
     # One token stays with each response: its hidden state predicts the response's first.
     shared = [len(prompt) - 1 if shares else 0 for prompt in prompts]
+    owners = first * len(prompts) // len(responses)
     starts = np.array([len(prompts[i]) - shared[i] for i in owners])
-    ends = starts + np.array([len(response) for response in responses])
+    ends = starts + np.array([len(responses[i]) for i in first])
+    order = np.argsort(-ends, kind="stable")
+    owners, starts, ends, places = owners[order], starts[order], ends[order], np.argsort(order)[places]
+    responses = [responses[i] for i in first[order]]
     ids = np.full((len(responses), ends.max()), pad_id, dtype=np.int64)
     for row, (owner, response) in enumerate(zip(owners, responses, strict=True)):
         ids[row, : starts[row]] = prompts[owner][shared[owner] :]
@@ -59,7 +85,26 @@ def collate(prompts: Sequence[TokenIds], responses: Sequence[TokenIds], pad_id: 
     prefix = None
     if max(shared) > 0:
         prefix = left_padded([p[:cut] for p, cut in zip(prompts, shared, strict=True)], pad_id, device)
-    return Batch(prefix, *(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays))
+    parts = []
+    for begin, end in partition(np.maximum(1, ends - 1)) if split else [(0, len(ends))]:
+        first_token, last_token = np.searchsorted(rows, (begin, end))
+        parts.append(Part(slice(begin, end), slice(first_token, last_token), max(1, int(ends[begin]) - 1)))
+    return Batch(prefix, parts, *(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays))
+
+
+def partition(lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Cuts rows, the longest first, into ranges for which padded tokens and the overhead of each are fewest."""
+    cuts = np.array([0, *(np.flatnonzero(np.diff(lengths)) + 1), len(lengths)])  # equal lengths stay together
+    fewest, begins = np.zeros(1), [0]
+    for end in range(1, len(cuts)):
+        costs = fewest + (cuts[end] - cuts[:end]) * lengths[cuts[:end]] + OVERHEAD
+        begins.append(int(costs.argmin()))
+        fewest = np.append(fewest, costs.min())
+    ranges, end = [], len(cuts) - 1
+    while end > 0:
+        ranges.append((int(cuts[begins[end]]), int(cuts[end])))
+        end = begins[end]
+    return ranges[::-1]
 
 
 def _distinct(responses: Sequence[TokenIds], m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -74,10 +119,12 @@ def _distinct(responses: Sequence[TokenIds], m: int) -> tuple[NDArray[np.int64],
     return np.array(first), places
 
 
-def distinct_counts(responses: Sequence[TokenIds], m: int) -> NDArray[np.int64]:
-    """How many different responses each group of m has, (n,)."""
+def distinct_tokens(responses: Sequence[TokenIds], m: int) -> NDArray[np.int64]:
+    """Tokens of the different responses in each group of m, (n,)."""
     first, _ = _distinct(responses, m)
-    return np.bincount(first // m, minlength=len(responses) // m)
+    tokens = np.zeros(len(responses) // m, dtype=np.int64)
+    np.add.at(tokens, first // m, [len(responses[i]) for i in first])
+    return tokens
 
 
 def left_padded(prompts: Sequence[TokenIds], pad_id: int, device: torch.device) -> Prefix:
@@ -107,11 +154,18 @@ def extended(mask: Tensor, length: int) -> Tensor:
     return torch.cat([mask, mask.new_ones(len(mask), length)], 1)
 
 
-def by_length(lengths: NDArray[np.int64], tokens_per_batch: int) -> Iterator[NDArray[np.int64]]:
-    """Indices in batches of similar length, longest first, each at most `tokens_per_batch` when padded."""
+def by_length(
+    lengths: NDArray[np.int64], sizes: NDArray[np.int64], tokens_per_batch: int
+) -> Iterator[NDArray[np.int64]]:
+    """Indices in batches of similar length, the longest first; their sizes add up to `tokens_per_batch` at most.
+
+    An index that is larger alone makes a batch of its own.
+    """
     order = np.argsort(-lengths, kind="stable")
-    begin = 0
-    while begin < len(order):
-        size = max(1, tokens_per_batch // int(lengths[order[begin]]))
-        yield order[begin : begin + size]
-        begin += size
+    begin, filled = 0, 0
+    for place, size in enumerate(sizes[order].tolist()):
+        if filled + size > tokens_per_batch and place > begin:
+            yield order[begin:place]
+            begin, filled = place, 0
+        filled += size
+    yield order[begin:]

@@ -146,6 +146,11 @@ def report_card(
         Markdown("## History"),
         Table(report.summary_rows(history), headers=report.HEADERS, disable_updates=True),
     ]
+    if rows := report.benchmark_rows(history):
+        components += [
+            Markdown("## Benchmarks"),
+            Table(rows, headers=report.benchmark_headers(history), disable_updates=True),
+        ]
     if examples:
         components += [Markdown("## Examples"), _example_table(examples)]
     return [*components, Markdown("## Config"), YAMLViewer(dict(config), title="config.yaml")]

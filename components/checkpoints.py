@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from components import sharding
 from components.errors import BlobError
 from components.sections import TrainingConfig
 from components.store import Manifest, Store
@@ -86,13 +87,16 @@ class Checkpoints:
     def step_done(self, state: TrainingState) -> None:
         """Saves the state if it is time."""
         steps, seconds = self.settings.checkpoint_steps, 60 * self.settings.checkpoint_minutes
-        if (steps and state.done % steps == 0) or self.clock() - self._saved >= seconds:
+        due = (steps is not None and state.done % steps == 0) or self.clock() - self._saved >= seconds
+        if sharding.agreed(due):
             self.save(state)
 
     def save(self, state: TrainingState) -> None:
         """Saves the state in the place of the one before."""
         # The attempt's name makes the file unlike any other, so that none that is in use is removed below.
         state.save(self.scratch / FILE, **{ATTEMPT: uuid.uuid4().hex, SECONDS: str(self.seconds)})
+        if sharding.rank() > 0:
+            return
         manifest = self.store.put_file(self.scratch / FILE)
         self.store.write_note(self.key, json.dumps(manifest))
         _remove(self.store, self._latest)

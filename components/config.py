@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from components import registry
-from components.algorithms import BaseAlgorithm
+from components.algorithms import BaseAlgorithm, OnPolicyAlgorithm
 from components.compare_config import CompareConfig, prompts_within
 from components.errors import ConfigError
 from components.generation import Engine
@@ -61,7 +61,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        problems = [sentence for wrong, sentence in self._impossible() if wrong]
+        problems = [sentence for wrong, sentence in [*self._impossible(), *self._not_in_processes()] if wrong]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -112,6 +112,24 @@ class RunConfig(Section):
                 policy.prompt_format is not None and "{prompt}" not in policy.prompt_format,
                 f"policy.prompt_format: {policy.prompt_format!r} lacks '{{prompt}}'. "
                 "Write it where the prompt belongs.",
+            ),
+        ]
+
+    def _not_in_processes(self) -> list[tuple[bool, str]]:
+        """What does not go together with training in several processes."""
+        train, gpus = self.training, self.resources.train.gpu
+        if train.processes == 1:
+            return []
+        name = self.algorithm.get("name")
+        alone = "trains in one process. Set training.processes: 1."
+        return [
+            (train.lora is not None, f"training.lora: {alone}"),
+            (train.optimizer == "adamw_8bit", f"training.optimizer: adamw_8bit {alone}"),
+            (isinstance(self.build_algorithm(), OnPolicyAlgorithm), f"algorithm.name: {name} {alone}"),
+            (
+                0 < gpus != train.processes,
+                f"training.processes: {train.processes} processes need a GPU each, and resources.train.gpu is {gpus}. "
+                "Make them equal.",
             ),
         ]
 

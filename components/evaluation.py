@@ -53,6 +53,16 @@ def kl(logp: NDArray[np.float64], logp_ref: NDArray[np.float64]) -> float:
 
 
 @dataclass(frozen=True)
+class Benchmark:
+    """What a policy and the reference reach in a task of lm-eval."""
+
+    task: str
+    metric: str
+    score: float
+    reference: float
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """A policy judged on the held-out prompts."""
 
@@ -63,6 +73,7 @@ class Evaluated:
     reward: float  # mean score; NaN where the judge compares pairs only
     response_length: float  # mean, tokens
     truncated: float  # share of responses that the length limit cut off
+    benchmarks: tuple[Benchmark, ...] = ()
 
 
 def history_row(
@@ -73,7 +84,7 @@ def history_row(
     counts: Mapping[str, int],
     seconds: Mapping[str, float],
 ) -> pd.DataFrame:
-    """One row of `history`.
+    """One row of `history`; a benchmark adds `task_<name>`, `task_<name>_reference` and `task_<name>_metric`.
 
     Args:
         iteration: 1-based.
@@ -97,4 +108,8 @@ def history_row(
         **counts,
         **{f"seconds_{step}": seconds[step] for step in ("generate", "score", "train", "evaluate")},
     }
-    return pd.DataFrame([row])[list(HISTORY_COLUMNS)]
+    tasks: dict[str, Any] = {}
+    for one in evaluated.benchmarks:
+        name = f"task_{one.task}"
+        tasks |= {name: one.score, f"{name}_reference": one.reference, f"{name}_metric": one.metric}
+    return pd.DataFrame([{**row, **tasks}])[[*HISTORY_COLUMNS, *tasks]]

@@ -1,4 +1,4 @@
-"""Writes the final policy of a finished run as a plain Hugging Face directory.
+"""Writes the final policy of a finished run as a plain Hugging Face directory; an adapter is merged into its base.
 
     python -m components.export WindFlow/RUN [DIR]
 
@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from components.errors import UserError
+from components.policy_files import ADAPTER
 from components.runs import finished
 from components.store import Manifest, open_store
 
@@ -33,7 +35,14 @@ def export(pathspec: str, directory: Path) -> Path:
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise ExportError(f"{directory}: is there already and is not an empty directory. Name a new one.")
     policy: Manifest = data.policy
-    return open_store(data.store_root).get(policy, directory)
+    store = open_store(data.store_root)
+    if not any(name.startswith(f"{ADAPTER}/") for name in policy):
+        return store.get(policy, directory)
+    from components import adapters  # torch and transformers take seconds to import
+
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=directory.parent, prefix="wind-export-") as folder:  # a disk with room for the model
+        return adapters.merge(store.get(policy, Path(folder)), directory)
 
 
 def load_snippet(directory: Path) -> str:

@@ -1,20 +1,24 @@
-"""The optimiser of a run: AdamW, its learning-rate schedule, and its state as a safetensors file."""
+"""The optimiser of a run, its learning-rate schedule, and its state as a safetensors file."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Embedding, Parameter
+from torch.optim import AdamW, Optimizer, RMSprop
 
 from components.policy import Policy
 from components.sections import TrainingConfig
+from components.sharding import rank, spread_like, whole
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a weight
+MOMENTS = {AdamW: ("exp_avg", "exp_avg_sq"), RMSprop: ("square_avg",)}  # torch's state of a weight, beside its step
+TABLES = ("qmap1", "qmap2")  # bitsandbytes' values of the 8-bit codes, constant and shared by all weights
 
 
 def learning_rate(settings: TrainingConfig, step: int, total: int) -> float:
@@ -31,60 +35,88 @@ def learning_rate(settings: TrainingConfig, step: int, total: int) -> float:
     return settings.learning_rate * decay[settings.schedule]
 
 
-def make_optimizer(policy: Policy, settings: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over all weights that are not frozen; matrices decay, vectors (norms, biases) do not."""
-    weights = [parameter for _, parameter in _trained(policy)]
+def make_optimizer(policy: Policy, settings: TrainingConfig) -> Optimizer:
+    """The configured optimiser over all weights that are not frozen; matrices decay, vectors (norms, biases) do not.
+
+    RMSprop is torch's with its defaults, as in SPPO's recipe; its decay is part of the gradient, AdamW's is decoupled.
+    """
+    weights = [parameter for _, parameter in trained(policy)]
     groups = [
         {"params": [p for p in weights if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
     ]
     betas = (settings.adam_beta1, settings.adam_beta2)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True)
+    if settings.optimizer == "adamw":
+        return AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True)
+    if settings.optimizer == "rmsprop":
+        return RMSprop(groups, lr=settings.learning_rate)
+    from components.adamw_8bit import AdamW8bit
+
+    embeddings = [module.weight for module in policy.model.modules() if isinstance(module, Embedding)]
+    return AdamW8bit(groups, in_full=embeddings, lr=settings.learning_rate, betas=betas)
 
 
-def moments(policy: Policy, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+def moments(policy: Policy, optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimiser's state, keyed `<moment>.<parameter name>`."""
-    found: dict[str, Tensor] = {}
-    for name, parameter in _trained(policy):
-        # A weight that got no gradient yet has no moments; zeros are what AdamW would begin with.
-        state = optimizer.state.get(parameter) or _zero_moments(parameter)
-        found |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
-    return found
+    return {
+        f"{moment}.{name}": whole(torch.as_tensor(value))
+        for name, state in _states(policy, optimizer)
+        for moment, value in state.items()
+        if moment not in TABLES
+    }
 
 
-def restore_moments(policy: Policy, optimizer: torch.optim.AdamW, found: Mapping[str, Tensor]) -> None:
+def restore_moments(policy: Policy, optimizer: Optimizer, found: Mapping[str, Tensor]) -> None:
     """Gives the optimiser what `moments` gave. A moment that is missing raises KeyError."""
-    for name, parameter in _trained(policy):
-        # The fused step wants its counter beside the weights too.
-        optimizer.state[parameter] = {m: found[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}
+    for name, state in _states(policy, optimizer):
+        for moment in sorted(state.keys() - set(TABLES)):  # in the same order in all processes
+            value = found[f"{moment}.{name}"]
+            state[moment] = spread_like(value, state[moment]) if isinstance(state[moment], Tensor) else int(value)
 
 
-def save_optimizer(policy: Policy, optimizer: torch.optim.AdamW, path: Path) -> Path:
-    """Writes the optimiser's moments as safetensors."""
-    save_file(moments(policy, optimizer), path)
+def save_optimizer(policy: Policy, optimizer: Optimizer, path: Path) -> Path:
+    """Writes the optimiser's moments as safetensors; the first of several processes does."""
+    found = moments(policy, optimizer)
+    if rank() == 0:
+        save_file(found, path)
     return path
 
 
-def load_optimizer(policy: Policy, optimizer: torch.optim.AdamW, path: Path) -> None:
+def load_optimizer(policy: Policy, optimizer: Optimizer, path: Path) -> None:
     """Restores what `save_optimizer` wrote. A moment that is missing raises KeyError."""
     restore_moments(policy, optimizer, load_file(path))
 
 
-def _trained(policy: Policy) -> list[tuple[str, Parameter]]:
+def trained(policy: Policy) -> list[tuple[str, Parameter]]:
     """Weights that are not frozen, by name; tied ones once."""
     return [(name, p) for name, p in policy.model.named_parameters() if p.requires_grad]
 
 
-def _zero_moments(parameter: Parameter) -> dict[str, Tensor]:
-    return {"step": torch.zeros(()), **{m: torch.zeros_like(parameter.detach()) for m in MOMENTS[1:]}}
+def _states(policy: Policy, optimizer: Optimizer) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The optimiser's state of each weight; one that got no gradient yet is given what the optimiser begins with."""
+    names = {parameter: name for name, parameter in trained(policy)}
+    for g, group in enumerate(optimizer.param_groups):
+        for i, parameter in enumerate(group["params"]):
+            if not optimizer.state[parameter]:
+                _begin(optimizer, group, parameter, (g, i))
+            yield names[parameter], optimizer.state[parameter]
 
 
-def clip_and_step(policy: Policy, optimizer: torch.optim.AdamW, loss: float, max_grad_norm: float) -> float:
+def _begin(optimizer: Any, group: dict[str, Any], parameter: Parameter, place: tuple[int, int]) -> None:
+    if moments := MOMENTS.get(type(optimizer)):
+        zeros = {moment: torch.zeros_like(parameter.detach()) for moment in moments}
+        # The fused step wants its counter beside the weights too.
+        optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **zeros}
+    else:
+        optimizer.init_state(group, parameter, *place)
+
+
+def clip_and_step(policy: Policy, optimizer: Optimizer, loss: float, max_grad_norm: float) -> float:
     """Clips the gradient and steps; returns the gradient's norm before clipping.
 
     Raises FloatingPointError for a loss or gradient that is not finite, before it reaches the weights.
     """
-    norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), max_grad_norm).item()
+    norm = whole(torch.nn.utils.clip_grad_norm_(policy.model.parameters(), max_grad_norm)).item()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise FloatingPointError(
             f"loss {loss} with gradient norm {norm}: training diverged. "

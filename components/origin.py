@@ -17,6 +17,7 @@ from components.algorithms import OnPolicyAlgorithm
 from components.config import RunConfig
 from components.errors import ConfigError
 from components.preparation import Started
+from components.sections import TrainingConfig
 from components.store import Manifest
 from components.workspace import ANCHOR_FILE, Workspace
 
@@ -35,6 +36,7 @@ SAME = (
     *("demo", "policy", "prompts.train", "prompts.evaluation", "prompts.split", "prompts.held_out", "judge"),
     *("evaluation.responses", "generation.max_new_tokens", "generation.temperature", "generation.top_p"),
 )
+STATE = ("training.lora", "training.optimizer")  # these make the weights and the optimiser's state what they are
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,12 @@ class Origin:
                 f"Run on the datastore of {self.run}."
             ]
         ours = work.config.model_dump()
+        # An older run's config lacks what was added since, and the run had what is the default now.
+        theirs = {**self.config, "training": {**TrainingConfig().model_dump(), **self.config["training"]}}
         return [
-            f"{key}: is {_at(ours, key)!r}, and was {_at(self.config, key)!r} in {self.run}. Runs that go on keep it."
-            for key in SAME
-            if _at(ours, key) != _at(self.config, key)
+            f"{key}: is {_at(ours, key)!r}, and was {_at(theirs, key)!r} in {self.run}. Runs that go on keep it."
+            for key in (*SAME, *STATE)
+            if _at(ours, key) != _at(theirs, key)
         ]
 
     def _without_anchor(self, config: RunConfig) -> list[str]:

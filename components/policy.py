@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from components import adapters
 from components.errors import PolicyError
-from components.policy_files import WEIGHT_FILES, copy_files, fetch, refuse_code, without_weights
+from components.policy_files import ADAPTER, copy_files, fetch, refuse_code, save_model, without_weights
 from components.records import Prompt, TokenIds
 from components.sections import PolicyConfig
 
@@ -39,9 +39,16 @@ class Policy:
     tokenizer: PreTrainedTokenizerBase
     eos_ids: tuple[int, ...]
     pad_id: int
-    precision: str  # "fp32" or "bf16"; master weights are fp32 in both
+    precision: str  # "fp32" or "bf16"; weights that are trained are fp32 in both
     prompt_format: str | None = None
     folder: Path | None = None  # where it was loaded from
+    gradient_checkpointing: bool = False  # layers are computed again in the backward pass, so none may fill a cache
+    sharded: torch.nn.Module | None = None  # gives a batch's log-probs where each process has a share of the weights
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether training may read a prompt once for all its responses."""
+        return not self.gradient_checkpointing and self.sharded is None
 
     @property
     def device(self) -> torch.device:
@@ -103,15 +110,25 @@ def best_device() -> torch.device:
 
 
 def load(
-    directory: Path, config: PolicyConfig, *, precision: str = "fp32", device: torch.device | None = None
+    directory: Path,
+    config: PolicyConfig,
+    *,
+    precision: str = "fp32",
+    device: torch.device | None = None,
+    frozen: bool = False,
 ) -> Policy:
     """Loads a policy directory with fp32 weights; on the meta device it has none, for engines that read the files.
+
+    `frozen` weights, beside which at most an adapter is trained, are bf16 if `precision` is. Log-probs are comparable
+    only among policies that are loaded alike. `precision` may be "auto" too.
 
     Raises PolicyError for files that do not make up a whole model, for code that nobody allowed, and when the
     tokenizer, EOS or a way to format prompts is missing.
     """
     name = config.model or directory
     options = {"trust_remote_code": config.trust_remote_code}
+    precision = _automatic(device or best_device()) if precision == "auto" else precision
+    dtype = torch.bfloat16 if frozen and precision == "bf16" else torch.float32
     try:
         if not config.trust_remote_code:
             refuse_code(directory)
@@ -120,8 +137,10 @@ def load(
             model, report = without_weights(directory, options), dict[str, list[str]](missing_keys=[])
         else:
             model, report = AutoModelForCausalLM.from_pretrained(
-                directory, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
+                directory, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
             )
+            if (directory / ADAPTER).is_dir():
+                adapters.load(model, directory / ADAPTER)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise PolicyError(f"policy.model: {name} cannot be loaded: {error}") from error
     if missing := sorted(report["missing_keys"]):  # the library fills them with random numbers
@@ -157,15 +176,7 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tupl
 def save(policy: Policy, directory: Path) -> Path:
     """Writes the policy as a Hugging Face directory; only weights differ from the files it was loaded from."""
     assert policy.folder is not None
-    copy_files(policy.folder, directory, weights=False, code=True)
-    for pattern in WEIGHT_FILES:  # of an earlier save in other shards: a loader might take them
-        for stale in directory.glob(pattern):
-            stale.unlink()
-    policy.model.save_pretrained(directory)
-    generation = policy.folder / "generation_config.json"
-    if generation.is_file():
-        shutil.copyfile(generation, directory / generation.name)
-    return directory
+    return save_model(policy.model, policy.folder, directory)
 
 
 def check_lengths(policy: Policy, prompts: Sequence[Prompt], *, max_prompt_tokens: int, max_new_tokens: int) -> None:
@@ -208,10 +219,14 @@ def check_lengths(policy: Policy, prompts: Sequence[Prompt], *, max_prompt_token
 def pick_precision(policy: Policy, setting: str) -> str:
     """Resolves policy.precision to "fp32" or "bf16". `start` does it once, so that all steps agree."""
     if setting == "auto":
-        return "bf16" if policy.device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        return _automatic(policy.device)
     if setting == "probe":
         return _faster_precision(policy)
     return setting
+
+
+def _automatic(device: torch.device) -> str:
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def _faster_precision(policy: Policy) -> str:

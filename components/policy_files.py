@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # All that a policy consists of; optimiser states and logs of the training that made it stay behind.
 WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 OTHER_FILES = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.txt", "*.model", "*.tiktoken")
+ADAPTER = "adapter"  # folder of what LoRA adds to the weights; see `components.adapters`
 TRAINING_FILES = ("trainer_state.json", "*_results.json")
 CODE_FILES = ("*.py",)
 
@@ -23,12 +24,17 @@ CODE_FILES = ("*.py",)
 def fetch(config: PolicyConfig, key: str = "policy") -> Path:
     """Directory of the configured model, downloaded first if it is a hub id; `key` is its section, for messages.
 
-    Raises PolicyError when it is not to be had, or holds no config, no safetensors weights or two sets of them.
+    Raises PolicyError when it is not to be had, or holds an adapter, no config, no safetensors weights or two sets.
     """
     assert config.model is not None
     directory = Path(config.model).expanduser()
     if not directory.is_dir():
         directory = _download(config, key)
+    if (directory / "adapter_config.json").is_file():  # the library would load it unasked
+        raise PolicyError(
+            f"{key}.model: {config.model} holds an adapter. Merge it into its model (in peft, `merge_and_unload`), "
+            "and save the whole."
+        )
     found = {pattern: any(directory.glob(pattern)) for pattern in ("config.json", *WEIGHT_FILES)}
     for what, missing in (
         ("config.json", not found["config.json"]),
@@ -71,6 +77,19 @@ def copy_files(source: Path, target: Path, *, weights: bool = True, code: bool =
         copy = target / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
+    return target
+
+
+def save_model(model: PreTrainedModel, source: Path, target: Path) -> Path:
+    """Writes a policy directory with the model's weights and everything else from the directory `source`."""
+    copy_files(source, target, weights=False, code=True)
+    for pattern in WEIGHT_FILES:  # of an earlier save in other shards: a loader might take them
+        for stale in target.glob(pattern):
+            stale.unlink()
+    model.save_pretrained(target)
+    generation = source / "generation_config.json"
+    if generation.is_file():
+        shutil.copyfile(generation, target / generation.name)
     return target
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import prompts, rollouts
+from components import prompts, rollouts, updating
 from components.judges import Judge
 from components.records import Prompt
 from components.store import Manifest
@@ -37,6 +37,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
     judge = work.config.build_judge()
     judge.check()
     work.config.build_engine().check()
+    updating.check(work.config.training)
     if origin is None:
         return _start_anew(work, judge)
     origin.check(work)
@@ -45,13 +46,16 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
 
 
 def _start_anew(work: Workspace, judge: Judge) -> Started:
+    import torch
+
     from components import logprobs, policy
 
     config = work.config
     source, sources = _sources(work)
     train, held_out = _load_prompts(work, *sources)
     folder = policy.copy_files(source, work.folder / "policy", code=config.policy.trust_remote_code)
-    base = policy.load(folder, config.policy)
+    lora = config.training.lora is not None
+    base = policy.load(folder, config.policy, precision=config.policy.precision, frozen=lora)
     policy.check_lengths(
         base,
         [*train, *held_out],
@@ -59,12 +63,15 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
         max_new_tokens=config.generation.max_new_tokens,
     )
     logprobs.check_head(base)
+    updating.check(config.training, base.model)
     work = replace(work, precision=policy.pick_precision(base, config.policy.precision))
     policy_manifest = work.store.put(folder)
     prompts_folder = work.folder / "prompts"
     prompts_folder.mkdir()
     prompts.save(train, prompts_folder / "train.jsonl")
     prompts.save(held_out, prompts_folder / "evaluation.jsonl")
+    if lora and work.precision == "bf16":
+        base.model.to(torch.bfloat16)  # where only the probe told; the other steps load it so
     base, m = replace(base, precision=work.precision), config.evaluation.responses
     responses = work.sample(base, held_out, responses=m, purpose="evaluate", iteration=0)
     reward = rollouts.judge(judge, held_out, [responses]).reward

@@ -47,11 +47,32 @@ def verdict(history: pd.DataFrame) -> str:
 
 
 def summary_table(history: pd.DataFrame) -> str:
-    """The history as an aligned table, one line per iteration.
+    """The history as an aligned table, one line per iteration, and one of the benchmarks if there are any.
 
     KL is in nats per response, length in tokens, time the sum over the iteration's steps.
     """
-    return aligned(HEADERS, summary_rows(history))
+    table = aligned(HEADERS, summary_rows(history))
+    rows = benchmark_rows(history)
+    return f"{table}\n\n{aligned(benchmark_headers(history), rows, labels=2)}" if rows else table
+
+
+def benchmark_headers(history: pd.DataFrame) -> list[str]:
+    """What stands above the cells of `benchmark_rows`."""
+    return ["task", "metric", "reference", *(f"iteration {count}" for count in history["iteration"])]
+
+
+def benchmark_rows(history: pd.DataFrame) -> list[list[str]]:
+    """Cells for each benchmark: metric, score of the reference, scores after each iteration."""
+    tasks = [name for name in history if f"{name}_metric" in history]
+    return [
+        [
+            str(name).removeprefix("task_"),
+            str(history[f"{name}_metric"].iloc[-1]),
+            number(history[f"{name}_reference"].iloc[-1], ".3f"),
+            *(number(score, ".3f") for score in history[name]),
+        ]
+        for name in tasks
+    ]
 
 
 def aligned(headers: Sequence[str], rows: Sequence[Sequence[str]], *, labels: int = 0) -> str:

@@ -35,10 +35,20 @@ def last_iteration(pathspec: str, *, artifacts: Iterable[str]) -> Any:
 def killed(pathspec: str) -> list[str]:
     """Steps of a run that has failed, those with a task that was killed from outside.
 
-    None if a task raised an error: then it was Metaflow that ended the others.
+    None if a task raised an error: then it was Metaflow that ended the others. Asks Metaflow's records alone, as the
+    datastore may be what failed.
     """
-    ended = [(step.id, task.exception) for step in _find(pathspec, "WindFlow") for task in step if not task.successful]
-    return [] if any(error for _, error in ended) else sorted({step for step, _ in ended})
+    outcomes = [(step.id, _outcome(task)) for step in _find(pathspec, "WindFlow") for task in step]
+    raised = any(said == "False" for _, said in outcomes)
+    return [] if raised else sorted({step for step, said in outcomes if said is None})
+
+
+def _outcome(task: Any) -> str | None:
+    """What the last attempt at a task said of its success, "True" or "False"; None if it ended before it could."""
+    records = task.metadata
+    begun = max((record.created_at for record in records if record.name == "attempt"), default=None)
+    said = [r.value for r in records if r.name == "attempt_ok" and (begun is None or r.created_at >= begun)]
+    return said[-1] if said else None
 
 
 def _succeeded(step: Any) -> bool:

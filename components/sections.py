@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from components.schema import Section
 
@@ -61,6 +61,16 @@ class GenerationConfig(Section):
     top_p: float = Field(1.0, gt=0, le=1)
 
 
+class LoraConfig(Section):
+    """An adapter that is trained in place of all weights; see `components.adapters`."""
+
+    rank: PositiveInt = Field(16, description="of the matrices that are added to each layer's weights")
+    alpha: PositiveInt = Field(32, description="they are scaled by alpha / rank")
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = Field(
+        "all-linear", description="names of linear layers, such as [q_proj, v_proj]; all-linear: all but the head"
+    )
+
+
 class TrainingConfig(Section):
     """How one iteration's update is optimised. Learning rate and optimiser state run over all iterations."""
 
@@ -69,6 +79,7 @@ class TrainingConfig(Section):
     micro_batch_size: PositiveInt = Field(
         32, description="prompts per forward and backward pass; halved when GPU memory runs out"
     )
+    processes: PositiveInt = Field(1, description="on one machine, each with a GPU and a share of the weights (FSDP)")
     optimizer: Literal["adamw", "rmsprop", "adamw_8bit"] = Field(
         "adamw", description="adamw_8bit keeps its moments in a quarter of the memory; it needs bitsandbytes"
     )
@@ -79,6 +90,10 @@ class TrainingConfig(Section):
     weight_decay: float = Field(0.0, ge=0)
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="of adamw and adamw_8bit")
     adam_beta2: float = Field(0.99, ge=0, lt=1, description="of adamw and adamw_8bit")
+    lora: LoraConfig | None = Field(None, description="train an adapter; absent: all weights")
+    gradient_checkpointing: bool = Field(
+        False, description="keep each layer's inputs only and compute the rest again: less memory, more time"
+    )
     checkpoint_minutes: PositiveFloat = Field(10.0, description="time after which unfinished training is saved")
     checkpoint_steps: PositiveInt | None = Field(None, description="…or optimiser steps, if they come first")
 
@@ -88,6 +103,20 @@ class EvaluationConfig(Section):
 
     responses: PositiveInt = Field(2, description="responses per held-out prompt and policy")
     examples: PositiveInt = Field(8, description="example prompts shown in the report")
+    tasks: list[str] = Field([], description="benchmarks of lm-eval, such as gsm8k, or hellaswag:acc with a metric")
+    tasks_path: str | None = Field(None, description="folder with task files of your own")
+    tasks_limit: PositiveInt | None = Field(None, description="only so many questions of each task")
+    tasks_batch_size: PositiveInt = Field(8, description="questions that are read at once")
+
+    @field_validator("tasks")
+    @classmethod
+    def _differ(cls, tasks: list[str]) -> list[str]:
+        names = [task.partition(":")[0] for task in tasks]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"{twice[0]!r} is given twice, and a task has one column in `history`. Keep one of the two."
+            )
+        return tasks
 
 
 class Resources(Section):

@@ -21,6 +21,7 @@ from components.updating import Before, Trained, forget_unfinished, train
 from components.workspace import Workspace
 
 if TYPE_CHECKING:  # plan, gather and end do without torch
+    from components.benchmarks import Score
     from components.policy import Policy
 
 __all__ = [
@@ -125,9 +126,11 @@ def evaluate(
     current = work.policy(policy)
     m = work.config.evaluation.responses
     responses = work.sample(current, held_out, responses=m, purpose="evaluate", iteration=iteration)
-    logp = _logprobs(work, current, responses, "policy")
+    logp, scores = _logprobs(work, current, responses, "policy"), _scores(work, policy, current)
     del current  # two models at once would need twice the memory
-    logp_ref = _logprobs(work, work.policy(reference), responses, "reference")
+    base = work.policy(reference)
+    logp_ref, base_scores = _logprobs(work, base, responses, "reference"), _scores(work, reference, base)
+    del base
     rivals = [work.rollout(manifest) for manifest in evaluated]
     judgement = rollouts.judge(
         work.config.build_judge(), held_out, [responses, *rivals], work.progress("judge responses")
@@ -141,7 +144,21 @@ def evaluate(
         reward=float(judgement.reward[:, ours].mean()),
         response_length=float(responses.tokens.lengths.mean()),
         truncated=float(1 - responses.finished.mean()),
+        benchmarks=tuple(
+            evaluation.Benchmark(ours.task, ours.metric, ours.value, theirs.value)
+            for ours, theirs in zip(scores, base_scores, strict=True)
+        ),
     )
+
+
+def _scores(work: Workspace, manifest: Manifest, policy: Policy) -> list[Score]:
+    """What a policy reaches in the config's benchmarks."""
+    settings = work.config.evaluation
+    if not settings.tasks:
+        return []
+    from components import benchmarks
+
+    return benchmarks.once(work.store, [manifest, work.precision], settings, lambda: benchmarks.run(policy, settings))
 
 
 def examples(work: Workspace, prompts_manifest: Manifest, reference: Manifest, final: Manifest) -> list[dict[str, Any]]:

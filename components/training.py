@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from components import sharding
 from components.algorithms import Algorithm, Group, leave_one_out
 from components.batches import Batch, collate
 from components.logprobs import response_logprobs
@@ -156,7 +157,7 @@ def _within_memory(trainer: Trainer, chosen: NDArray[np.int64], state: TrainingS
         try:
             return trainer.gradient(chosen)
         except RuntimeError as error:
-            if not out_of_memory(error) or state.micro_batch_size == 1:
+            if not out_of_memory(error) or state.micro_batch_size == 1 or sharding.world() > 1:
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold the activations that did not fit
         state.micro_batch_size = (state.micro_batch_size + 1) // 2
@@ -188,20 +189,31 @@ class OffPolicyTrainer:
     algorithm: Algorithm
 
     def gradient(self, chosen: NDArray[np.int64]) -> tuple[float, dict[str, float]]:
-        """See `Trainer`; in micro-batches of similar length."""
+        """See `Trainer`; in micro-batches of similar length, of which each process has its share."""
         by_size = chosen[np.argsort(-_group_lengths(self.data)[chosen], kind="stable")]
-        loss_sum, change_sum = 0.0, 0.0
-        for begin in range(0, len(by_size), self.state.micro_batch_size):
-            micro = by_size[begin : begin + self.state.micro_batch_size]
+        sums = [0.0, 0.0]
+        for micro, weight in _micro_batches(by_size, self.state.micro_batch_size):
             group = group_of(self.state.policy, self.data, self.selection, micro)
-            loss = self.algorithm.loss(group).mean() * (len(micro) / len(chosen))
-            torch.autograd.backward(loss)
-            loss_sum += loss.item()
-            change_sum += (group.logp.detach() - group.logp_old).mean().item() * len(micro) / len(chosen)
+            loss = self.algorithm.loss(group).mean() * weight
+            torch.autograd.backward(loss * sharding.world())  # gradients are averaged over the processes
+            sums[0] += loss.item()
+            sums[1] += (group.logp.detach() - group.logp_old).mean().item() * weight
+        loss_sum, change_sum = sharding.summed(sums)
         return loss_sum, {"loss": loss_sum, "logp_change": change_sum}
 
     def updated(self) -> None:
         """See `Trainer`."""
+
+
+def _micro_batches(prompts: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], float]]:
+    """This process's micro-batches and their weights in the mean over all prompts.
+
+    Every process has as many: where one has no prompts left, it takes part with one that does not count.
+    """
+    share = prompts[sharding.rank() :: sharding.world()]
+    for begin in range(0, -(-len(prompts) // sharding.world()), size):
+        micro = share[begin : begin + size]
+        yield (micro, len(micro) / len(prompts)) if len(micro) else (prompts[:1], 0.0)
 
 
 def _group_lengths(data: Scored) -> NDArray[np.int64]:
@@ -227,4 +239,5 @@ def _batch(policy: Policy, data: Scored, chosen: NDArray[np.int64], picked: NDAr
     rollout, k = data.rollout, data.rollout.shape[1]
     prompts = [rollout.prompt_tokens[i] for i in chosen]
     responses = [rollout.tokens[i * k + j] for i, row in zip(chosen, picked, strict=True) for j in row]
-    return collate(prompts, responses, policy.pad_id, policy.device)
+    alone = policy.sharded is None
+    return collate(prompts, responses, policy.pad_id, policy.device, share_prompts=policy.shares_prompts, split=alone)

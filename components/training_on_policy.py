@@ -14,32 +14,37 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.algorithms import FreshGroup, OnPolicyAlgorithm
 from components.batches import collate
 from components.judges import Judgement
 from components.logprobs import response_logprobs
+from components.optimizer import trained
 from components.policy import Policy
 from components.records import Prompt, Ragged, Rollout, TokenIds
-from components.training_state import TrainingState
+from components.training_state import TrainingState, anchor_weights
 
 Draw = Callable[[Policy, Sequence[Prompt], int, str], Rollout]  # (policy, prompts, how many each, purpose)
 Compare = Callable[[Sequence[Prompt], Sequence[Rollout]], Judgement]
 
 
 def make_anchor(policy: Policy, path: Path | None = None) -> Policy:
-    """A copy of the policy, with the weights that `save_anchor` wrote if there are any."""
-    model = deepcopy(policy.model).requires_grad_(False)
+    """A copy of the policy, with the weights that `save_anchor` wrote if there are any; frozen ones are shared."""
+    shared = {id(parameter): parameter for parameter in policy.model.parameters() if not parameter.requires_grad}
+    anchor = replace(policy, model=deepcopy(policy.model, shared).requires_grad_(False))
     if path is not None:
-        load_model(model, path)
-    return replace(policy, model=model)
+        found = load_file(path)
+        with torch.no_grad():
+            for name, parameter in anchor_weights(policy, anchor):
+                parameter.copy_(found[name])
+    return anchor
 
 
-def save_anchor(anchor: Policy, path: Path) -> None:
-    """Writes the anchor's weights as safetensors."""
-    save_model(anchor.model, str(path))
+def save_anchor(policy: Policy, anchor: Policy, path: Path) -> None:
+    """Writes the anchor's own weights as safetensors."""
+    save_file({name: p.detach().contiguous() for name, p in anchor_weights(policy, anchor)}, path)
 
 
 @dataclass
@@ -119,5 +124,6 @@ class OnPolicyTrainer:
     @torch.no_grad()
     def updated(self) -> None:
         """See `training.Trainer`: anchor <- (1 - e)·anchor + e·policy."""
-        anchor, policy = (list(p.model.parameters()) for p in (self.anchor, self.policy))
+        anchor = tuple(parameter for _, parameter in anchor_weights(self.policy, self.anchor))
+        policy = tuple(parameter for _, parameter in trained(self.policy))
         torch._foreach_lerp_(anchor, policy, self.algorithm.anchor_rate)

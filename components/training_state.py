@@ -14,11 +14,20 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Optimizer
 
-from components.optimizer import moments, restore_moments
+from components.optimizer import moments, restore_moments, trained
 from components.policy import Policy
+from components.sharding import rank, spread_like, whole
 
 PROGRESS = "progress"  # key of the file's metadata under which the numbers lie, as JSON
+
+
+def anchor_weights(policy: Policy, anchor: Policy) -> list[tuple[str, Parameter]]:
+    """What an anchor has of its own, in the order of the policy's trained weights; it shares the frozen ones."""
+    parameters = dict(anchor.model.named_parameters())
+    return [(name, parameters[name]) for name, _ in trained(policy)]
 
 
 @dataclass
@@ -26,7 +35,7 @@ class TrainingState:
     """Weights, optimiser, anchor and counts of an iteration's training."""
 
     policy: Policy
-    optimizer: torch.optim.AdamW
+    optimizer: Optimizer
     micro_batch_size: int  # rows or prompts that are read at once; smaller after memory ran out
     anchor: Policy | None = None  # of an on-policy algorithm
     done: int = 0  # optimiser steps
@@ -34,9 +43,11 @@ class TrainingState:
     drawn: dict[str, int] = field(default_factory=dict)  # what training itself generated
 
     def save(self, path: Path, **about: str) -> None:
-        """Writes a safetensors file; `about` goes into its metadata."""
+        """Writes a safetensors file, the first of several processes; `about` goes into its metadata."""
         numbers = {name: getattr(self, name) for name in ("micro_batch_size", "done", "sums", "drawn")}
-        save_file(self._tensors(), path, {PROGRESS: json.dumps(numbers), **about})
+        tensors = self._tensors()
+        if rank() == 0:
+            save_file(tensors, path, {PROGRESS: json.dumps(numbers), **about})
 
     def restore(self, path: Path) -> dict[str, str]:
         """Takes over what `save` wrote, in place; gives the file's metadata. A missing tensor raises KeyError."""
@@ -45,18 +56,18 @@ class TrainingState:
             about: dict[str, str] = file.metadata()
         with torch.no_grad():
             for name, tensor in self._weights().items():
-                tensor.copy_(found[name])
+                tensor.copy_(spread_like(found[name], tensor))
         restore_moments(self.policy, self.optimizer, found)
         for name, value in json.loads(about[PROGRESS]).items():
             setattr(self, name, value)
         return about
 
     def _weights(self) -> dict[str, Tensor]:
-        trained = {f"policy.{n}": p for n, p in self.policy.model.named_parameters() if p.requires_grad}
-        if self.anchor is None:
-            return trained
-        return {**trained, **{f"anchor.{n}": p for n, p in self.anchor.model.named_parameters()}}
+        found: dict[str, Tensor] = {f"policy.{name}": parameter for name, parameter in trained(self.policy)}
+        if self.anchor is not None:
+            found |= {f"anchor.{name}": parameter for name, parameter in anchor_weights(self.policy, self.anchor)}
+        return found
 
     def _tensors(self) -> dict[str, Tensor]:
-        weights = {name: weight.detach().contiguous() for name, weight in self._weights().items()}
+        weights = {name: whole(weight.detach()).contiguous() for name, weight in self._weights().items()}
         return {**weights, **moments(self.policy, self.optimizer)}

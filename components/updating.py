@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,12 +12,17 @@ import numpy as np
 
 from components import rollouts
 from components.algorithms import Algorithm, OnPolicyAlgorithm
+from components.errors import ConfigError
 from components.progress import silent
+from components.sections import TrainingConfig
 from components.store import Manifest
 from components.workspace import ANCHOR_FILE, OPTIMIZER_FILE, Workspace
 
 if TYPE_CHECKING:  # stages import this module, also in steps that do without torch
+    from transformers import PreTrainedModel
+
     from components.checkpoints import Checkpoints
+    from components.policy import Policy
     from components.training_state import TrainingState
 
 
@@ -42,12 +48,42 @@ class Trained:
     unfinished: str  # key of the state saved on the way, for `forget_unfinished` once this is recorded
 
 
+def check(settings: TrainingConfig, model: PreTrainedModel | None = None) -> None:
+    """Raises ConfigError or PolicyError for settings that cannot be followed here, or not with the model if given."""
+    if settings.optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "training.optimizer: adamw_8bit needs bitsandbytes, which is not installed. "
+            "Run pip install bitsandbytes, or use adamw."
+        )
+    if model is not None and settings.lora is not None:
+        from components import adapters
+
+        adapters.check(model, settings.lora)
+    if model is not None and (settings.gradient_checkpointing or settings.processes > 1):
+        from components.gradient_checkpointing import layers
+
+        layers(model)
+
+
 def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> Trained:
     """One iteration's update of the policy, from scored rollouts or, on-policy, from the shards' prompts.
 
     Goes on from the state that an earlier attempt at the same work saved.
     """
-    from components import policy as policies
+    if work.config.training.processes > 1:
+        from components import distributed
+
+        return distributed.train(work, before, shards, scored)
+    trained = train_here(work, before, shards, scored)
+    assert trained is not None
+    return trained
+
+
+def train_here(
+    work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]
+) -> Trained | None:
+    """`train` in this process, alone or with those that torch.distributed knows; of these the first has the result."""
+    from components import sharding
     from components.checkpoints import Checkpoints
     from components.optimizer import save_optimizer
 
@@ -64,10 +100,12 @@ def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: S
     if state.anchor is not None:
         from components.training_on_policy import save_anchor
 
-        save_anchor(state.anchor, kept / ANCHOR_FILE)
-    trained = policies.save(state.policy, work.folder / "trained")
+        save_anchor(state.policy, state.anchor, kept / ANCHOR_FILE)
+    policy = sharding.gathered(state.policy, lambda: work.policy(before.policy))
+    if policy is None:
+        return None
     return Trained(
-        policy=work.store.put(trained),
+        policy=_keep_policy(work, before, policy),
         optimizer=work.store.put(kept),
         figures=figures,
         counts={**state.drawn, "micro_batch_size": state.micro_batch_size},
@@ -83,13 +121,32 @@ def forget_unfinished(work: Workspace, key: str) -> None:
     forget(work.store, key)
 
 
+def _keep_policy(work: Workspace, before: Before, policy: Policy) -> Manifest:
+    """Stores the policy; with LoRA only its adapter, beside whose files the base's stay as they are."""
+    from components import adapters
+    from components import policy as policies
+
+    folder = work.folder / "trained"
+    if work.config.training.lora is None:
+        return work.store.put(policies.save(policy, folder))
+    return dict(sorted({**before.policy, **work.store.put(adapters.save(policy.model, folder))}.items()))
+
+
 def _begin(work: Workspace, before: Before) -> TrainingState:
+    from components import adapters, sharding
+    from components.gradient_checkpointing import checkpointed
     from components.optimizer import load_optimizer, make_optimizer
     from components.training_on_policy import make_anchor
     from components.training_state import TrainingState
 
     settings = work.config.training
     policy = work.policy(before.policy)
+    if settings.lora is not None and not adapters.weights(policy.model):
+        adapters.add(policy.model, settings.lora, work.config.seed)
+    if settings.gradient_checkpointing:
+        policy = checkpointed(policy)
+    if settings.processes > 1:
+        policy = sharding.shard(policy)
     state = TrainingState(policy, make_optimizer(policy, settings), settings.micro_batch_size)
     saved = None if before.optimizer is None else work.fetch(before.optimizer)
     if saved is not None:

@@ -48,8 +48,13 @@ class Workspace:
         from components import policy
 
         self.use_threads()
-        device = None if weights else torch.device("meta")
-        return policy.load(self.fetch(manifest), self.config.policy, precision=self.precision, device=device)
+        return policy.load(
+            self.fetch(manifest),
+            self.config.policy,
+            precision=self.precision,
+            device=None if weights else torch.device("meta"),
+            frozen=self.config.training.lora is not None,
+        )
 
     def use_threads(self) -> None:
         """Gives torch the step's `cpu` threads: parallel shards must not fight for the same cores."""

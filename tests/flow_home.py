@@ -102,10 +102,10 @@ class Home:
         return done.stdout
 
     def launch(
-        self, datastore: str, *action: str, inject: str = "", cwd: Path | None = None, **env: str
+        self, datastore: str, *action: str, inject: Sequence[str] = (), cwd: Path | None = None, **env: str
     ) -> tuple[str, Ended]:
-        """Runs or resumes the flow, `inject` put into every step; the run's id, and how the launcher ended."""
-        top = ["--no-pylint", "--datastore", datastore, *(["--with", inject] if inject else [])]
+        """Runs or resumes the flow with the decorators `inject`; the run's id, and how the launcher ended."""
+        top = ["--no-pylint", "--datastore", datastore, *(f"--with={decorator}" for decorator in inject)]
         if action[0] == "run":
             top += ["--config", "config", str(self.folder / "config.yaml")]
         file = self.folder / f"id-{uuid.uuid4().hex}"

@@ -191,7 +191,8 @@ def run(
     distinct = [rows[i] for i in np.unique(places, return_index=True)[1]]
     answers = np.empty(len(distinct))
     done = 0
-    for indices in by_length(np.array([len(row) for row in distinct]), tokens_per_batch):
+    lengths = np.array([len(row) for row in distinct])
+    for indices in by_length(lengths, lengths, tokens_per_batch):
         answers[indices] = forward([distinct[i] for i in indices]).double().cpu().numpy()
         done += len(indices)
         progress(done, len(distinct))

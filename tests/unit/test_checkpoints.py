@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from components import checkpoints, rollouts
+from components import adapters, checkpoints, rollouts
 from components.algorithms.jbond import JBond
 from components.algorithms.wind import Wind
 from components.checkpoints import Checkpoints, forget, training_key
@@ -21,7 +21,7 @@ from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges.verifier import Verifier
 from components.optimizer import make_optimizer
-from components.sections import TrainingConfig
+from components.sections import LoraConfig, TrainingConfig
 from components.store import open_store
 from components.training import run_steps, train
 from components.training_on_policy import OnPolicyTrainer, make_anchor
@@ -134,6 +134,27 @@ def test_every_optimizer_goes_on_bit_for_bit(store, tmp_path, fit, tied, optimiz
         fit(state)
         ends.append(ended(state))
     assert_equal_ends(*ends)
+
+
+@pytest.mark.parametrize("fit", [off_policy, on_policy])
+def test_an_adapter_goes_on_bit_for_bit(store, tmp_path, fit):
+    """With an anchor of its own, if the algorithm has one; nothing of the base is saved."""
+
+    def policy():
+        found = make_policy()
+        adapters.add(found.model, LoraConfig(rank=4), 0)
+        return found
+
+    whole = begin(fit, policy())
+    fit(whole)
+    saving = attempt(store, tmp_path / "saving")
+    fit(begin(fit, policy()), saved=lambda state: saving.save(state) if state.done == 3 else None)
+    state = begin(fit, policy())
+    attempt(store, tmp_path / "restoring").restore(state)
+    assert state.done == 3
+    fit(state)
+    assert_equal_ends(ended(state), ended(whole))
+    assert {name.split(".", 1)[1] for name in ended(state)[0]} == adapters.weights(state.policy.model).keys()
 
 
 def test_it_is_saved_when_time_has_passed(store, tmp_path):

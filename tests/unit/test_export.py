@@ -7,11 +7,17 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
+from components import adapters
 from components.errors import StoreError
 from components.export import ExportError, export, load_snippet, main
+from components.policy import load
 from components.runs import RunError
+from components.sections import LoraConfig, PolicyConfig
 from components.store import LocalStore
+from tiny import make_policy
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)
@@ -54,16 +60,30 @@ def store_policy(root, files):
     return LocalStore(str(root / "wind_store")).put(root / "saved")
 
 
+def store_adapted(root):
+    """A base in bf16 in several shards, and an adapter that does something."""
+    policy = make_policy(hidden_size=64)
+    policy.model.to(torch.bfloat16).save_pretrained(root / "base", max_shard_size="50KB")
+    policy.tokenizer.save_pretrained(root / "base")
+    adapters.add(policy.model, LoraConfig(rank=2), 0)
+    for parameter in adapters.weights(policy.model).values():
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
+    return LocalStore(str(root / "wind_store")).put(adapters.save(policy.model, root / "base"))
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Home of three runs, and their ids: one with a policy, one that failed at its end, one without a policy."""
+    """Home of four runs, and their ids: with a policy, failed at its end, without a policy, with an adapter."""
     home = tmp_path_factory.mktemp("runs")
     (home / ".metaflow").mkdir()
     (home / "tiny.py").write_text(FLOW)
     policy = {"policy": store_policy(home, FILES), "store_root": str(home / "wind_store")}
     env = {**os.environ, **ANYBODY, "USERNAME": "somebody", "METAFLOW_HOME": str(home)}
+    adapted = {**policy, "policy": store_adapted(home)}
     started = {}
-    for name, artifacts, ending in [("good", policy, "good"), ("failed", policy, "bad"), ("without", {}, "good")]:
+    for name, artifacts, ending in [
+        *(("good", policy, "good"), ("failed", policy, "bad"), ("without", {}, "good"), ("adapted", adapted, "good"))
+    ]:
         command = [sys.executable, "tiny.py", "--no-pylint", "run", "--run-id-file", name, "--ending", ending]
         command += ["--artifacts", json.dumps(artifacts)]
         started[name] = subprocess.Popen(command, cwd=home, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -95,6 +115,25 @@ def test_writes_the_files_of_the_policy(client, tmp_path):
     directory = tmp_path / "new" / "exported"
     assert export(client["good"], directory) == directory
     assert contents(directory) == FILES
+
+
+def test_an_adapter_is_merged_into_its_base(client, runs, tmp_path):
+    """The files are those of a plain model, in the base's dtype, and nothing of peft is needed to load them."""
+    home, _ = runs
+    directory = export(client["adapted"], tmp_path / "new" / "exported")
+    assert [path.name for path in directory.parent.iterdir()] == ["exported"]
+    assert not [name for name in contents(directory) if "adapter" in name]
+    assert contents(directory)["tokenizer.json"] == contents(home / "base")["tokenizer.json"]
+    merged = AutoModelForCausalLM.from_pretrained(directory)
+    assert {p.dtype for p in merged.parameters()} == {torch.bfloat16}
+    assert type(merged).__name__ == "LlamaForCausalLM"
+    unmerged, base = (load(home / "base", PolicyConfig(), device=torch.device("cpu")).model for _ in "12")
+    for parameter in adapters.weights(base).values():
+        parameter.data.zero_()
+    with torch.no_grad():
+        ours, theirs, without = (m(torch.arange(4, 16)[None]).logits.float() for m in (merged, unmerged, base))
+    # Rounding to bf16 costs a hundredth of what the adapter does.
+    assert (ours - theirs).norm() < 0.05 * (theirs - without).norm()
 
 
 def test_an_empty_directory_will_do(client, tmp_path):

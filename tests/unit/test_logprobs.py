@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM
 
-from components.batches import by_length, collate, distinct_counts, left_padded, prefix_positions
+from components import batches
+from components.batches import by_length, collate, distinct_tokens, left_padded, partition, prefix_positions
 from components.errors import PolicyError
 from components.logprobs import (
     LOGITS_PER_CHUNK,
@@ -26,6 +29,12 @@ VOCABULARY, EOS, PAD = 60, 1, 2  # of the models in conftest.py
 def ragged(rng, lengths):
     """Token ids, special ones left out."""
     return [rng.integers(6, VOCABULARY, length) for length in lengths]
+
+
+@pytest.fixture(params=[1, 256], ids=["many-parts", "one-part"])
+def overhead(request, monkeypatch):
+    """Tokens that another forward pass may cost: few, so that each length has its own, or many."""
+    monkeypatch.setattr(batches, "OVERHEAD", request.param)
 
 
 @pytest.fixture
@@ -67,6 +76,7 @@ def groups():
 # Against plain logits
 
 
+@pytest.mark.usefixtures("overhead")
 @pytest.mark.parametrize("tokens_per_chunk", [1, 4, 25, 1000])
 @pytest.mark.parametrize("grad", [True, False])
 def test_fp64_agrees_with_full_logits(model, make_policy, pairs, tokens_per_chunk, grad):
@@ -84,6 +94,7 @@ def test_fp32_agrees_with_fp64(model, make_policy, pairs):
     torch.testing.assert_close(logp.double(), exact, rtol=1e-5, atol=0)
 
 
+@pytest.mark.usefixtures("overhead")
 def test_gradients_agree_with_full_logits(model, make_policy, pairs):
     """Norms compute in fp32 whatever the weights are, hence the tolerance against unpadded rows."""
     model.double()
@@ -97,6 +108,7 @@ def test_gradients_agree_with_full_logits(model, make_policy, pairs):
         torch.testing.assert_close(chunked, unchunked, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.usefixtures("overhead")
 @pytest.mark.parametrize("tokens_per_chunk", [4, 1000])
 def test_a_prompt_read_once_for_its_responses_agrees_with_full_logits(model, make_policy, tokens_per_chunk):
     prompts, responses, repeated = groups()
@@ -226,8 +238,9 @@ def test_head_is_fed_with_the_last_hidden_state(model):
         torch.testing.assert_close(head_logits(model, hidden), logits, rtol=1e-6, atol=1e-6)
 
 
-def test_check_head_passes(model, make_policy):
-    check_head(make_policy(model))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_check_head_passes(model, make_policy, dtype):
+    check_head(make_policy(model.to(dtype)))
 
 
 def test_check_head_refuses_altered_logits(make_model, make_policy):
@@ -242,6 +255,17 @@ def test_check_head_refuses_altered_logits(make_model, make_policy):
         check_head(make_policy(model.eval()))
 
 
+def test_check_head_refuses_what_shows_in_bf16(make_model, make_policy):
+    class Scaled(LlamaForCausalLM):
+        def forward(self, *args, **kwargs):
+            output = super().forward(*args, **kwargs)
+            output.logits *= 1.1
+            return output
+
+    with pytest.raises(PolicyError, match=r"Scaled changes its logits after the head"):
+        check_head(make_policy(Scaled(make_model().config).to(torch.bfloat16).eval()))
+
+
 def test_check_head_refuses_models_that_look_ahead(make_policy):
     config = BertConfig(
         vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
@@ -254,13 +278,14 @@ def test_check_head_refuses_models_that_look_ahead(make_policy):
 
 
 def test_collate_by_hand():
-    """A row lacks the response's last token, which predicts nothing."""
+    """A row lacks the response's last token, which predicts nothing; the longest comes first."""
     batch = collate([[7, 8], [9]], [[10], [11, 12, 13]], PAD, CPU)
     assert batch.prefix is None
-    assert batch.input_ids.tolist() == [[7, 8, 10], [9, 11, 12]]
-    assert batch.rows.tolist() == [0, 1, 1, 1]
-    assert batch.columns.tolist() == [1, 0, 1, 2]
-    assert batch.targets.tolist() == [10, 11, 12, 13]
+    assert batch.input_ids.tolist() == [[9, 11, 12], [7, 8, 10]]
+    assert batch.rows.tolist() == [0, 0, 0, 1]
+    assert batch.columns.tolist() == [0, 1, 2, 1]
+    assert batch.targets.tolist() == [11, 12, 13, 10]
+    assert batch.owners.tolist() == batch.places.tolist() == [1, 0]
 
 
 def test_collate_groups_by_hand():
@@ -270,19 +295,70 @@ def test_collate_groups_by_hand():
     assert batch.prefix.mask.tolist() == [[1, 1], [0, 1]]
     assert batch.prefix.lengths.tolist() == [2, 1]
     assert prefix_positions(batch.prefix).tolist() == [[0, 1], [0, 0]]
-    assert batch.input_ids.tolist() == [[9, 10], [9, 12], [5, PAD], [5, 13]]
-    assert batch.rows.tolist() == [0, 0, 1, 3]
+    assert batch.input_ids.tolist() == [[9, 10], [9, 12], [5, 13], [5, PAD]]
+    assert batch.rows.tolist() == [0, 0, 1, 2]
     assert batch.columns.tolist() == [0, 1, 0, 0]
     assert batch.targets.tolist() == [10, 11, 12, 13]
+    assert batch.places.tolist() == [0, 1, 3, 2]
+
+
+def test_collate_groups_without_a_prefix_by_hand():
+    batch = collate([[7, 8, 9], [6, 5]], [[10, 11], [12], [], [13]], PAD, CPU, share_prompts=False)
+    assert batch.prefix is None
+    assert batch.input_ids.tolist() == [[7, 8, 9, 10], [7, 8, 9, 12], [6, 5, 13, PAD], [6, 5, PAD, PAD]]
+    assert batch.rows.tolist() == [0, 0, 1, 2]
+    assert batch.columns.tolist() == [2, 3, 2, 1]
+    assert batch.targets.tolist() == [10, 11, 12, 13]
+    assert batch.places.tolist() == [0, 1, 3, 2]
+
+
+def test_rows_are_read_in_parts_of_similar_length(monkeypatch):
+    """Rows of 10, 9, 4, 4 and 1 tokens; a cut at 4 saves 3·6 tokens, one at 9 or at 1 as much as 4."""
+    lengths = np.array([10, 9, 4, 4, 1])
+    for overhead, expected in [
+        (0, [(0, 1), (1, 2), (2, 4), (4, 5)]),
+        (2, [(0, 2), (2, 4), (4, 5)]),
+        (4, [(0, 2), (2, 5)]),
+        (17, [(0, 2), (2, 5)]),
+        (19, [(0, 5)]),
+    ]:
+        monkeypatch.setattr(batches, "OVERHEAD", overhead)
+        assert partition(lengths) == expected
+    monkeypatch.setattr(batches, "OVERHEAD", 1)
+    batch = collate([[7, 8], [9]], [[10, 11, 12], [10], [], [13]], PAD, CPU)
+    assert [(part.rows, part.tokens, part.width) for part in batch.parts] == [
+        (slice(0, 1), slice(0, 3), 3),
+        (slice(1, 4), slice(3, 5), 1),
+    ]
+
+
+@pytest.mark.parametrize("overhead", [0, 5, 40, 1000])
+def test_no_other_partition_is_cheaper(monkeypatch, overhead):
+    """Every way to cut eight rows, by enumeration."""
+    monkeypatch.setattr(batches, "OVERHEAD", overhead)
+    rng = np.random.default_rng(0)
+
+    def cost(lengths, ranges):
+        return sum((end - begin) * lengths[begin] + overhead for begin, end in ranges)
+
+    for _ in range(20):
+        lengths = np.sort(rng.integers(1, 30, 8))[::-1]
+        ways = []
+        for bits in range(2**7):
+            cuts = [0, *(i + 1 for i in range(7) if bits >> i & 1), 8]
+            ways.append(cost(lengths, pairwise(cuts)))
+        found = partition(lengths)
+        assert cost(lengths, found) == min(ways)
+        assert [i for begin, end in found for i in range(begin, end)] == list(range(8))
 
 
 def test_equal_responses_to_a_prompt_share_a_row():
     """The first prompt's three responses are two rows; an equal response to the other prompt has a row of its own."""
     batch = collate([[7, 8], [9, 6]], [[10], np.array([11, 12]), [10], [10], [10], [10]], PAD, CPU)
-    assert batch.input_ids.tolist() == [[8, 10], [8, 11], [6, 10]]
+    assert batch.input_ids.tolist() == [[8, 11], [8, 10], [6, 10]]
     assert batch.owners.tolist() == [0, 0, 1]
-    assert batch.places.tolist() == [0, 1, 0, 2, 2, 2]
-    assert batch.targets.tolist() == [10, 11, 12, 10]
+    assert batch.places.tolist() == [1, 0, 1, 2, 2, 2]
+    assert batch.targets.tolist() == [11, 12, 10, 10]
 
 
 def test_one_distinct_response_to_each_prompt_needs_no_prefix():
@@ -291,10 +367,12 @@ def test_one_distinct_response_to_each_prompt_needs_no_prefix():
     assert batch.input_ids.tolist() == [[7, 8], [9, 6]]
 
 
-def test_distinct_counts_by_hand():
-    assert distinct_counts([[1], [1], [2], [1], [1], [1]], 3).tolist() == [2, 1]
+def test_distinct_tokens_by_hand():
+    """Of the first three responses two are equal, of the last three all."""
+    assert distinct_tokens([[1], [1], [2, 3], [1, 4], [1, 4], [1, 4]], 3).tolist() == [3, 2]
 
 
+@pytest.mark.usefixtures("overhead")
 def test_equal_responses_have_equal_log_probs_and_add_up_in_the_gradient(model, make_policy):
     prompts, responses, repeated = groups()
     responses[1], responses[5], responses[8] = responses[0], responses[3], responses[7]
@@ -318,18 +396,20 @@ def test_left_padded_has_a_mask_only_where_it_pads():
 
 
 def test_by_length_by_hand():
-    batches = by_length(np.array([3, 9, 1, 4, 2]), tokens_per_batch=8)
-    assert [b.tolist() for b in batches] == [[1], [3, 0], [4, 2]]
+    """By length 9, 4, 3, 2, 1; their sizes 9, 5, 3, 7, 1 in sums of at most eight."""
+    found = by_length(np.array([3, 9, 1, 4, 2]), np.array([3, 9, 1, 5, 7]), tokens_per_batch=8)
+    assert [b.tolist() for b in found] == [[1], [3, 0], [4, 2]]
 
 
 @pytest.mark.parametrize("budget", [1, 7, 40, 10_000])
 def test_by_length_covers_each_index_once_within_the_budget(budget):
-    lengths = np.random.default_rng(0).integers(1, 30, 200)
-    batches = list(by_length(lengths, budget))
-    assert sorted(np.concatenate(batches)) == list(range(200))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= budget
-    longest = [lengths[batch].max() for batch in batches]
+    lengths, sizes = np.random.default_rng(0).integers(1, 30, (2, 200))
+    found = list(by_length(lengths, sizes, budget))
+    assert sorted(np.concatenate(found)) == list(range(200))
+    for batch, following in zip(found, [*found[1:], None], strict=True):
+        assert len(batch) == 1 or sizes[batch].sum() <= budget
+        assert following is None or sizes[batch].sum() + sizes[following[0]] > budget
+    longest = [lengths[batch].max() for batch in found]
     assert longest == sorted(longest, reverse=True)
 
 
@@ -353,16 +433,22 @@ def test_score_responses_reads_a_long_prompt_once(make_policy):
     assert reads.tokens == 2 * 19 + 8 * 5
 
 
-def test_score_responses_sorts_ragged_responses_instead(make_policy):
-    """Short prompts with one long response each: batches of 48 tokens, together 4·41 padded, alone far fewer."""
+@pytest.mark.parametrize(("overhead", "tokens"), [(1, 2 * 40 + 6 * 1), (1000, 8 * 40)])
+def test_score_responses_reads_ragged_responses_in_parts(make_policy, monkeypatch, overhead, tokens):
+    """One response of forty tokens to each of two prompts and three of one token: the latter are not padded to forty.
+
+    Each row begins with a token of its prompt and lacks its own last one; of the prompts one token is the prefix.
+    """
+    monkeypatch.setattr(batches, "OVERHEAD", overhead)
     rng = np.random.default_rng(0)
     policy = make_policy()
     reads = Reads(policy)
     lengths = [40, 1, 1, 1, 1, 1, 40, 1]
-    score_responses(policy, Ragged.of(ragged(rng, [2, 2])), Ragged.of(ragged(rng, lengths)), tokens_per_batch=48)
-    assert reads.tokens == 2 * 41 + 6 * 2
+    score_responses(policy, Ragged.of(ragged(rng, [2, 2])), Ragged.of(ragged(rng, lengths)))
+    assert reads.tokens == 2 * 1 + tokens
 
 
+@pytest.mark.usefixtures("overhead")
 @pytest.mark.parametrize("tokens_per_batch", [1, 23, 60, 8192])
 def test_score_responses_keeps_the_order(make_policy, tokens_per_batch):
     rng = np.random.default_rng(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from components.config import RunConfig, parse
@@ -47,6 +49,11 @@ def test_what_may_differ(origin):
         ("generation: {temperature: 0.5}", "generation.temperature: is 0.5, and was 1.0 in WindFlow/1. "),
         ("evaluation: {responses: 3}", "evaluation.responses: is 3, and was 2 in WindFlow/1. "),
         (
+            "training: {lora: {rank: 8}}",
+            "training.lora: is {'rank': 8, 'alpha': 32, 'target_modules': 'all-linear'}, and was None in WindFlow/1. ",
+        ),
+        ("training: {optimizer: rmsprop}", "training.optimizer: is 'rmsprop', and was 'adamw' in WindFlow/1. "),
+        (
             "algorithm: {name: jbond}",
             "algorithm.name: jbond goes on with an anchor, and WindFlow/1 has none: it ran wind.",
         ),
@@ -56,6 +63,23 @@ def test_what_must_not(origin, text, message):
     with pytest.raises(ConfigError) as caught:
         check(origin, text)
     assert str(caught.value).startswith(message)
+
+
+def test_an_adapter_goes_on_as_it_was(origin):
+    origin = replace(origin, config=config("training: {lora: {rank: 8}}").model_dump())
+    check(origin, "training: {lora: {rank: 8}, learning_rate: 1e-5}")
+    for text, now in [("", "None"), ("training: {lora: {rank: 4}}", "{'rank': 4, ")]:
+        with pytest.raises(ConfigError, match=rf"^training\.lora: is {now}.*, and was {{'rank': 8, .*in WindFlow/1\. "):
+            check(origin, text)
+
+
+def test_a_run_from_before_these_settings_had_their_defaults(origin):
+    values = config().model_dump()
+    del values["training"]["lora"], values["training"]["optimizer"]
+    origin = replace(origin, config=values)
+    check(origin)
+    with pytest.raises(ConfigError, match=r"^training\.optimizer: is 'rmsprop', and was 'adamw' in WindFlow/1\. "):
+        check(origin, "training: {optimizer: rmsprop}")
 
 
 def test_every_difference_is_named(origin):

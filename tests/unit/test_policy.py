@@ -189,6 +189,12 @@ def test_fetch_refuses_another_tools_safetensors(folder):
         fetch(PolicyConfig(model=str(folder)))
 
 
+def test_fetch_refuses_an_adapter(folder):
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(PolicyError, match=r"^policy\.model: .* holds an adapter\. Merge it into its model"):
+        fetch(PolicyConfig(model=str(folder)))
+
+
 def test_fetch_refuses_a_directory_without_config(folder):
     (folder / "config.json").unlink()
     with pytest.raises(PolicyError, match=r"no config\.json"):

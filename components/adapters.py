@@ -1,0 +1,120 @@
+"""LoRA (Hu et al., arXiv 2106.09685), with peft's layers: the base is frozen, and small matrices beside it are trained.
+
+The files of a policy are then those of its base and, in the folder `adapter`, an adapter in peft's own format.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import Linear, Parameter
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from components.errors import ConfigError
+from components.policy_files import ADAPTER, save_model
+from components.sections import LoraConfig
+from components.seeds import derive_seed
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+NAME, PREFIX = "default", "base_model.model."  # peft's, of the adapter in a model and of its weights in a file
+
+
+def check(model: PreTrainedModel, settings: LoraConfig) -> None:
+    """Raises ConfigError for a target that is none of the model's linear layers; its head is not one of them."""
+    if settings.target_modules == "all-linear":
+        return
+    head = model.get_output_embeddings()
+    names = [n for n, m in model.named_modules() if isinstance(m, (Linear, Conv1D)) and m is not head]
+    for target in settings.target_modules:
+        if not any(f".{name}".endswith(f".{target}") for name in names):
+            known = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
+            raise ConfigError(
+                f"training.lora.target_modules: {target!r} is no linear layer of {type(model).__name__}. "
+                f"Choose from {known}, or write all-linear."
+            )
+
+
+def add(model: PreTrainedModel, settings: LoraConfig, seed: int) -> None:
+    """Freezes the model and gives it a new adapter, which changes nothing yet: one of each two matrices is zero."""
+    from peft import LoraConfig as PeftConfig
+
+    targets = settings.target_modules
+    config = PeftConfig(
+        task_type="CAUSAL_LM",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        lora_dropout=0.0,  # with it, the ratio to pi_t would not start at 1
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
+    _inject(model, config, derive_seed(seed, "adapter"))
+
+
+def load(model: PreTrainedModel, folder: Path) -> None:
+    """Freezes the model and gives it the adapter in a folder. A missing weight raises KeyError."""
+    from peft import PeftConfig
+
+    _inject(model, PeftConfig.from_pretrained(str(folder)), 0)
+    found = load_file(folder / WEIGHTS)
+    with torch.no_grad():
+        for name, parameter in weights(model).items():
+            parameter.copy_(found[_key(name)])
+
+
+def save(model: PreTrainedModel, directory: Path) -> Path:
+    """Writes the model's adapter, and nothing of its base, into the folder `adapter` of a directory."""
+    folder = directory / ADAPTER
+    folder.mkdir(parents=True)
+    config = model.peft_config[NAME]
+    # What an equal adapter writes is equal: sets have no order, and the base lay in a folder that is gone.
+    values = {
+        **config.to_dict(),
+        "target_modules": sorted(config.target_modules),
+        "base_model_name_or_path": None,
+    }
+    (folder / CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
+    save_file({_key(n): p.detach().cpu().contiguous() for n, p in weights(model).items()}, folder / WEIGHTS)
+    return directory
+
+
+def weights(model: PreTrainedModel) -> dict[str, Parameter]:
+    """The adapter's weights by name; none without an adapter."""
+    return {name: p for name, p in model.named_parameters() if f".{NAME}." in name and ".lora_" in name}
+
+
+def merge(source: Path, target: Path) -> Path:
+    """Writes a policy whose weights are those of `source`, base and adapter added up, in the dtype of the base."""
+    code = any(source.glob("*.py"))  # `start` keeps such files only where the config allows them
+    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", use_safetensors=True, trust_remote_code=code)
+    config: dict[str, Any] = json.loads((source / ADAPTER / CONFIG).read_text("utf-8"))
+    found = load_file(source / ADAPTER / WEIGHTS)
+    with torch.no_grad():
+        for key in [key for key in found if key.endswith(".lora_A.weight")]:
+            name = key.removeprefix(PREFIX).removesuffix(".lora_A.weight")
+            change = found[key.replace(".lora_A.", ".lora_B.")] @ found[key] * (config["lora_alpha"] / config["r"])
+            layer = model.get_submodule(name)
+            change = change.T if isinstance(layer, Conv1D) else change
+            layer.weight.copy_(layer.weight.float() + change)
+    if (source / "generation_config.json").is_file():  # it is copied; `save_pretrained` refuses contradictory ones
+        model.generation_config = GenerationConfig()
+    return save_model(model, source, target)
+
+
+def _inject(model: PreTrainedModel, config: Any, seed: int) -> None:
+    from peft import inject_adapter_in_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        inject_adapter_in_model(config, model, NAME)
+    for parameter in weights(model).values():
+        parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))  # the base may be bf16
+    model.eval()
+
+
+def _key(name: str) -> str:
+    return PREFIX + name.replace(f".{NAME}.", ".")

@@ -1,0 +1,218 @@
+"""Prints what a run would take before it is started: GPU hours, memory, storage and money, and by which formula.
+
+    python -m components.plan CONFIG [--gpu H100] [--price USD] [--parameters [MODEL=]COUNT]
+
+Sizes of models come from their config.json, of a directory, which may hold nothing else, or of the hub. The formulas
+are in `components.plan_costs`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.config import RunConfig, checked
+from components.errors import ConfigError, UserError
+from components.plan_costs import Lengths, Models, work
+from components.plan_memory import BF16, bytes_of, cache, engine_weights, memory, stored
+from components.plan_models import PlanError, sizes
+from components.report import aligned
+from components.schema import load_yaml
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Peak operations per second, dense, as its maker states them, and bytes of memory."""
+
+    bf16: float
+    fp32: float
+    memory: float
+
+
+GPUS = {
+    "H200": Gpu(989e12, 67e12, 141 * GB),
+    "H100": Gpu(989e12, 67e12, 80 * GB),
+    "A100": Gpu(312e12, 19.5e12, 80 * GB),
+    "L40S": Gpu(362e12, 91.6e12, 48 * GB),
+    "L4": Gpu(121e12, 30.3e12, 24 * GB),
+    "A10G": Gpu(70e12, 35e12, 24 * GB),
+    "RTX4090": Gpu(165e12, 82.6e12, 24 * GB),
+    "RTX3090": Gpu(71e12, 35.6e12, 24 * GB),
+}
+# Shares of the peak, assumed. Sampling waits for memory, the more so the fewer responses run at once.
+SAMPLING = {"vllm": 0.15, "transformers": 0.03}
+READING, TRAINING = 0.4, 0.35
+
+
+def runs(config: RunConfig) -> dict[str, RunConfig]:
+    """The runs of a config, by name: one, or of a comparison one per arm and seed.
+
+    Raises PlanError for the demo, and for a comparison whose budget is time.
+    """
+    compare = config.compare
+    if config.demo is not None:
+        raise PlanError("demo: makes a policy that trains in minutes on a CPU. Plan a config with policy.model.")
+    if compare is None:
+        return {"run": config}
+    if compare.budget is not None and compare.budget.seconds is not None:
+        raise PlanError("compare.budget.seconds: says what the run takes. Give a budget of samples to plan.")
+    return {f"{arm}, seed {seed}": config.arm(arm) for arm in compare.arms for seed in compare.seeds}
+
+
+def gpu_hours(config: RunConfig, models: Models, lengths: Lengths, gpu: Gpu) -> dict[str, float]:
+    """GPU hours of each kind of step, all iterations of a run together."""
+    peak = gpu.bf16 if bytes_of(config) == BF16 else gpu.fp32
+    utilisation = {"generate": _sampling(config), "read": READING, "train": TRAINING}
+    steps = work(config, models, lengths)
+    return {kind: flops.seconds(peak, utilisation) / 3600 for kind, flops in steps.items()}
+
+
+def _sampling(config: RunConfig) -> float:
+    return SAMPLING.get(config.generation.engine["name"], SAMPLING["transformers"])
+
+
+def render(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) -> str:
+    """The plan of one run as text."""
+    gpu, flops = GPUS[gpu_name], work(config, models, lengths)
+    hours, needed = gpu_hours(config, models, lengths, gpu), memory(config, models, lengths)
+    rows = [
+        [kind, _number(flops[kind].total / 1e15), _number(hours[kind]), _number(needed[kind] / GB)] for kind in hours
+    ]
+    rows.append(["run", _number(sum(f.total for f in flops.values()) / 1e15), _number(sum(hours.values())), ""])
+    kept = stored(config, models, lengths)
+    lines = [
+        *_inputs(config, models, lengths),
+        "",
+        aligned(["step", "PFLOP", f"{gpu_name} hours", "GB of GPU memory"], rows, labels=1),
+        "",
+        f"stored: {_number(kept.iteration / GB)} GB an iteration, "
+        f"{_number(kept.total(config.iterations) / GB)} GB in all",
+        *_room(config, models, lengths, gpu_name),
+    ]
+    if over := [kind for kind, size in needed.items() if size > gpu.memory]:
+        lines.append(f"does not fit into the {_number(gpu.memory / GB)} GB of one {gpu_name}: {', '.join(over)}")
+    return "\n".join(lines)
+
+
+def _inputs(config: RunConfig, models: Models, lengths: Lengths) -> list[str]:
+    trained = f", of which LoRA trains {_number(models.adapter / 1e6)} M more" if models.adapter else ""
+    return [
+        f"policy: {_number(models.policy.parameters / 1e9)} B parameters{trained}",
+        *(f"judge {judge.name}: {_number(shape.parameters / 1e9)} B parameters" for judge, shape in models.judges),
+        f"{config.iterations} iterations of {config.prompts.per_iteration:,} prompts, {config.generation.responses} "
+        f"responses each; {lengths.prompt:g} tokens a prompt, {lengths.response:g} a response",
+    ]
+
+
+def _room(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) -> list[str]:
+    """What an engine that takes a share of the GPU has left for the cache."""
+    share = getattr(config.build_engine(), "gpu_memory_utilization", None)
+    if share is None:
+        return []
+    longest = Lengths(lengths.prompt, config.generation.max_new_tokens)
+    room = max(0.0, share * GPUS[gpu_name].memory - engine_weights(config, models))
+    return [
+        f"{share:.0%} of one {gpu_name} hold the weights and {int(room / cache(config, models, longest))} responses"
+    ]
+
+
+def _number(value: float) -> str:
+    """Three digits or, of large numbers, all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def assumptions(gpu_name: str) -> str:
+    """By which formula the figures come, and what it takes for granted."""
+    gpu = GPUS[gpu_name]
+    return f"""\
+FLOP = 2 x parameters x tokens for what is read (prompts once for their K responses, both log-probs, the judge's
+inputs) or generated; 6 x for training, 8 x with gradient checkpointing, with LoRA 4 x and 6 x. Left out: attention's
+own products, moving files, starting engines, benchmarks.
+Hours = FLOP / (peak x utilisation) on {gpu_name}s, {gpu.bf16 / 1e12:g} TFLOP/s in bf16, {gpu.fp32 / 1e12:g} in fp32. \
+Assumed utilisation: sampling
+{SAMPLING["vllm"]:.0%} with vllm and {SAMPLING["transformers"]:.0%} with transformers, reading {READING:.0%}, training \
+{TRAINING:.0%}.
+GPUs that work at once share the hours.
+Memory, on each GPU, is for responses of max_new_tokens: weights in fp32 and a bf16 copy, with LoRA in bf16 alone; in
+training gradients (4 bytes), moments (adamw 8, rmsprop 4, adamw_8bit 2), which processes share, and activations."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; a UserError ends it with its message and status 1."""
+    given = _parser().parse_args(arguments)
+    try:
+        print(_plan(given))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m components.plan", description="Prints what a run would take, before it is started."
+    )
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of the run")
+    parser.add_argument("--gpu", choices=GPUS, default="H100", help="default: H100")
+    parser.add_argument("--price", metavar="USD", type=float, help="of a GPU hour")
+    parser.add_argument(
+        "--parameters",
+        metavar="[MODEL=]COUNT",
+        action="append",
+        default=[],
+        help="size of a model whose config.json is not to be had, such as 8.0e9; without a name, the policy's",
+    )
+    parser.add_argument(
+        "--prompt-tokens", metavar="N", type=float, default=200.0, help="mean of a prompt; default: 200"
+    )
+    parser.add_argument(
+        "--response-tokens", metavar="N", type=float, help="mean of a response; default: half of max_new_tokens"
+    )
+    return parser
+
+
+def _plan(given: argparse.Namespace) -> str:
+    config = _read(given.config)
+    counts = _counts(given.parameters, str(config.policy.model))
+    parts, hours, kept = [], 0.0, 0.0
+    planned = runs(config)
+    for name, run in planned.items():
+        lengths = Lengths(given.prompt_tokens, given.response_tokens or run.generation.max_new_tokens / 2)
+        models = sizes(run, counts)
+        title = [] if len(planned) == 1 else [f"# {name}"]
+        parts.append("\n".join([*title, render(run, models, lengths, given.gpu)]))
+        hours += sum(gpu_hours(run, models, lengths, GPUS[given.gpu]).values())
+        kept += stored(run, models, lengths).total(run.iterations)
+    if len(planned) > 1:
+        parts.append(f"all runs: {_number(hours)} {given.gpu} hours, {_number(kept / GB)} GB stored")
+    if given.price is not None:
+        parts.append(f"cost: {hours * given.price:,.0f} USD at {given.price:g} USD an hour")
+    return "\n\n".join([*parts, assumptions(given.gpu)])
+
+
+def _read(path: Path) -> RunConfig:
+    try:
+        return checked(load_yaml(path.read_text("utf-8")))
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read ({error.strerror}). Name a config file.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text. Name a config file.") from error
+
+
+def _counts(given: Sequence[str], policy: str) -> dict[str, float]:
+    """Parameters by model. Raises PlanError for what is no number."""
+    counts: dict[str, float] = {}
+    for text in given:
+        name, _, count = text.rpartition("=")
+        try:
+            counts[name or policy] = float(count)
+        except ValueError as error:
+            raise PlanError(f"--parameters {text}: {count!r} is no number. Write it as in 8.0e9.") from error
+    return counts
+
+
+if __name__ == "__main__":
+    main()

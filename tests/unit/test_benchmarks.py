@@ -1,0 +1,230 @@
+"""Benchmarks by lm-eval: a small task of our own, scored by hand, and what reaches history, table and report."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from components import benchmarks
+from components.benchmarks import BenchmarkError, Score, check, once
+from components.cards import report_card
+from components.config import checked
+from components.errors import ConfigError
+from components.evaluation import HISTORY_COLUMNS, Benchmark, Evaluated, WinRate, history_row
+from components.pipeline import Pipeline
+from components.report import summary_table
+from components.sections import EvaluationConfig
+from components.store import open_store
+
+needs_lm_eval = pytest.mark.skipif(
+    importlib.util.find_spec("lm_eval") is None, reason="needs lm-eval: pip install -r requirements-eval.txt"
+)
+# Of lm-eval's own code and of what it imports
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+TASK = """
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{label}}}}"
+doc_to_choice: "{{{{choices}}}}"
+target_delimiter: " "
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+{more}
+"""
+NORMED = "  - {metric: acc_norm, aggregation: mean, higher_is_better: true}"
+QUESTIONS = [{"question": f"w{6 + i} w{20 + i}", "choices": ["w7 w8", "w9"], "label": i % 2} for i in range(12)]
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    """A folder with two tasks: `words` with acc and acc_norm, `plain` with acc alone."""
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "questions.jsonl").write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS))
+    for name, more in [("words", NORMED), ("plain", "")]:
+        text = TASK.format(name=name, data=folder / "questions.jsonl", more=more)
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def settings(tasks):
+    return EvaluationConfig(tasks=["words", "plain"], tasks_path=str(tasks))
+
+
+def accuracy(policy, *, normed=False, count=12):
+    """By plain forward passes: how often the right choice has the higher log-prob, by character if `normed`."""
+    hits = []
+    for question in QUESTIONS[:count]:
+        scores = []
+        for choice in question["choices"]:
+            prompt, answer = (policy.tokenizer(text)["input_ids"] for text in (question["question"], choice))
+            with torch.no_grad():
+                logp = policy.model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1)
+            where = torch.arange(len(prompt) - 1, len(prompt) + len(answer) - 1)
+            score = logp[where, torch.tensor(answer)].sum().item()
+            scores.append(score / len(choice) if normed else score)
+        hits.append(int(np.argmax(scores)) == question["label"])
+    return float(np.mean(hits))
+
+
+@pytest.mark.slow
+@needs_lm_eval
+def test_scores_are_those_of_plain_forward_passes(make_policy, settings):
+    policy = make_policy()
+    assert benchmarks.run(policy, settings) == [
+        Score("words", "acc_norm", accuracy(policy, normed=True)),
+        Score("plain", "acc", accuracy(policy)),
+    ]
+
+
+@pytest.mark.slow
+@needs_lm_eval
+def test_a_metric_and_a_limit(make_policy, tasks):
+    policy = make_policy("qwen2")
+    settings = EvaluationConfig(tasks=["words:acc"], tasks_path=str(tasks), tasks_limit=5, tasks_batch_size=2)
+    assert benchmarks.run(policy, settings) == [Score("words", "acc", accuracy(policy, count=5))]
+    unknown = EvaluationConfig(tasks=["words:f1"], tasks_path=str(tasks), tasks_limit=1)
+    with pytest.raises(BenchmarkError, match=r"words has no metric 'f1'\. Choose from acc,none, acc_norm,none\."):
+        benchmarks.run(policy, unknown)
+
+
+def test_the_metric_of_a_task_with_filters():
+    results = {
+        "gsm8k": {
+            "alias": "gsm8k",
+            "exact_match,strict": 0.2,
+            "exact_match_stderr,strict": 0.1,
+            "exact_match,loose": 0.3,
+        }
+    }
+    assert benchmarks._score(results, "gsm8k", None) == Score("gsm8k", "exact_match,strict", 0.2)
+    assert benchmarks._score(results, "gsm8k", "exact_match") == Score("gsm8k", "exact_match,strict", 0.2)
+    assert benchmarks._score(results, "gsm8k", "exact_match,loose") == Score("gsm8k", "exact_match,loose", 0.3)
+
+
+@pytest.mark.slow
+@needs_lm_eval
+def test_what_start_refuses(tasks):
+    check(EvaluationConfig(tasks=["gsm8k", "words"], tasks_path=str(tasks)))
+    with pytest.raises(BenchmarkError, match="lm-eval knows no 'gsm9k'"):
+        check(EvaluationConfig(tasks=["gsm8k:exact_match", "gsm9k"]))
+    with pytest.raises(BenchmarkError, match=r"evaluation\.tasks_path: nowhere is no directory"):
+        check(EvaluationConfig(tasks=["gsm8k"], tasks_path="nowhere"))
+
+
+def test_lm_eval_is_needed_for_tasks_alone(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    check(EvaluationConfig())
+    with pytest.raises(BenchmarkError, match=r"lm-eval is not installed\. Run pip install -r requirements-eval\.txt"):
+        check(EvaluationConfig(tasks=["gsm8k"]))
+
+
+def test_a_task_has_one_column():
+    with pytest.raises(ConfigError, match=r"evaluation\.tasks: 'gsm8k' is given twice"):
+        checked({"demo": {}, "evaluation": {"tasks": ["gsm8k", "gsm8k:exact_match"]}})
+
+
+@needs_lm_eval
+def test_a_policy_is_scored_once(tmp_path, settings, tasks):
+    """Another policy, another setting and other questions are scored anew."""
+    store, calls = open_store(str(tmp_path / "store")), []
+
+    def score():
+        calls.append(1)
+        return [Score("words", "acc", len(calls) / 4)]
+
+    manifest = {"model.safetensors": {"sha256": "0" * 64, "size": 1}}
+    first = once(store, [manifest, "fp32"], settings, score)
+    assert once(store, [manifest, "fp32"], settings, score) == first == [Score("words", "acc", 0.25)]
+    assert once(store, [manifest, "bf16"], settings, score)[0].value == 0.5
+    assert once(store, [manifest, "fp32"], settings.model_copy(update={"tasks_limit": 3}), score)[0].value == 0.75
+    (tasks / "questions.jsonl").write_text(json.dumps(QUESTIONS[0]))
+    assert once(store, [manifest, "fp32"], settings, score)[0].value == 1.0
+    assert len(calls) == 4
+
+
+def row(iteration, *tasks):
+    evaluated = Evaluated(
+        rollout={},
+        against_reference=WinRate(0.6, 0.5, 0.7),
+        against_previous=WinRate(0.6, 0.5, 0.7),
+        kl=1.0,
+        reward=0.5,
+        response_length=3.0,
+        truncated=0.0,
+        benchmarks=tasks,
+    )
+    counts = dict.fromkeys(("prompts", "responses", "tokens_generated", "micro_batch_size"), 4)
+    seconds = dict.fromkeys(("generate", "score", "train", "evaluate"), 1.0)
+    return history_row(iteration=iteration, algorithm="wind", evaluated=evaluated, counts=counts, seconds=seconds)
+
+
+def test_history_has_columns_for_what_is_configured_and_no_others():
+    assert tuple(row(1).columns) == HISTORY_COLUMNS
+    found = row(1, Benchmark("gsm8k", "exact_match,strict-match", 0.25, 0.5))
+    assert tuple(found.columns) == (*HISTORY_COLUMNS, "task_gsm8k", "task_gsm8k_reference", "task_gsm8k_metric")
+    assert found.iloc[0, -3:].tolist() == [0.25, 0.5, "exact_match,strict-match"]
+
+
+def test_table_and_report_name_task_metric_and_reference():
+    """A run that goes on from one without the task has no score for its first iterations."""
+    history = pd.concat([row(1), row(2, Benchmark("gsm8k", "acc", 0.25, 0.5))], ignore_index=True)
+    expected = ["gsm8k", "acc", "0.500", "-", "0.250"]
+    assert summary_table(history).splitlines()[-1].split() == expected
+    assert summary_table(history).splitlines()[-3].split("  ")[0] == "task"
+    assert "task" not in summary_table(row(1))
+    tables = [part.render() for part in report_card(history, [], {}, title="Run") if type(part).__name__ == "Table"]
+    assert tables[-1]["columns"] == ["task", "metric", "reference", "iteration 1", "iteration 2"]
+    assert tables[-1]["data"] == [expected]
+    assert len(tables) == 2
+    assert len([p for p in report_card(row(1), [], {}, title="Run") if type(p).__name__ == "Table"]) == 1
+
+
+@pytest.mark.slow
+@needs_lm_eval
+def test_a_run_scores_every_policy_and_the_reference_once(tmp_path, make_model, make_tokenizer, settings, monkeypatch):
+    make_model().save_pretrained(tmp_path / "model")
+    make_tokenizer("{{ messages[0]['content'] }}").save_pretrained(tmp_path / "model")
+    (tmp_path / "prompts.jsonl").write_text("".join(f'{{"prompt": "w{i} w7"}}\n' for i in range(10, 30)))
+    config = checked(
+        {
+            "iterations": 2,
+            "policy": {"model": str(tmp_path / "model")},
+            "prompts": {"train": str(tmp_path / "prompts.jsonl"), "per_iteration": 8, "held_out": 4, "shards": 1},
+            "generation": {"responses": 2, "max_new_tokens": 4},
+            "training": {"batch_size": 4, "micro_batch_size": 4, "learning_rate": 0.02},
+            "judge": {"name": "verifier", "function": f"{__name__}:length"},
+            "evaluation": settings.model_dump(),
+        }
+    )
+    scored, run = [], benchmarks.run
+    monkeypatch.setattr(benchmarks, "run", lambda policy, _: scored.append(policy) or run(policy, settings))
+    pipeline = Pipeline(config, str(tmp_path / "store"))
+    *_, history = pipeline.iterate(pipeline.start())
+    first, base, second = scored
+    assert history.task_plain.tolist() == [accuracy(first), accuracy(second)]
+    assert history.task_plain_reference.tolist() == [accuracy(base)] * 2
+    assert history.task_words.tolist() == [accuracy(first, normed=True), accuracy(second, normed=True)]
+    assert history.task_words_metric.tolist() == ["acc_norm"] * 2
+
+
+def length(response, prompt):
+    return len(response)

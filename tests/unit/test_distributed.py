@@ -1,0 +1,122 @@
+"""Training in two processes, with gloo on the CPU, against one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from components import stages
+from components.config import RunConfig, parse
+from components.errors import ConfigError
+from components.store import open_store
+from components.workspace import open_workspace
+
+pytestmark = pytest.mark.slow
+SMOKE = yaml.safe_load((Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml").read_text())
+
+
+def smoke(**training):
+    training = {**SMOKE["training"], "learning_rate": 1e-4, **training}
+    config = {**SMOKE, "iterations": 2, "training": training}
+    return RunConfig.model_validate(parse(yaml.safe_dump(config)))
+
+
+@pytest.fixture(scope="module")
+def iteration(tmp_path_factory):
+    """What the first iteration's training begins with."""
+    root = str(tmp_path_factory.mktemp("store"))
+    with open_workspace(smoke(), root, "start") as work:
+        started = stages.start(work)
+        shards = stages.plan(work, started.prompts, 1)
+        drawn = [stages.generate(work, started.policy, shard, 1) for shard in shards]
+        scored = [
+            stages.score(work, started.policy, started.policy, rollout, shard)
+            for rollout, shard in zip(drawn, shards, strict=True)
+        ]
+    return root, stages.Before(started.policy, None, 1), shards, scored
+
+
+def train(iteration, before=None, seen=None, **training):
+    root, first, shards, scored = iteration
+    seen = [] if seen is None else seen
+    progress = lambda done, total, **figures: seen.append((done, total, sorted(figures)))  # noqa: E731
+    with open_workspace(smoke(**training), root, "train", progress=lambda _: progress) as work:
+        trained = stages.train(work, before or first, shards, scored)
+        return trained, load_file(work.fetch(trained.policy) / "model.safetensors")
+
+
+def assert_close(found, expected):
+    """To 1e-5 everywhere: Adam makes a step of full size from a gradient that is all rounding. To 1e-7 on average."""
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5)
+    mean = torch.cat([(found[name] - expected[name]).abs().flatten() for name in expected]).mean()
+    assert mean < 1e-7
+
+
+@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "batch_size": 7, "micro_batch_size": 2}])
+def test_two_processes_train_as_one(iteration, changes):
+    """Batches of 7 leave an odd prompt, for which one of the processes has a micro-batch that does not count."""
+    seen = []
+    alone, expected = train(iteration, **changes)
+    together, found = train(iteration, seen=seen, processes=2, **changes)
+    assert_close(found, expected)
+    assert together.figures == pytest.approx(alone.figures, rel=1e-5, abs=1e-6)
+    assert together.counts == alone.counts
+    assert [done for done, *_ in seen] == list(range(1, seen[0][1] + 1))
+    assert seen[0][2] == ["grad_norm", "logp_change", "loss"]
+
+    second = replace(iteration[1], policy=alone.policy, optimizer=alone.optimizer, iteration=2)
+    _, expected = train(iteration, second, **changes)
+    _, found = train(iteration, replace(second, optimizer=together.optimizer), processes=2, **changes)
+    assert_close(found, expected)
+
+
+def test_a_failure_in_a_process_is_the_tasks(iteration, capfd):
+    with pytest.raises(RuntimeError, match="training in 2 processes failed, see above"):
+        train(iteration, processes=2, learning_rate=1e30)
+    assert "training diverged" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training": {"processes": 2, "lora": {}}}, "training.lora: trains in one process."),
+        (
+            {"training": {"processes": 2}, "algorithm": {"name": "jbond"}},
+            "algorithm.name: jbond trains in one process.",
+        ),
+        (
+            {"training": {"processes": 2}, "resources": {"train": {"gpu": 4}}},
+            "training.processes: 2 processes need a GPU",
+        ),
+    ],
+)
+def test_what_does_not_go_together(changes, message):
+    with pytest.raises(ConfigError) as caught:
+        parse(yaml.safe_dump({"demo": {}, **changes}))
+    assert str(caught.value).startswith(message)
+
+
+def test_a_group_goes_on_from_what_an_earlier_one_saved(iteration):
+    """Saved at each step: for the second attempt nothing is left to do."""
+
+    root, *_ = iteration
+    _, expected = train(iteration, processes=2)
+    store = open_store(root)
+    assert list(store.notes()) == []
+    again, _ = train(iteration, processes=2, checkpoint_steps=1)
+    assert [note.name for note in store.notes()] == [again.unfinished]
+    seen = []
+    third, found = train(iteration, seen=seen, processes=2, checkpoint_steps=1)
+    assert seen == []
+    assert third.policy == again.policy
+    assert_close(found, expected)
+    with open_workspace(smoke(), root, "evaluate") as work:
+        stages.forget_unfinished(work, third.unfinished)
+    assert list(store.notes()) == []

@@ -1,0 +1,107 @@
+"""Two iterations with LoRA through every stage: what is kept of them, and that they repeat themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from components import updating
+from components.config import RunConfig, parse
+from components.errors import ConfigError
+from components.pipeline import Pipeline
+from components.sections import TrainingConfig
+from components.workspace import open_workspace
+
+SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
+FILES = {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+
+
+def total(response, prompt):
+    """The sum of a response's numbers, a score that tells most responses apart."""
+    return sum(int(word) for word in response.split() if word.isdecimal())
+
+
+def smoke(algorithm="wind", precision="fp32", **training):
+    values = parse(SMOKE.read_text())
+    values["judge"]["function"] = f"{__name__}:total"
+    values["demo"] |= {"steps": 5, "hidden_size": 16}
+    values["policy"]["precision"] = precision
+    values["algorithm"] = {"name": algorithm}
+    values["training"] |= {"learning_rate": 1e-2, "lora": {"rank": 4, "alpha": 8}, **training}
+    values["resources"] = {kind: {"cpu": 1} for kind in values["resources"]}  # a thread: the models are tiny
+    return RunConfig.model_validate(values)
+
+
+class Kept(Pipeline):
+    """A whole run, and what each iteration's training gave."""
+
+    def __init__(self, config, root):
+        super().__init__(config, str(root), precision=config.policy.precision)
+        self.root = str(root)
+        self.trained = []
+        self.started = self.start()
+        *_, self.history = self.iterate(self.started)
+
+    def update(self, *args):
+        trained, counts = super().update(*args)
+        self.trained.append(trained)
+        return trained, counts
+
+
+@pytest.fixture(scope="module", params=[("wind", "fp32"), ("wind", "bf16"), ("jbond", "fp32")])
+def run(request, tmp_path_factory):
+    return Kept(smoke(*request.param), tmp_path_factory.mktemp("run") / "store")
+
+
+def test_a_run_keeps_one_base_and_an_adapter_of_each_iteration(run):
+    base, on_policy = run.started.policy, run.config.algorithm["name"] == "jbond"
+    for trained in run.trained:
+        assert {name: entry for name, entry in trained.policy.items() if name not in FILES} == base
+        assert [*trained.policy] == sorted(base.keys() | FILES)
+        with open_workspace(run.config, run.root, "train") as work:
+            adapter = load_file(work.fetch(trained.policy) / "adapter" / "adapter_model.safetensors")
+            kept = {path.name: load_file(path) for path in work.fetch(trained.optimizer).iterdir()}
+        own = {name.removeprefix("base_model.model.").replace(".weight", ".default.weight") for name in adapter}
+        assert {name.split(".", 1)[1] for name in kept.pop("optimizer.safetensors")} == own
+        assert {path: {*found} for path, found in kept.items()} == ({"anchor.safetensors": own} if on_policy else {})
+    first, second = (trained.policy["adapter/adapter_model.safetensors"] for trained in run.trained)
+    assert first != second
+    assert (run.history["kl"] != 0).all()
+
+
+def test_a_second_run_is_identical_bit_for_bit(run, tmp_path):
+    assert Kept(run.config, tmp_path / "store").trained == run.trained
+
+
+def test_the_first_step_begins_at_a_ratio_of_one(tmp_path):
+    """With all prompts in one step, log pi_theta - log pi_t is what rounding leaves of zero; later it is not."""
+    config = smoke(batch_size=16, micro_batch_size=16)
+    run = Kept(config, tmp_path / "store")
+    first, second = (trained.figures["logp_change"] for trained in run.trained)
+    assert abs(first) < 1e-5
+    assert abs(second) < 1e-5  # the second iteration begins with the policy that its responses are from
+    assert run.trained[0].figures["grad_norm"] > 1e-3
+
+
+def test_gradient_checkpointing_and_8_bit_moments_go_with_it(tmp_path):
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install -r requirements-dev.txt")
+    plain = Kept(smoke(optimizer="adamw_8bit"), tmp_path / "plain")
+    less = Kept(smoke(optimizer="adamw_8bit", gradient_checkpointing=True), tmp_path / "less")
+    for ours, theirs in zip(less.trained, plain.trained, strict=True):
+        assert ours.figures == pytest.approx(theirs.figures, rel=1e-3, abs=1e-5)
+
+
+def test_full_weights_need_no_adapter_and_make_none(tmp_path):
+    run = Kept(smoke(lora=None, gradient_checkpointing=True), tmp_path / "store")
+    assert all(trained.policy.keys() == run.started.policy.keys() for trained in run.trained)
+
+
+def test_settings_that_cannot_be_followed_are_known_at_the_start(tmp_path, monkeypatch):
+    config = smoke(lora={"rank": 4, "alpha": 8, "target_modules": ["query"]})
+    with pytest.raises(ConfigError, match=r"^training\.lora\.target_modules: 'query' is no linear layer"):
+        Pipeline(config, str(tmp_path / "store")).start()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"^training\.optimizer: adamw_8bit needs bitsandbytes, which is not inst"):
+        updating.check(TrainingConfig(optimizer="adamw_8bit"))

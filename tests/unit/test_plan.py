@@ -1,0 +1,401 @@
+"""What a run would take: operations, memory and bytes against figures by hand, a measured model and a real run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components import plan
+from components.config import RunConfig, checked, parse
+from components.errors import ConfigError
+from components.judges.reward_model import RewardModel
+from components.pipeline import Pipeline
+from components.plan_costs import Lengths, Models, Shape, Work, work
+from components.plan_memory import ACTIVATIONS, BF16, FP32, memory, stored
+from components.plan_models import PlanError, sizes
+
+# Of the library's own code, when it first imports DeBERTa
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
+PRESETS = Path(__file__).parents[2] / "flows" / "configs"
+POLICY = Shape(parameters=1e9, layers=10, hidden=100, intermediate=200, kv=50)
+MODELS = Models(POLICY, 0.0, BF16, [])
+LENGTHS = Lengths(prompt=10, response=20)
+SMALL = """
+iterations: 2
+policy: {model: nowhere}
+prompts: {train: prompts.jsonl, per_iteration: 100, held_out: 50}
+generation: {responses: 4, max_new_tokens: 30, engine: {name: transformers, batch_size: 8}}
+training: {batch_size: 20, micro_batch_size: 2}
+judge: {name: verifier, function: "m:f"}
+"""
+
+
+def config(**changes):
+    """The small config with sections changed, or replaced if they choose a plug-in."""
+    values = yaml.safe_load(SMALL)
+    for key, value in changes.items():
+        whole = not isinstance(values.get(key), dict) or "name" in value
+        values[key] = value if whole else {**values[key], **value}
+    return checked(values)
+
+
+def test_operations_by_hand():
+    """2e9 a token. An iteration's 100 prompts of 10 tokens are read once, 400 responses of 20 tokens drawn, and 100
+    groups of 90 tokens read twice but for the first iteration's reference, which is the policy; 6e9 a token in
+    training. 50 held-out prompts with 2 responses: 2,000 tokens drawn, 500 read, then 50 groups of 50 read twice."""
+    assert work(config(), MODELS, LENGTHS) == {
+        "start": Work(generate=2e9 * 2000, read=2e9 * 500),
+        "generate": Work(generate=2 * 2e9 * 8000, read=2 * 2e9 * 1000),
+        "score": Work(read=3 * 2e9 * 9000),
+        "train": Work(train=2 * 6e9 * 9000),
+        "evaluate": Work(generate=2 * 2e9 * 2000, read=2 * 2e9 * (500 + 2 * 2500)),
+    }
+
+
+def test_a_run_that_goes_on_has_another_reference_from_the_first_iteration():
+    assert work(config(start_from="WindFlow/1"), MODELS, LENGTHS)["score"].read == 4 * 2e9 * 9000
+
+
+@pytest.mark.parametrize(
+    ("training", "algorithm", "flops", "tokens"),
+    [
+        ({"epochs": 3}, "wind", 18e9, 10 + 4 * 20),
+        ({}, "sppo", 6e9, 10 + 2 * 20),  # best and worst
+        ({}, "bond", 6e9, 10 + 20),  # best
+        ({"gradient_checkpointing": True}, "wind", 8e9, 4 * (10 + 20)),  # each response with its prompt
+        ({"lora": {}}, "sppo", 4e9, 10 + 2 * 20),  # frozen weights have no gradient
+        ({"lora": {}, "gradient_checkpointing": True}, "dpo", 6e9, 2 * (10 + 20)),
+    ],
+)
+def test_operations_of_training(training, algorithm, flops, tokens):
+    trained = work(config(training=training, algorithm={"name": algorithm}), MODELS, LENGTHS)["train"]
+    assert trained == Work(train=2 * 100 * flops * tokens)
+
+
+def test_on_policy_training_draws_and_judges():
+    """Three responses a prompt: 6,000 tokens drawn, 100 x (10 + 60) trained on, one of three read by the anchor."""
+    judge = RewardModel(model="m")
+    models = Models(POLICY, 0.0, BF16, [(judge, Shape.of_size(5e8))])
+    steps = work(config(algorithm={"name": "jbond"}), models, LENGTHS)
+    assert steps["generate"] == steps["score"] == Work()
+    read = 2e9 * (1000 + 3000) + 1e9 * 300 * 30
+    assert steps["train"] == Work(generate=2 * 2e9 * 6000, read=2 * read, train=2 * 6e9 * 7000)
+
+
+@pytest.mark.parametrize(
+    ("judge", "tokens"),
+    [
+        ({"name": "reward_model", "model": "rm"}, 400 * 30),
+        ({"name": "pairrm", "model": "rm"}, 100 * 12 * 50),  # ordered pairs, two responses in each
+        (
+            {
+                "name": "ensemble",
+                "judges": [{"name": "pairrm", "model": "rm"}, {"name": "reward_model", "model": "rm"}],
+            },
+            72000,
+        ),
+    ],
+)
+def test_operations_of_judging(judge, tokens):
+    run = config(judge=judge)
+    models = sizes(run, {"nowhere": 1e9, "rm": 4e8})
+    assert work(run, models, LENGTHS)["score"].read == 3 * 2e9 * 9000 + 2 * 8e8 * tokens
+
+
+def test_hours():
+    """1e15 at 15 % of 1e15 per second, 4e14 at 40 %, 3.5e14 at 35 %: 6 2/3 + 1 + 1 seconds."""
+    utilisation = {"generate": 0.15, "read": 0.4, "train": 0.35}
+    assert Work(1e15, 4e14, 3.5e14).seconds(1e15, utilisation) == pytest.approx(26 / 3)
+    slow, fast = ({"generation": {"engine": {"name": name}}} for name in ("transformers", "vllm"))
+    hours = [plan.gpu_hours(config(**c), MODELS, LENGTHS, plan.GPUS["A100"])["generate"] for c in (slow, fast)]
+    assert hours[0] == pytest.approx(2 * 2e9 * (8000 / 0.03 + 1000 / 0.4) / 312e12 / 3600)
+    assert hours[1] == pytest.approx(2 * 2e9 * (8000 / 0.15 + 1000 / 0.4) / 312e12 / 3600)
+    exact = plan.gpu_hours(config(policy={"precision": "fp32"}), MODELS, LENGTHS, plan.GPUS["A100"])["train"]
+    assert exact == pytest.approx(2 * 6e9 * 9000 / (19.5e12 * 0.35) / 3600)
+
+
+def test_memory_by_hand():
+    """Responses of 30 tokens. fp32 weights and bf16 casts: 6e9. Sampling 8 at once: 8 x 40 tokens x 10 layers x 50
+    numbers x 2 bytes. Scoring: a layer's 31 x 100 + 8 x 200 = 4,700 bytes for 8,192 tokens. Training: 4e9 of gradients,
+    8e9 of moments, 2 x 130 tokens x 10 layers. 3 x 64 MiB for the logits."""
+    head = 3 * 64 * 2**20
+    found = memory(config(), MODELS, LENGTHS)
+    assert found["generate"] == 6e9 + 320000
+    assert found["score"] == 6e9 + 8192 * 4700 + head
+    assert found["train"] == 18e9 + 260 * 47000 + head
+    assert found["start"] == found["evaluate"] == found["score"]
+
+
+@pytest.mark.parametrize(
+    ("training", "policy", "expected"),
+    [
+        ({"optimizer": "rmsprop"}, {}, 14e9 + 260 * 47000),
+        ({"optimizer": "adamw_8bit"}, {"precision": "fp32"}, 10e9 + 260 * 10 * (34 * 100 + 16 * 200)),
+        # Each response with its prompt, 320 tokens; the layers' inputs in fp32, and one layer at a time.
+        ({"gradient_checkpointing": True}, {}, 18e9 + 320 * (10 * 400 + 4700)),
+        # Four processes hold a quarter of 16e9 each, and two of ten layers whole, 6 bytes a weight.
+        ({"processes": 4}, {}, 4e9 + 1.2e9 + 260 * 47000),
+        # bf16 weights, and 4 + 4 + 8 bytes of each of the adapter's.
+        ({"lora": {}}, {}, 2e9 + 16 * 1e6 + 260 * 47000),
+    ],
+)
+def test_memory_of_training(training, policy, expected):
+    models = Models(POLICY, 1e6 if "lora" in training else 0.0, BF16, [])
+    assert memory(config(training=training, policy=policy), models, LENGTHS)["train"] == expected + 3 * 64 * 2**20
+
+
+def test_each_process_loads_the_whole_model():
+    found = memory(config(training={"processes": 100}), MODELS, LENGTHS)
+    assert found["train"] == 4e9
+
+
+def test_memory_beside_a_judge():
+    """vLLM holds bf16 weights and one response's cache at least; the judge, 4 bytes each, is there in `start` only."""
+    run = config(judge={"name": "pairrm", "model": "rm"}, generation={"engine": {"name": "vllm"}})
+    found = memory(run, sizes(run, {"nowhere": 1e9, "rm": 2e9}), LENGTHS)
+    shape = Shape.of_size(1e9)
+    cache = 2 * 40 * shape.layers * shape.kv
+    assert found["generate"] == 2e9 + cache
+    assert found["score"] > found["start"] - 1 > 10e9 + cache
+
+
+def test_a_usual_shape():
+    """Llama 3 8B has 32 layers of 4,096 and a cache of 2 x 1,024 numbers per token and layer."""
+    shape = Shape.of_size(8.03e9)
+    assert (shape.layers, shape.hidden, shape.kv) == (34, 4352, 2176)
+
+
+def test_bytes_by_hand():
+    """Weights and two moments in fp32: 12e9 an iteration. Rollouts at 8 bytes a token: 100 groups of 90 tokens twice,
+    and 8 bytes for each of 4 preferences, 2 log-probs and a reward of 400 responses; 50 groups of 50 for evaluation."""
+    found = stored(config(), MODELS, LENGTHS)
+    assert found.start == 2e9 + 8 * 2500
+    assert found.iteration == 12e9 + 2 * 8 * 9000 + 8 * 400 * 7 + 8 * 2500
+    assert found.total(2) == found.start + 2 * found.iteration
+    lora = stored(config(training={"lora": {}, "optimizer": "rmsprop"}), Models(POLICY, 1e6, FP32, []), LENGTHS)
+    assert lora.start == 4e9 + 8 * 2500
+    assert lora.iteration == 8e6 + 2 * 8 * 9000 + 8 * 400 * 7 + 8 * 2500
+    anchored = stored(config(algorithm={"name": "jbond"}), MODELS, LENGTHS)
+    assert anchored.iteration == 16e9 + 8 * 2500
+
+
+@pytest.fixture
+def own(tmp_path, make_model, make_tokenizer, monkeypatch):
+    """A working directory with a model whose weights outweigh everything else, prompts and a judge."""
+    monkeypatch.chdir(tmp_path)
+    model = make_model(hidden_size=128, intermediate_size=256, num_hidden_layers=4)
+    model.save_pretrained("model")
+    make_tokenizer("{{ messages[0]['content'] }}").save_pretrained("model")
+    Path("prompts.jsonl").write_text("".join(f'{{"prompt": "w{i} w7 w8"}}\n' for i in range(6, 30)))
+    Path("judge.py").write_text("def score(response, prompt):\n    return float(len(response))\n")
+    return model
+
+
+OWN = {
+    "iterations": 1,
+    "policy": {"model": "model"},
+    "prompts": {"train": "prompts.jsonl", "per_iteration": 8, "held_out": 4, "shards": 1},
+    "generation": {"responses": 4, "max_new_tokens": 8},
+    "training": {"batch_size": 4, "micro_batch_size": 2},
+    "judge": {"name": "verifier", "function": "judge.py:score"},
+}
+
+
+@pytest.mark.parametrize("training", [{}, {"optimizer": "rmsprop"}, {"lora": {"rank": 64}}])
+def test_a_real_run_stores_as_many_bytes(own, tmp_path, training):
+    run = RunConfig.model_validate(parse(yaml.safe_dump({**OWN, "training": {**OWN["training"], **training}})))
+    models = sizes(run, {})
+    assert models.policy.parameters == own.num_parameters()
+    pipeline = Pipeline(run, str(tmp_path / "store"))
+    started = pipeline.start()
+    trained, _ = pipeline.update(started, started.policy, None, 1)
+    kept = (
+        {**trained.policy, **trained.optimizer}
+        if not training.get("lora")
+        else {
+            name: entry for name, entry in {**trained.policy, **trained.optimizer}.items() if name not in started.policy
+        }
+    )
+    weights = sum(entry["size"] for name, entry in kept.items() if name.endswith(".safetensors"))
+    expected = stored(run, models, Lengths(3, 8))
+    assert weights == pytest.approx(expected.iteration, rel=0.05)
+    everything = sum(path.stat().st_size for path in (tmp_path / "store").rglob("*") if path.is_file())
+    assert everything == pytest.approx(expected.total(1), rel=0.1)
+
+
+@pytest.mark.parametrize("number", [BF16, FP32])
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_activations_that_a_layer_keeps(make_model, name, number):
+    """Counts the bytes that autograd keeps of models of 2 and of 4 layers; half their difference is a layer's."""
+    import torch
+
+    def kept(layers):
+        model = make_model(
+            name, hidden_size=64, intermediate_size=224, num_hidden_layers=layers, max_position_embeddings=256
+        ).base_model
+        weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        sizes = {}
+
+        def pack(tensor):
+            storage = tensor.untyped_storage()
+            is_cast = tensor.ndim == 2 and max(tensor.shape) <= 224
+            if storage.data_ptr() not in weights and not is_cast:
+                sizes[storage.data_ptr()] = (storage.nbytes(), tensor)
+            return tensor
+
+        ids = torch.zeros((2, 250), dtype=torch.int64)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+            torch.autocast("cpu", torch.bfloat16, enabled=number == BF16),
+        ):
+            output = model(input_ids=ids, use_cache=False)
+        del output
+        return sum(size for size, _ in sizes.values())
+
+    hidden, intermediate = ACTIVATIONS[number]
+    assert (kept(4) - kept(2)) / 2 / 500 == pytest.approx(hidden * 64 + intermediate * 224, rel=0.05)
+
+
+def run_command(capsys, *arguments):
+    plan.main([str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+def test_the_command(own, capsys):
+    Path("run.yaml").write_text(yaml.safe_dump(OWN))
+    text = run_command(capsys, "run.yaml", "--price", "4", "--gpu", "A100")
+    assert text.startswith(f"policy: {own.num_parameters() / 1e9:.3g} B parameters\n1 iterations of 8 prompts")
+    assert "step" in text
+    assert "A100 hours" in text
+    assert "cost: 0 USD at 4 USD an hour" in text
+    assert "FLOP = 2 x parameters x tokens" in text
+    assert "312 TFLOP/s" in text
+
+
+def test_the_cost_is_hours_times_price(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(SMALL)
+    options = ["--parameters", "1e12", "--prompt-tokens", "10", "--response-tokens", "20", "--price", "1e4"]
+    text = run_command(capsys, tmp_path / "run.yaml", *options)
+    models = sizes(config(), {"nowhere": 1e12})
+    hours = sum(plan.gpu_hours(config(), models, LENGTHS, plan.GPUS["H100"]).values())
+    assert f"cost: {1e4 * hours:,.0f} USD at 10000 USD an hour" in text
+    assert 1e4 * hours > 5000
+    assert "does not fit into the 80 GB of one H100: start, generate, score, train, evaluate" in text
+
+
+@pytest.mark.parametrize("name", ["llama3_8b_wind", "llama3_8b_sppo", "qwen_24gb", "gpu_80gb"])
+def test_presets_can_be_planned(name, capsys):
+    path = PRESETS / f"{name}.yaml"
+    judge = parse(path.read_text())["judge"]["model"]
+    text = run_command(capsys, path, "--parameters", "8e9", "--parameters", f"{judge}=5e8", "--gpu", "H200")
+    assert text.startswith("policy: 8 B parameters")
+    assert "does not fit" not in text
+
+
+def test_a_comparison_is_the_sum_of_its_runs(tmp_path, capsys):
+    compare = {"seeds": [0, 1], "budget": {"samples": 8000}, "arms": {"wind": {}, "half": {"share": 0.5}}}
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump({**yaml.safe_load(SMALL), "compare": compare}))
+    text = run_command(capsys, tmp_path / "one.yaml", "--parameters", "1e12", "--price", "1")
+    for title, n in [("wind, seed 0", "1,000"), ("wind, seed 1", "1,000"), ("half, seed 1", "500")]:
+        assert f"# {title}\npolicy: 1,000 B parameters\n2 iterations of {n} prompts" in text
+    arms = {1000: 2, 500: 2}
+    lengths = Lengths(200, 15)
+    hours = 0.0
+    for n, times in arms.items():
+        run = config(prompts={"per_iteration": n})
+        hours += times * sum(plan.gpu_hours(run, sizes(run, {"nowhere": 1e12}), lengths, plan.GPUS["H100"]).values())
+    assert f"cost: {hours:,.0f} USD" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("demo: {}", "demo: makes a policy that trains in minutes"),
+        (
+            SMALL + "compare: {budget: {seconds: 60}, arms: {wind: {}}}",
+            "compare.budget.seconds: says what the run takes",
+        ),
+        (SMALL + "sed: 1", "sed: unknown key. Did you mean 'seed'?"),
+    ],
+)
+def test_configs_without_a_plan(tmp_path, text, message):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(SystemExit, match=f"error: {message}"):
+        plan.main([str(tmp_path / "run.yaml"), "--parameters", "1e9"])
+
+
+def test_no_config(tmp_path):
+    with pytest.raises(SystemExit, match=r"none\.yaml: cannot be read"):
+        plan.main([str(tmp_path / "none.yaml")])
+
+
+def test_a_model_that_cannot_be_reached(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(PlanError, match=r"policy\.model: the config\.json of nowhere.*--parameters nowhere=8\.0e9"):
+        sizes(config(), {})
+    judged = config(judge={"name": "pairrm", "model": "rm"})
+    with pytest.raises(PlanError, match=r"judge\.model: the config\.json of rm.*--parameters rm=8\.0e9"):
+        sizes(judged, {"nowhere": 1e9})
+    with pytest.raises(PlanError, match=r"--parameters other: the config has no such model\. It has nowhere, rm"):
+        sizes(judged, {"other": 1e9})
+
+
+@pytest.mark.parametrize("given", ["8B", "nowhere=", "a=b=c"])
+def test_a_size_that_is_no_number(tmp_path, given):
+    (tmp_path / "run.yaml").write_text(SMALL)
+    with pytest.raises(SystemExit, match=f"--parameters {given}: .* is no number"):
+        plan.main([str(tmp_path / "run.yaml"), "--parameters", given])
+
+
+def test_sizes_come_from_the_config_alone(tmp_path, monkeypatch):
+    """Llama: 2 layers of 2 x 16 x 16 + 2 x 16 x 8 + 3 x 16 x 32 + 2 x 16, a norm of 16, 60 x 16 embedded; then as much
+    for the head of a causal LM, 16 for one label. DeBERTa: 2 layers of 3 x 272 + 304 + 544 + 560, 32 x 16 embedded, 16
+    relative positions, 2 norms of 32; PairRM's head has 2 x 16 x 16 + 16 + 17."""
+    from transformers import DebertaV2Config, LlamaConfig
+
+    monkeypatch.chdir(tmp_path)
+    llama = LlamaConfig(
+        vocab_size=60,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_labels=1,
+        dtype="float32",
+    )
+    llama.save_pretrained("llama")
+    deberta = DebertaV2Config(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        type_vocab_size=0,
+        relative_attention=True,
+        position_biased_input=False,
+        pos_att_type=["p2c", "c2p"],
+        position_buckets=8,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+    )
+    deberta.n_tasks = 1
+    deberta.save_pretrained("pairrm")
+    kinds = {"reward_model": "llama", "llm_judge": "llama", "pairrm": "pairrm"}
+    members = [{"name": name, "model": model} for name, model in kinds.items()]
+    found = sizes(config(policy={"model": "llama"}, judge={"name": "ensemble", "judges": members}), {})
+    assert found.policy == Shape(parameters=6608, layers=2, hidden=16, intermediate=32, kv=16)
+    assert found.published == FP32
+    assert [shape.parameters for _, shape in found.judges] == [5664, 6608, 5825]
+
+
+def test_lora_of_a_real_model(own):
+    """Rank 4 on q and v of four layers, 128 to 128 and 128 to 64: 4 x 4 x (256 + 192)."""
+    values = {**OWN, "training": {**OWN["training"], "lora": {"rank": 4, "target_modules": ["q_proj", "v_proj"]}}}
+    assert sizes(checked(values), {}).adapter == 7168
+    values["training"]["lora"]["target_modules"] = ["qproj"]
+    with pytest.raises(ConfigError, match="'qproj' is no linear layer"):
+        sizes(checked(values), {})
