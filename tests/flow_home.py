@@ -72,6 +72,7 @@ class Home:
             "METAFLOW_DEFAULT_DATASTORE": "local",
             "METAFLOW_HOME": str(folder),
             "METAFLOW_PROFILE": "",
+            "METAFLOW_S3_WORKER_COUNT": "2",  # of processes that each transfer starts; 64 where nobody says
             "USERNAME": "tester",
             "PYTHONPATH": os.pathsep.join(path),
         }

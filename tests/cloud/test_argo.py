@@ -42,7 +42,7 @@ def deploy(home: Home, config: str | None = None, **env: str) -> dict[str, Any]:
 
 def in_cluster(home: Home, template: dict[str, Any], name: str, **options: Any) -> Workflow:
     """A run of the template; all containers share the home's metadata, as they would share a metadata service."""
-    passed = [name for name in home.env if name.startswith(("AWS_", "OMP_", "COVERAGE_"))]
+    passed = [name for name in home.env if name.startswith(("AWS_", "OMP_", "COVERAGE_", "METAFLOW_S3_WORKER"))]
     environment = {
         **{name: home.env[name] for name in passed},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
