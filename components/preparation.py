@@ -48,7 +48,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
 def _start_anew(work: Workspace, judge: Judge) -> Started:
     import torch
 
-    from components import logprobs, policy
+    from components import logprobs, policy, precision
 
     config = work.config
     source, sources = _sources(work)
@@ -64,7 +64,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     )
     logprobs.check_head(base)
     updating.check(config.training, base.model)
-    work = replace(work, precision=policy.pick_precision(base, config.policy.precision))
+    work = replace(work, precision=precision.pick_precision(base, config.policy.precision))
     policy_manifest = work.store.put(folder)
     prompts_folder = work.folder / "prompts"
     prompts_folder.mkdir()

