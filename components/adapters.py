@@ -107,12 +107,16 @@ def merge(source: Path, target: Path) -> Path:
 
 def _inject(model: PreTrainedModel, config: Any, seed: int) -> None:
     from peft import inject_adapter_in_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         inject_adapter_in_model(config, model, NAME)
     for parameter in weights(model).values():
         parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))  # the base may be bf16
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = False  # autocast does it, and keeps no copy for each matrix
     model.eval()
 
 

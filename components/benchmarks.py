@@ -5,6 +5,7 @@ As lm-eval runs them: with a task's own number of examples in the prompt, and wi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -47,7 +48,7 @@ def check(settings: EvaluationConfig) -> None:
         )
     if settings.tasks_path is not None and not Path(settings.tasks_path).is_dir():
         raise BenchmarkError(f"evaluation.tasks_path: {settings.tasks_path} is no directory. Correct the path.")
-    known = set(_manager(settings).all_tasks)
+    known = set(_manager(settings.tasks_path).all_tasks)
     if unknown := [name for name, _ in map(parted, settings.tasks) if name not in known]:
         raise BenchmarkError(
             f"evaluation.tasks: lm-eval knows no {unknown[0]!r}. `lm-eval ls tasks` lists what it knows; files of your "
@@ -76,7 +77,7 @@ def run(policy: Policy, settings: EvaluationConfig) -> list[Score]:
     results = lm_eval.simple_evaluate(
         model=model,
         tasks=[name for name, _ in map(parted, settings.tasks)],
-        task_manager=_manager(settings),
+        task_manager=_manager(settings.tasks_path),
         limit=settings.tasks_limit,
         bootstrap_iters=0,
         log_samples=False,
@@ -86,6 +87,8 @@ def run(policy: Policy, settings: EvaluationConfig) -> list[Score]:
 
 def _score(results: dict[str, dict[str, Any]], name: str, metric: str | None) -> Score:
     """The metric that is asked for; else acc_norm if there is one, else the first that the task lists."""
+    if name not in results:
+        raise BenchmarkError(f"evaluation.tasks: {name} has no score of its own. Name its tasks: {', '.join(results)}.")
     found = {key: value for key, value in results[name].items() if "," in key and "_stderr," not in key}
     # A metric without its filter stands for the first one.
     short = {key.partition(",")[0]: key for key in reversed(found)}
@@ -122,7 +125,8 @@ def _digest(policy: object, settings: EvaluationConfig) -> str:
     return digest.hexdigest()
 
 
-def _manager(settings: EvaluationConfig) -> Any:
+@functools.cache  # it reads some ten thousand files
+def _manager(folder: str | None) -> Any:
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=settings.tasks_path)
+    return TaskManager(include_path=folder)

@@ -100,7 +100,7 @@ def render(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) -
 
 
 def _inputs(config: RunConfig, models: Models, lengths: Lengths) -> list[str]:
-    trained = f", of which LoRA trains {_number(models.adapter / 1e6)} M more" if models.adapter else ""
+    trained = f"; LoRA trains {_number(models.adapter / 1e6)} M more" if models.adapter else ""
     return [
         f"policy: {_number(models.policy.parameters / 1e9)} B parameters{trained}",
         *(f"judge {judge.name}: {_number(shape.parameters / 1e9)} B parameters" for judge, shape in models.judges),
@@ -116,9 +116,8 @@ def _room(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) ->
         return []
     longest = Lengths(lengths.prompt, config.generation.max_new_tokens)
     room = max(0.0, share * GPUS[gpu_name].memory - engine_weights(config, models))
-    return [
-        f"{share:.0%} of one {gpu_name} hold the weights and {int(room / cache(config, models, longest))} responses"
-    ]
+    count = int(room / cache(config, models, longest))
+    return [f"{share:.0%} of one {gpu_name} hold the weights and the cache of {count} responses"]
 
 
 def _number(value: float) -> str:
@@ -133,11 +132,11 @@ def assumptions(gpu_name: str) -> str:
 FLOP = 2 x parameters x tokens for what is read (prompts once for their K responses, both log-probs, the judge's
 inputs) or generated; 6 x for training, 8 x with gradient checkpointing, with LoRA 4 x and 6 x. Left out: attention's
 own products, moving files, starting engines, benchmarks.
-Hours = FLOP / (peak x utilisation) on {gpu_name}s, {gpu.bf16 / 1e12:g} TFLOP/s in bf16, {gpu.fp32 / 1e12:g} in fp32. \
-Assumed utilisation: sampling
-{SAMPLING["vllm"]:.0%} with vllm and {SAMPLING["transformers"]:.0%} with transformers, reading {READING:.0%}, training \
-{TRAINING:.0%}.
-GPUs that work at once share the hours.
+Hours = FLOP / (peak x utilisation); {gpu_name}: {gpu.bf16 / 1e12:g} TFLOP/s in bf16, {gpu.fp32 / 1e12:g} in fp32. \
+GPUs that work at once share them.
+Assumed: sampling uses {SAMPLING["vllm"]:.0%} of the peak with vllm and {SAMPLING["transformers"]:.0%} with \
+transformers, reading {READING:.0%}, training {TRAINING:.0%}; the mean lengths
+above, unless --prompt-tokens and --response-tokens give others.
 Memory, on each GPU, is for responses of max_new_tokens: weights in fp32 and a bf16 copy, with LoRA in bf16 alone; in
 training gradients (4 bytes), moments (adamw 8, rmsprop 4, adamw_8bit 2), which processes share, and activations."""
 
@@ -189,7 +188,7 @@ def _plan(given: argparse.Namespace) -> str:
     if len(planned) > 1:
         parts.append(f"all runs: {_number(hours)} {given.gpu} hours, {_number(kept / GB)} GB stored")
     if given.price is not None:
-        parts.append(f"cost: {hours * given.price:,.0f} USD at {given.price:g} USD an hour")
+        parts.append(f"cost: {hours * given.price:,.2f} USD at {given.price:g} USD an hour")
     return "\n\n".join([*parts, assumptions(given.gpu)])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import prompts, rollouts, updating
+from components import benchmarks, prompts, rollouts, updating
 from components.judges import Judge
 from components.records import Prompt
 from components.store import Manifest
@@ -37,6 +37,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
     judge = work.config.build_judge()
     judge.check()
     work.config.build_engine().check()
+    benchmarks.check(work.config.evaluation)
     updating.check(work.config.training)
     if origin is None:
         return _start_anew(work, judge)

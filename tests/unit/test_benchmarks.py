@@ -48,6 +48,7 @@ metric_list:
 {more}
 """
 NORMED = "  - {metric: acc_norm, aggregation: mean, higher_is_better: true}"
+EOS = 1
 QUESTIONS = [{"question": f"w{6 + i} w{20 + i}", "choices": ["w7 w8", "w9"], "label": i % 2} for i in range(12)]
 
 
@@ -103,6 +104,46 @@ def test_a_metric_and_a_limit(make_policy, tasks):
     unknown = EvaluationConfig(tasks=["words:f1"], tasks_path=str(tasks), tasks_limit=1)
     with pytest.raises(BenchmarkError, match=r"words has no metric 'f1'\. Choose from acc,none, acc_norm,none\."):
         benchmarks.run(policy, unknown)
+
+
+ANSWERS = """
+task: answers
+tag: all_answers
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: ["w59"], max_gen_toks: 3, do_sample: false}}
+metric_list:
+  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
+filter_list:
+  - {{name: whole, filter: [{{function: take_first}}]}}
+  - {{name: first, filter: [{{function: regex, regex_pattern: "(w[0-9]+)"}}, {{function: take_first}}]}}
+"""
+
+
+@pytest.mark.slow
+@needs_lm_eval
+def test_a_task_that_generates(make_policy, tasks):
+    """Every other answer is what the policy says greedily, so that a half is right; no first word alone is."""
+    policy = make_policy(eos_ids=(EOS,))
+    lines = []
+    for i, question in enumerate(QUESTIONS):
+        ids = policy.tokenizer(question["question"])["input_ids"]
+        for _ in range(3):
+            with torch.no_grad():
+                ids = [*ids, int(policy.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())]
+        said = policy.tokenizer.decode([token for token in ids[2:] if token > 5])
+        lines.append({"question": question["question"], "answer": said if i % 2 else f"{said} w6"})
+    (tasks / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tasks / "answers.yaml").write_text(ANSWERS.format(data=tasks / "answers.jsonl"))
+    settings = EvaluationConfig(tasks=["answers"], tasks_path=str(tasks))
+    assert benchmarks.run(policy, settings) == [Score("answers", "exact_match,whole", 0.5)]
+    tag = EvaluationConfig(tasks=["all_answers"], tasks_path=str(tasks))
+    with pytest.raises(BenchmarkError, match=r"all_answers has no score of its own\. Name its tasks: answers\."):
+        benchmarks.run(policy, tag)
 
 
 def test_the_metric_of_a_task_with_filters():
@@ -213,6 +254,7 @@ def test_a_run_scores_every_policy_and_the_reference_once(tmp_path, make_model, 
             "training": {"batch_size": 4, "micro_batch_size": 4, "learning_rate": 0.02},
             "judge": {"name": "verifier", "function": f"{__name__}:length"},
             "evaluation": settings.model_dump(),
+            "resources": {kind: {"cpu": 1} for kind in ("start", "generate", "score", "train", "evaluate")},
         }
     )
     scored, run = [], benchmarks.run
