@@ -45,7 +45,14 @@ class S3Server:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Registers `--every-kill`."""
-    parser.addoption("--every-kill", action="store_true", help="run all of tests/faults/test_kill_and_resume.py")
+    parser.addoption("--every-kill", action="store_true", help="run the tests that kill runs for a long time")
+
+
+@pytest.fixture(scope="session")
+def every_kill(request: pytest.FixtureRequest) -> None:
+    """For tests that `make test` has no time for."""
+    if not request.config.getoption("--every-kill"):
+        pytest.skip("make test-faults runs these")
 
 
 def radosgw(folder: Path) -> Iterator[S3Server]:

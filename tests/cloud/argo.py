@@ -77,6 +77,7 @@ class Workflow:
         self._workflow = scope
         succeeded = self._template(spec["entrypoint"], {}) is not None
         scope["workflow.status"] = "Succeeded" if succeeded else "Failed"
+        scope["workflow.failures"] = json.dumps([c.template for c in self.containers if c.status])
         if "onExit" in spec:
             self._template(spec["onExit"], {})
         return str(scope["workflow.status"])

@@ -33,7 +33,8 @@ LIMIT = 1_000_000  # bytes; Argo takes no larger template
 def deploy(home: Home, config: str | None = None, **env: str) -> dict[str, Any]:
     """What `argo-workflows create` would send to the cluster."""
     top = ["--no-pylint", "--datastore", "s3", "--config", "config", config or str(home.folder / "config.yaml")]
-    env |= {"METAFLOW_KUBERNETES_NAMESPACE": "wind"}
+    # With the project's root on its path, Metaflow packs the metadata of an editable install, in half.
+    env |= {"METAFLOW_KUBERNETES_NAMESPACE": "wind", "PYTHONPATH": str(FLOW.parent)}
     template: dict[str, Any] = json.loads(
         home.python(str(FLOW), *top, "argo-workflows", "create", "--only-json", **env)
     )
@@ -74,6 +75,7 @@ def home(tmp_path: Path, s3_server) -> Home:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("every_kill")
 @needs_namespaces
 def test_every_container_is_killed_once_and_the_next_goes_on(home: Home, local) -> None:
     """One kill at each kind of step, and the template's own retries bring it to the same end. Then the next run."""
@@ -127,6 +129,7 @@ def readable(content: bytes) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("every_kill")
 @needs_namespaces
 def test_a_run_that_fails_for_good_is_resumed_on_this_machine(home: Home, local) -> None:
     template = deploy(home)

@@ -16,13 +16,6 @@ from flow_home import Home
 
 
 @pytest.fixture(scope="session")
-def every_kill(request: pytest.FixtureRequest) -> None:
-    """For tests that `make test` has no time for."""
-    if not request.config.getoption("--every-kill"):
-        pytest.skip("make test-faults runs these")
-
-
-@pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
     """`undisturbed(algorithm)`: what a run that nobody disturbs and that saves no training ends with.
 
