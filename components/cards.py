@@ -146,6 +146,8 @@ def report_card(
         Markdown("## History"),
         Table(report.summary_rows(history), headers=report.HEADERS, disable_updates=True),
     ]
+    if engines := report.engine_sentence(history):
+        components.append(Markdown(engines))
     if rows := report.benchmark_rows(history):
         components += [
             Markdown("## Benchmarks"),

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from components.store import Manifest, Store
 from components.training_state import TrainingState
 
 FILE = "training.safetensors"
+LIBRARIES = ("torch", "transformers", "numpy", "peft", "bitsandbytes")  # those that compute
 ATTEMPT, SECONDS = "attempt", "seconds"  # of the file's metadata
 
 logger = logging.getLogger(__name__)
@@ -38,16 +40,19 @@ def training_key(**inputs: Any) -> str:
 
 @cache
 def code_version() -> str:
-    """A hash of this package's sources and of the versions of the libraries that compute."""
-    import numpy
-    import torch
-    import transformers
-
+    """A hash of this package's sources and of the libraries' versions."""
     root = Path(__file__).parent
-    digest = hashlib.sha256(f"{torch.__version__} {transformers.__version__} {numpy.__version__}".encode())
+    digest = hashlib.sha256(" ".join(map(_version, LIBRARIES)).encode())
     for path in sorted(root.rglob("*.py")):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "none"
 
 
 @dataclass

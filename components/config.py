@@ -25,12 +25,14 @@ from components.sections import (
     GenerationConfig,
     PolicyConfig,
     PromptsConfig,
+    Resources,
     StepResources,
     TrainingConfig,
 )
 
 # Metaflow's checks recurse over the unrolled graph; a compiled Argo template passes its 1 MB limit earlier.
 MAX_ITERATIONS = 100
+SAMPLING = ("start", "generate", "evaluate")  # steps that draw responses with the engine
 
 
 class RunConfig(Section):
@@ -100,6 +102,15 @@ class RunConfig(Section):
                 "which makes its own prompts. Remove one of the two.",
             ),
             (
+                self.demo is not None and prompts.column is not None,
+                "prompts.column: stands beside a `demo` section, which makes its own prompts. Remove one of the two.",
+            ),
+            (
+                (prompts.drop_longer or 0) > policy.max_prompt_tokens,
+                f"prompts.drop_longer: {prompts.drop_longer} exceeds policy.max_prompt_tokens, "
+                f"{policy.max_prompt_tokens}, and prompts in between stop the run. Raise that, or lower this.",
+            ),
+            (
                 self.start_from is not None and not re.fullmatch("latest|[^/]+/[^/]+", self.start_from),
                 f"start_from: {self.start_from!r} does not name a run. Write FLOW/RUN, such as "
                 "WindFlow/1795473051411960, or latest.",
@@ -144,6 +155,19 @@ class RunConfig(Section):
     def build_engine(self) -> Engine:
         """The generation engine that the config names."""
         return registry.build("generation", self.generation.engine, Engine)
+
+    def runs_model(self, kind: str) -> bool:
+        """Whether steps of this kind run a model."""
+        if isinstance(self.build_algorithm(), OnPolicyAlgorithm) and kind in ("generate", "score"):
+            return False  # its training step draws and judges the responses
+        return kind not in ("plan", "gather", "end")
+
+    def gpus(self, kind: str) -> int:
+        """How many GPUs a task of a kind of step that runs a model uses, where there are some."""
+        engine = self.build_engine().gpus if kind in SAMPLING else 1
+        processes = self.training.processes if kind == "train" else 1
+        asked: Resources = getattr(self.resources, kind)
+        return max(1, asked.gpu, engine, processes)
 
     def arm(self, name: str) -> RunConfig:
         """The run of one arm of `compare`.
@@ -202,4 +226,10 @@ def checked(values: Mapping[str, Any]) -> RunConfig:
             f"generation.engine: {engine['name']} samples from files, and {config.algorithm['name']} samples from the "
             "policy while it trains. Use engine: {name: transformers}."
         )
+    for kind in SAMPLING:
+        if 0 < (gpus := getattr(config.resources, kind).gpu) < (wanted := filled.build_engine().gpus):
+            raise ConfigError(
+                f"resources.{kind}.gpu: {gpus} is too few, generation.engine.tensor_parallel is {wanted}. "
+                "Make them equal."
+            )
     return filled

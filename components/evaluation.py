@@ -81,17 +81,20 @@ def history_row(
     iteration: int,
     algorithm: str,
     evaluated: Evaluated,
-    counts: Mapping[str, int],
+    counts: Mapping[str, float],
     seconds: Mapping[str, float],
 ) -> pd.DataFrame:
-    """One row of `history`; a benchmark adds `task_<name>`, `task_<name>_reference` and `task_<name>_metric`.
+    """One row of `history`.
+
+    An engine with log-probs of its own adds `logp_difference`; a benchmark `task_<name>`, `task_<name>_reference` and
+    `task_<name>_metric`.
 
     Args:
         iteration: 1-based.
         algorithm: its name.
         evaluated: the policy after this iteration.
         counts: `prompts`, `responses` and `tokens_generated` of the iteration's rollout, `micro_batch_size` of its
-            training, smaller than configured if memory ran out.
+            training, smaller than configured if memory ran out; `logp_difference` as `stages.gather` has it.
         seconds: wall time of `generate`, `score`, `train`, `evaluate`; of parallel shards the slowest.
     """
     row: dict[str, Any] = {
@@ -108,8 +111,9 @@ def history_row(
         **counts,
         **{f"seconds_{step}": seconds[step] for step in ("generate", "score", "train", "evaluate")},
     }
+    more = [name for name in counts if name not in HISTORY_COLUMNS]
     tasks: dict[str, Any] = {}
     for one in evaluated.benchmarks:
         name = f"task_{one.task}"
         tasks |= {name: one.score, f"{name}_reference": one.reference, f"{name}_metric": one.metric}
-    return pd.DataFrame([{**row, **tasks}])[[*HISTORY_COLUMNS, *tasks]]
+    return pd.DataFrame([{**row, **tasks}])[[*HISTORY_COLUMNS, *more, *tasks]]

@@ -17,7 +17,7 @@ from components.algorithms import OnPolicyAlgorithm
 from components.config import RunConfig
 from components.errors import ConfigError
 from components.preparation import Started
-from components.sections import TrainingConfig
+from components.sections import PromptsConfig, TrainingConfig
 from components.store import Manifest
 from components.workspace import ANCHOR_FILE, Workspace
 
@@ -33,7 +33,8 @@ ARTIFACTS = (
 )
 # What gives the rows of `history` their meaning, so both runs must agree on it.
 SAME = (
-    *("demo", "policy", "prompts.train", "prompts.evaluation", "prompts.split", "prompts.held_out", "judge"),
+    *("demo", "policy", "prompts.train", "prompts.evaluation", "prompts.split", "judge"),
+    *("prompts.column", "prompts.drop_longer", "prompts.held_out"),
     *("evaluation.responses", "generation.max_new_tokens", "generation.temperature", "generation.top_p"),
 )
 STATE = ("training.lora", "training.optimizer")  # these make the weights and the optimiser's state what they are
@@ -77,7 +78,8 @@ class Origin:
             ]
         ours = work.config.model_dump()
         # An older run's config lacks what was added since, and the run had what is the default now.
-        theirs = {**self.config, "training": {**TrainingConfig().model_dump(), **self.config["training"]}}
+        defaults = {"prompts": PromptsConfig().model_dump(), "training": TrainingConfig().model_dump()}
+        theirs = self.config | {name: values | self.config[name] for name, values in defaults.items()}
         return [
             f"{key}: is {_at(ours, key)!r}, and was {_at(theirs, key)!r} in {self.run}. Runs that go on keep it."
             for key in (*SAME, *STATE)

@@ -62,7 +62,7 @@ class Pipeline:
 
     def update(
         self, started: Started, policy: Manifest, optimizer: Manifest | None, iteration: int
-    ) -> tuple[Trained, dict[str, int]]:
+    ) -> tuple[Trained, dict[str, float]]:
         """One iteration as far as the next policy, and its counts; `seconds` are this iteration's."""
         self.seconds = {}
         with self._work("plan") as work:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import benchmarks, prompts, rollouts, updating
+from components.errors import PromptError
 from components.judges import Judge
 from components.records import Prompt
 from components.store import Manifest
@@ -14,6 +15,7 @@ from components.workspace import Workspace
 
 if TYPE_CHECKING:
     from components.origin import Origin
+    from components.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,13 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
 
     config = work.config
     source, sources = _sources(work)
-    train, held_out = _load_prompts(work, *sources)
+    loaded = _load_prompts(work, sources)
+    train, held_out = _split(work, loaded)
     folder = policy.copy_files(source, work.folder / "policy", code=config.policy.trust_remote_code)
     lora = config.training.lora is not None
     base = policy.load(folder, config.policy, precision=config.policy.precision, frozen=lora)
+    if config.prompts.drop_longer is not None:
+        train, held_out = _split_without_longer(work, base, sources, loaded)
     policy.check_lengths(
         base,
         [*train, *held_out],
@@ -74,6 +79,8 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     if lora and work.precision == "bf16":
         base.model.to(torch.bfloat16)  # where only the probe told; the other steps load it so
     base, m = replace(base, precision=work.precision), config.evaluation.responses
+    if config.build_engine().reads_files:
+        judge.unload()  # the engine wants the GPU for itself
     responses = work.sample(base, held_out, responses=m, purpose="evaluate", iteration=0)
     reward = rollouts.judge(judge, held_out, [responses]).reward
     return Started(
@@ -85,32 +92,65 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     )
 
 
-def _sources(work: Workspace) -> tuple[Path, tuple[str, str | None]]:
-    """Policy directory and prompt sources: the user's, or the demo's own."""
+def _sources(work: Workspace) -> tuple[Path, list[str]]:
+    """Policy directory, and sources of training and evaluation prompts or of both in one: the user's, or the demo's."""
     from components import demo, policy
 
     config = work.config
     if config.demo is None:
-        assert config.prompts.train is not None
-        return policy.fetch(config.policy), (config.prompts.train, config.prompts.evaluation)
+        given = [config.prompts.train, config.prompts.evaluation]
+        return policy.fetch(config.policy), [source for source in given if source is not None]
     folder = work.folder / "demo"
     folder.mkdir()
     demo.build(folder, config.demo, seed=config.seed, progress=work.progress("fine-tune the demo policy"))
-    return folder / "policy", (str(folder / "train.jsonl"), str(folder / "evaluation.jsonl"))
+    return folder / "policy", [str(folder / "train.jsonl"), str(folder / "evaluation.jsonl")]
 
 
-def _load_prompts(work: Workspace, train: str, held_out: str | None) -> tuple[list[Prompt], list[Prompt]]:
+def _load_prompts(work: Workspace, sources: list[str]) -> list[list[Prompt]]:
+    """All prompts of each source."""
+    settings = work.config.prompts
+    return [
+        prompts.load(source, split=settings.split, column=settings.column, allow_duplicates=settings.allow_duplicates)
+        for source in sources
+    ]
+
+
+def _split(work: Workspace, loaded: list[list[Prompt]]) -> tuple[list[Prompt], list[Prompt]]:
+    """Training and evaluation prompts, none in both, out of one source or two."""
     settings, seed = work.config.prompts, work.config.seed
-    loaded = prompts.load(train, split=settings.split, allow_duplicates=settings.allow_duplicates)
-    if held_out is None:
-        trained, evaluated = prompts.split_held_out(loaded, settings.held_out, seed)
+    if len(loaded) == 1:
+        trained, evaluated = prompts.split_held_out(loaded[0], settings.held_out, seed)
     else:
-        evaluated = prompts.load(held_out, split=settings.split, allow_duplicates=settings.allow_duplicates)
-        evaluated = evaluated[: settings.held_out]
-        trained = loaded
+        trained, evaluated = loaded[0], loaded[1][: settings.held_out]
     prompts.refuse_overlap(trained, evaluated)
     _check_number(work, trained)
     return trained, evaluated
+
+
+def _split_without_longer(
+    work: Workspace, base: Policy, sources: list[str], loaded: list[list[Prompt]]
+) -> tuple[list[Prompt], list[Prompt]]:
+    """As `_split`, of the prompts with at most `prompts.drop_longer` tokens under the policy's chat template."""
+    limit = work.config.prompts.drop_longer
+    assert limit is not None
+    kept = [
+        prompts.drop_longer(
+            found,
+            limit,
+            count_tokens=lambda prompt: len(base.encode(prompt)),
+            source=source,
+            progress=work.progress("count the tokens of prompts"),
+        )
+        for source, found in zip(sources, loaded, strict=True)
+    ]
+    try:
+        return _split(work, kept)
+    except PromptError as error:
+        dropped = len(loaded[0]) - len(kept[0])
+        raise PromptError(
+            f"{error} prompts.drop_longer: {dropped:,} of {len(loaded[0]):,} prompts are longer than {limit:,} tokens "
+            "and dropped; a higher limit keeps more."
+        ) from error
 
 
 def _check_number(work: Workspace, trained: list[Prompt]) -> None:

@@ -5,16 +5,35 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 from components.errors import PromptError
 from components.records import Prompt
 
 ROLES = ("system", "user", "assistant")
-KEYS = {"id", "prompt", "messages", "answer", "metadata"}
+BESIDE = {"id", "answer", "metadata"}  # keys with a meaning of their own, wherever the prompt is
+USUAL: dict[
+    str, tuple[tuple[type, ...], str]
+] = {  # where the prompt is if no column is named, of what type, and what to do about another
+    "prompt": ((str,), "Write text; chat turns belong in `messages`."),
+    "messages": ((list,), "Write a list of turns {role, content}."),
+}
+NAMED: tuple[tuple[type, ...], str] = (
+    (str, list),
+    "Write text or a list of turns {role, content}, or name another column in prompts.column.",
+)
 
 Turns = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a record holds."""
+
+    prompt: Prompt
+    answered: bool  # the conversation went on with the assistant's answer, which the prompt leaves out
 
 
 def turns(prompt: Prompt) -> Turns:
@@ -22,12 +41,19 @@ def turns(prompt: Prompt) -> Turns:
     return tuple((turn["role"], turn["content"]) for turn in prompt.messages)
 
 
-def read_record(raw: Any) -> Prompt:
+def read_record(raw: Any, column: str | None = None) -> Record:
     """The prompt that a record holds: bytes of a JSON line, or a row as a mapping.
+
+    `column` is the key of the prompt, text or chat turns; without one that is `prompt` or `messages`. Real datasets
+    keep conversations with their answer, so of turns in a named column the assistant's last one is left out.
 
     Raises PromptError with the reason and the remedy.
     """
-    return _prompt(_decode(raw))
+    record = _decode(raw)
+    messages, answered = _messages(record, column)
+    answer = _answer(record)
+    prompt = Prompt("", messages, answer, _metadata(record, {column} if column else USUAL.keys()))
+    return Record(replace(prompt, id=_id(record, prompt)), answered)
 
 
 def _decode(raw: Any) -> dict[str, Any]:
@@ -45,51 +71,82 @@ def _decode(raw: Any) -> dict[str, Any]:
     return {key: value for key, value in raw.items() if value is not None}
 
 
-def _prompt(record: dict[str, Any]) -> Prompt:
-    messages = _messages(record)
+def _answer(record: dict[str, Any]) -> str | None:
     answer = record.get("answer")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float | None):
         raise PromptError(f"answer: is {_kind(answer)}. Write it as text or as a number.")
     if isinstance(answer, float) and not math.isfinite(answer):
         raise PromptError(f"answer: is {answer}, not a number. Correct it, or leave `answer` out.")
-    answer = None if answer is None else str(answer)
-    prompt = Prompt("", messages, answer, _metadata(record))
-    return replace(prompt, id=_id(record, prompt))
+    return None if answer is None else str(answer)
 
 
-def _messages(record: dict[str, Any]) -> tuple[dict[str, str], ...]:
-    if ("prompt" in record) == ("messages" in record):
-        if "prompt" in record:
-            raise PromptError("has both `prompt` and `messages`. Keep one of them.")
-        found = ", ".join(record) or "none"
-        raise PromptError(f"has neither `prompt` nor `messages`; its keys: {found}. Rename the one that is meant.")
-    messages = record.get("messages", [{"role": "user", "content": record.get("prompt")}])
-    if "prompt" in record and not isinstance(record["prompt"], str):
-        raise PromptError(f"prompt: is {_kind(record['prompt'])}. Write text; chat turns belong in `messages`.")
-    if not isinstance(messages, list) or not messages:
-        raise PromptError(f"messages: is {_kind(messages)}. Write a list of turns {{role, content}}.")
-    turns = tuple(_turn(turn, index) for index, turn in enumerate(messages))
-    if turns[-1]["role"] != "user":
-        raise PromptError(f"messages: the last turn is by the {turns[-1]['role']}. End with a turn of the user.")
+def _messages(record: dict[str, Any], column: str | None) -> tuple[tuple[dict[str, str], ...], bool]:
+    """The prompt's turns, and whether an answer that followed them is left out."""
+    name = column or _usual_column(record)
+    found = _found(record, name, column)
+    if isinstance(found, str):
+        found = [{"role": "user", "content": found}]
+    turns = tuple(_turn(turn, f"{name}[{index}]") for index, turn in enumerate(found))
+    answered = column is not None and turns[-1]["role"] == "assistant"
+    if answered:
+        turns = turns[:-1]
+    _refuse_end(turns, name, answered)
     if not turns[-1]["content"].strip():
-        raise PromptError("prompt: is blank. Write the prompt, or remove the record.")
-    return turns
+        raise PromptError(f"{column or 'prompt'}: is blank. Write the prompt, or remove the record.")
+    return turns, answered
 
 
-def _turn(turn: Any, index: int) -> dict[str, str]:
+def _refuse_end(turns: tuple[dict[str, str], ...], name: str, answered: bool) -> None:
+    """Refuses turns that do not end with the user's."""
+    if not turns:
+        raise PromptError(f"{name}: holds the assistant's answer alone. Put a turn of the user before it.")
+    role = turns[-1]["role"]
+    if role != "user":
+        answer = "; prompts.column: messages leaves an answer out" if role == "assistant" and not answered else ""
+        before = " before the answer" if answered else ""
+        raise PromptError(f"{name}: the last turn{before} is by the {role}. End with a turn of the user{answer}.")
+
+
+def _usual_column(record: dict[str, Any]) -> str:
+    columns = [name for name in USUAL if name in record]
+    if len(columns) > 1:
+        raise PromptError("has both `prompt` and `messages`. Keep one of them, or name it in prompts.column.")
+    if not columns:
+        raise PromptError(
+            f"has neither `prompt` nor `messages`; its keys: {_keys(record)}. Rename the one that is meant, or name it "
+            "in prompts.column."
+        )
+    return columns[0]
+
+
+def _found(record: dict[str, Any], name: str, column: str | None) -> str | list[Any]:
+    """What the record has under a name, if it is of a type that can be a prompt."""
+    if name not in record:
+        raise PromptError(
+            f"has no `{name}`; its keys: {_keys(record)}. Add it, or name another column in prompts.column."
+        )
+    found: str | list[Any] = record[name]
+    kinds, remedy = NAMED if column else USUAL[name]
+    if not isinstance(found, kinds) or found == []:
+        raise PromptError(f"{name}: is {_kind(found)}. {remedy}")
+    return found
+
+
+def _turn(turn: Any, place: str) -> dict[str, str]:
     given = {key: value for key, value in turn.items() if value is not None} if isinstance(turn, dict) else {}
     if given.keys() != {"role", "content"} or not all(isinstance(value, str) for value in given.values()):
-        raise PromptError(f"messages[{index}]: is not a mapping of `role` and `content`, both text. Write it so.")
+        raise PromptError(f"{place}: is not a mapping of `role` and `content`, both text. Write it so.")
     if given["role"] not in ROLES:
-        raise PromptError(f"messages[{index}]: role {given['role']!r} is unknown. Use one of: {', '.join(ROLES)}.")
+        raise PromptError(f"{place}: role {given['role']!r} is unknown. Use one of: {', '.join(ROLES)}.")
     return {"role": given["role"], "content": given["content"]}
 
 
-def _metadata(record: dict[str, Any]) -> dict[str, Any]:
+def _metadata(record: dict[str, Any], columns: Collection[str]) -> dict[str, Any]:
+    """What stands in `metadata`, and every key that is neither in `columns` nor has a meaning of its own."""
     given = record.get("metadata", {})
     if not isinstance(given, dict):
         raise PromptError(f"metadata: is {_kind(given)}. Write a mapping.")
-    other = {key: value for key, value in record.items() if key not in KEYS}
+    other = {key: value for key, value in record.items() if key not in BESIDE and key not in columns}
     if twice := sorted(given.keys() & other.keys()):
         raise PromptError(f"metadata: {twice[0]!r} stands inside it and beside it. Rename one of the two.")
     return {**given, **other}
@@ -104,6 +161,10 @@ def _id(record: dict[str, Any], prompt: Prompt) -> str:
     if isinstance(given, bool) or not isinstance(given, str | int) or not str(given).strip():
         raise PromptError(f"id: {given!r} cannot be used. Write text or a whole number, or leave `id` out.")
     return str(given)
+
+
+def _keys(record: dict[str, Any]) -> str:
+    return ", ".join(record) or "none"
 
 
 def _kind(value: Any) -> str:

@@ -1,16 +1,16 @@
 """Prompts: read and checked, held out for evaluation, and dealt out to iterations and shards.
 
-A record holds `prompt` (text) or `messages` (chat turns, the last one the user's), and optionally `id`,
-`answer` and `metadata`. Real datasets have more columns: every other key joins `metadata`, where a judge
-finds it. A null counts as absent, because Parquet gives every row every column.
+A record holds `prompt` (text) or `messages` (chat turns, the last one the user's), or either in a column that
+the config names, and optionally `id`, `answer` and `metadata`. Real datasets have more columns: every other key
+joins `metadata`, where a judge finds it. A null counts as absent, because Parquet gives every row every column.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,39 +18,44 @@ from typing import Any
 import numpy as np
 
 from components.errors import PromptError
+from components.progress import Progress, silent
 from components.prompt_records import Turns, read_record, turns
+from components.prompt_sources import FORMATS, records
 from components.records import Prompt
 from components.seeds import generator
 
 SHOWN = 10  # bad records, or shared ids, that one error spells out
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-_OTHER_FILES = {".csv", ".tsv", ".txt", ".yaml", ".yml", ".arrow", ".gz", ".zst", ".zip"}
-_FORMATS = "Use a .jsonl, .json (one object per line) or .parquet file, or a Hugging Face dataset"
+
+logger = logging.getLogger(__name__)
 
 
-def load(source: str, *, split: str, allow_duplicates: bool = False) -> list[Prompt]:
+def load(source: str, *, split: str, column: str | None = None, allow_duplicates: bool = False) -> list[Prompt]:
     """Prompts of a JSONL file, a Parquet file, or a Hugging Face dataset, in the source's order.
 
     Args:
         source: path ending in .jsonl, .json (one object per line) or .parquet; a dataset directory, also one
             made by `save_to_disk`; or the name of a dataset on the hub.
         split: split of a dataset; a file has none.
+        column: key of the prompt, text or chat turns; of turns that end with the assistant's answer, that is left out,
+            and a line of the log says in how many. Without one, the key is `prompt` or `messages`.
         allow_duplicates: keep prompts that repeat the id or the messages of another; a repeated id gets a
             suffix: `a`, `a-2`, `a-3`.
 
     Raises:
-        PromptError: the source cannot be read or is empty, or lists every record that cannot be used, with
-            its line (or row, counted from 1), the reason and the remedy.
+        PromptError: the source cannot be read, is empty or lacks the column; or lists every record that cannot be
+            used, with its line (or row, counted from 1), the reason and the remedy.
     """
-    unit, records = _records(source, split)
+    unit, numbered = records(source, split, column)
     prompts: list[Prompt] = []
+    answered = 0
     bad: list[str] = []
     seen: dict[Turns | str, str] = {}
     copies: Counter[str] = Counter()
-    for number, raw in records:
+    for number, raw in numbered:
         place = f"{unit} {number}"
         try:
-            prompt = read_record(raw)
+            record = read_record(raw, column)
+            prompt = record.prompt
             if not allow_duplicates:
                 _refuse_duplicate(prompt, seen)
         except PromptError as reason:
@@ -61,12 +66,16 @@ def load(source: str, *, split: str, allow_duplicates: bool = False) -> list[Pro
             prompt = replace(prompt, id=f"{prompt.id}-{copies[prompt.id] + 1}")
         seen[prompt.id] = seen[turns(prompt)] = place
         prompts.append(prompt)
+        answered += record.answered
     if bad:
         rest = [f"… and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
         lines = "\n  ".join([*bad[:SHOWN], *rest])
         raise PromptError(f"{source}: {len(bad)} of {len(bad) + len(prompts)} {unit}s cannot be used:\n  {lines}")
     if not prompts:
-        raise PromptError(f"{source}: holds no prompts. {_FORMATS} with at least one record.")
+        raise PromptError(f"{source}: holds no prompts. {FORMATS} with at least one record.")
+    if answered:
+        shares = f"{answered:,} of {len(prompts):,}"
+        logger.warning("%s: left out the assistant's answer at the end of %s conversations", source, shares)
     return prompts
 
 
@@ -81,6 +90,34 @@ def save(prompts: Iterable[Prompt], path: Path) -> None:
             if prompt.metadata:
                 record["metadata"] = prompt.metadata
             file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+
+
+def drop_longer(
+    prompts: Sequence[Prompt],
+    max_tokens: int,
+    *,
+    count_tokens: Callable[[Prompt], int],
+    source: str,
+    progress: Progress = silent,
+) -> list[Prompt]:
+    """The prompts of at most `max_tokens` tokens, in their order; a line of the log says how many of the source's go.
+
+    Raises:
+        PromptError: all are longer.
+    """
+    lengths = []
+    for prompt in prompts:
+        lengths.append(count_tokens(prompt))
+        progress(len(lengths), len(prompts))
+    kept = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length <= max_tokens]
+    if not kept:
+        raise PromptError(
+            f"prompts.drop_longer: all {len(prompts):,} prompts of {source} are longer than {max_tokens:,} tokens; "
+            f"the shortest has {min(lengths):,}. Raise it, or leave it out."
+        )
+    shares = f"{len(prompts) - len(kept):,} of {len(prompts):,}"
+    logger.warning("%s: dropped %s prompts longer than %s tokens", source, shares, f"{max_tokens:,}")
+    return kept
 
 
 def split_held_out(prompts: Sequence[Prompt], held_out: int, seed: int) -> tuple[list[Prompt], list[Prompt]]:
@@ -153,61 +190,6 @@ def into_shards(prompts: Sequence[Prompt], shards: int) -> list[list[Prompt]]:
     if shards > len(prompts):
         raise PromptError(f"prompts.shards: {shards} shards cannot share {len(prompts)} prompts. Lower prompts.shards.")
     return [[prompts[index] for index in part] for part in np.array_split(np.arange(len(prompts)), shards)]
-
-
-def _records(source: str, split: str) -> tuple[str, Iterator[tuple[int, Any]]]:
-    """What a record is called, and the records with their numbers; those of JSONL still as bytes."""
-    path = Path(source).expanduser()
-    suffix = path.suffix.lower()
-    if source and path.is_dir():
-        return "row", enumerate(_dataset(source, path, split), start=1)
-    if suffix in {".jsonl", ".json", ".parquet"}:
-        if not path.is_file():
-            raise PromptError(f"{source}: there is no such file ({path.absolute()}). Correct the path.")
-        return ("row", enumerate(_parquet(source, path), start=1)) if suffix == ".parquet" else _jsonl(path)
-    if path.is_file() or suffix in _OTHER_FILES:
-        raise PromptError(f"{source}: prompts are not read from this kind of file. {_FORMATS}.")
-    if not _HUB_NAME.fullmatch(source):  # spares a slow request to the hub for a mistyped path
-        raise PromptError(f"{source}: there is no such file or directory. {_FORMATS}.")
-    return "row", enumerate(_dataset(source, path, split), start=1)
-
-
-def _jsonl(path: Path) -> tuple[str, Iterator[tuple[int, bytes]]]:
-    # Split at \n alone: text may hold U+2028 and other characters that str.splitlines breaks at.
-    lines = path.read_bytes().split(b"\n")
-    return "line", ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-
-
-def _parquet(source: str, path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.ParquetFile(path).read()
-    except pyarrow.ArrowException as error:
-        raise PromptError(f"{source}: is not a readable Parquet file ({error}). Write it again.") from error
-    return (row for batch in table.to_batches() for row in batch.to_pylist())
-
-
-def _dataset(source: str, path: Path, split: str) -> Iterable[dict[str, Any]]:
-    import datasets
-
-    saved = (path / "state.json").exists() or (path / "dataset_dict.json").exists()
-    data: Any
-    try:
-        if saved:
-            data = datasets.load_from_disk(str(path))
-        else:
-            data = datasets.load_dataset(str(path) if path.is_dir() else source, split=split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise PromptError(
-            f"{source}: split {split!r} of this dataset cannot be loaded ({error}). Correct its name or "
-            "prompts.split; a dataset on the hub also needs the network and, where it is gated, a login."
-        ) from error
-    if isinstance(data, dict) and split not in data:
-        raise PromptError(f"{source}: has no split {split!r}. Set prompts.split to one of: {', '.join(data)}.")
-    rows: Iterable[dict[str, Any]] = data[split] if isinstance(data, dict) else data
-    return rows
 
 
 def _refuse_duplicate(prompt: Prompt, seen: dict[Turns | str, str]) -> None:

@@ -75,6 +75,18 @@ def benchmark_rows(history: pd.DataFrame) -> list[list[str]]:
     ]
 
 
+def engine_sentence(history: pd.DataFrame) -> str | None:
+    """How far the engine's log-probs are from the trainer's; None if it sampled with the trainer's forward."""
+    if "logp_difference" not in history:
+        return None
+    worst = history.sort_values("logp_difference", na_position="first").iloc[-1]
+    return (
+        "Log-probs of the engine and of the trainer differ by at most "
+        f"{worst['logp_difference']:.2g} nats per response (iteration {int(worst['iteration'])}); "
+        "training uses the trainer's."
+    )
+
+
 def aligned(headers: Sequence[str], rows: Sequence[Sequence[str]], *, labels: int = 0) -> str:
     """A table as text; the first `labels` columns stand to the left, figures to the right."""
     table = [headers, *rows]

@@ -54,7 +54,8 @@ def generate(
     seeds = [[derive_seed(seed, purpose, iteration, p.id, k) for k in range(responses)] for p in prompts]
     samples = engine.sample(policy, tokens, np.array(seeds, dtype=np.uint64), sampling, progress)
     rows = [samples.tokens[i] for i in range(len(samples.tokens))]
-    return Rollout([p.id for p in prompts], Ragged.of(tokens), samples.tokens, policy.decode(rows), samples.finished)
+    ids, texts = [p.id for p in prompts], policy.decode(rows)
+    return Rollout(ids, Ragged.of(tokens), samples.tokens, texts, samples.finished, samples.logp)
 
 
 def judge(
@@ -75,12 +76,19 @@ def _nested(inner: pa.Array, n: int) -> pa.ListArray:
 
 
 def save_rollout(rollout: Rollout, path: Path, reward: NDArray[np.float64] | None = None) -> Path:
-    """One row per prompt: prompt_id, prompt_tokens, responses (token ids), texts, finished, and reward if given."""
+    """One row per prompt: prompt_id, prompt_tokens, responses (token ids), texts, finished.
+
+    With logp_engine and reward if they are known.
+    """
     columns = _columns(rollout)
     if reward is not None:
-        columns["reward"] = _nested(pa.array(reward.reshape(-1)), len(reward))
+        columns["reward"] = _rows(reward)
     pq.write_table(pa.table(columns), path)
     return path
+
+
+def _rows(figures: NDArray[Any]) -> pa.ListArray:
+    return _nested(pa.array(figures.reshape(-1)), len(figures))
 
 
 def _columns(rollout: Responses) -> dict[str, pa.Array]:
@@ -92,7 +100,9 @@ def _columns(rollout: Responses) -> dict[str, pa.Array]:
     }
     if isinstance(rollout, Rollout):
         columns["texts"] = _nested(pa.array(rollout.texts, pa.large_string()), n)
-        columns["finished"] = _nested(pa.array(rollout.finished.reshape(-1)), n)
+        columns["finished"] = _rows(rollout.finished)
+        if rollout.logp_engine is not None:
+            columns["logp_engine"] = _rows(rollout.logp_engine)
     return columns
 
 
@@ -101,9 +111,8 @@ def save_scored(scored: Scored, path: Path) -> Path:
 
     What `load_scored` gave has no texts and no `finished` to write.
     """
-    n = scored.rollout.shape[0]
     numbers = ("logp_old", "logp_ref", "reward", "preference")
-    columns = {name: _nested(pa.array(getattr(scored, name).reshape(-1)), n) for name in numbers}
+    columns = {name: _rows(getattr(scored, name)) for name in numbers}
     pq.write_table(pa.table({**_columns(scored.rollout), **columns}), path)
     return path
 
@@ -117,6 +126,7 @@ def load_rollout(path: Path) -> Rollout:
         tokens=responses.tokens,
         texts=[text for part in _read([path], "texts") for text in part.flatten().to_pylist()],
         finished=_load_figures([path], "finished").reshape(responses.shape),
+        logp_engine=_load_figures([path], "logp_engine").reshape(responses.shape) if _has_engine(path) else None,
     )
 
 
@@ -142,6 +152,18 @@ def count(path: Path) -> Counts:
     """Counts what a file of `save_rollout` or `save_scored` holds; neither tokens nor texts are read."""
     ids = _load_ids([path])
     return Counts(ids, responses=_count_values(path, "finished"), tokens=_count_values(path, "responses"))
+
+
+def logp_difference(path: Path) -> float | None:
+    """The largest |logp_engine - logp_old| in a file of `save_scored`, nats per response; None without logp_engine."""
+    if not _has_engine(path):
+        return None
+    engine, trainer = (_load_figures([path], name) for name in ("logp_engine", "logp_old"))
+    return float(np.abs(engine - trainer).max())
+
+
+def _has_engine(path: Path) -> bool:
+    return "logp_engine" in pq.read_schema(path).names
 
 
 def _load_responses(paths: Sequence[Path]) -> Responses:

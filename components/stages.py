@@ -90,12 +90,16 @@ def _logprobs(work: Workspace, policy: Policy, responses: Rollout, name: str) ->
     )
 
 
-def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> dict[str, int]:
-    """Checks that the scored shards hold just the planned prompts; counts prompts, responses and tokens."""
+def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> dict[str, float]:
+    """Checks that the scored shards hold just the planned prompts; counts prompts, responses and tokens.
+
+    Adds `logp_difference`, the largest one between the engine's log-probs and the trainer's, if the engine gives some.
+    """
     planned = [prompt.id for shard in shards for prompt in work.prompts(shard, "shard")]
     if _on_policy(work):
         return {"prompts": len(planned), "responses": 0, "tokens_generated": 0}
-    parts = [rollouts.count(work.fetch(manifest) / "rollout.parquet") for manifest in scored]
+    files = [work.fetch(manifest) / "rollout.parquet" for manifest in scored]
+    parts = [rollouts.count(file) for file in files]
     found = [prompt_id for part in parts for prompt_id in part.prompt_ids]
     if found != planned:
         missing = sorted(set(planned) - set(found))
@@ -103,10 +107,12 @@ def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifes
             f"the {len(scored)} shards hold {len(found)} prompts and not the {len(planned)} planned ones; "
             f"missing: {', '.join(missing[:5]) or 'none'}. Resume from this iteration's plan step."
         )
+    differences = [difference for file in files if (difference := rollouts.logp_difference(file)) is not None]
     return {
         "prompts": len(found),
         "responses": sum(part.responses for part in parts),
         "tokens_generated": sum(part.tokens for part in parts),
+        **({"logp_difference": max(differences)} if differences else {}),
     }
 
 

@@ -16,8 +16,7 @@ from metaflow import Config, FlowMutator, FlowSpec, Parameter, card, config_expr
 from metaflow.exception import MetaflowException
 from metaflow.util import get_username
 
-from components import report, runs
-from components.algorithms import OnPolicyAlgorithm
+from components import gpus, report, runs
 from components.cards import StepProgress
 from components.config import RunConfig, parse
 from components.errors import UserError
@@ -102,30 +101,35 @@ class AlignmentFlow(FlowSpec):
 
     @contextmanager
     def work(self, kind: str) -> Iterator[Workspace]:
-        """Workspace of a step of this kind, with progress in terminal and card; notes its wall time less imports."""
-        _import_ahead(self.settings, kind)
-        begin = time.perf_counter()
-        precision = getattr(self, "precision", "fp32")
-        live = current.card["progress"] if kind in self.settings.live_cards else None
-        with open_workspace(
-            self.settings,
-            self.store_root,
-            kind,
-            precision=precision,
-            progress=lambda description: StepProgress(description, live),
-        ) as workspace:
-            yield workspace
-        self.seconds = {**getattr(self, "seconds", {}), kind: time.perf_counter() - begin}
+        """Workspace of a step of this kind, with progress in terminal and card.
+
+        Notes its wall time, less that of imports and of waiting for a GPU, which are no algorithm's.
+        """
+        with _model_ready(self.settings, kind):
+            begin = time.perf_counter()
+            precision = getattr(self, "precision", "fp32")
+            live = current.card["progress"] if kind in self.settings.live_cards else None
+            with open_workspace(
+                self.settings,
+                self.store_root,
+                kind,
+                precision=precision,
+                progress=lambda description: StepProgress(description, live),
+            ) as workspace:
+                yield workspace
+            self.seconds = {**getattr(self, "seconds", {}), kind: time.perf_counter() - begin}
 
 
-def _import_ahead(settings: RunConfig, kind: str) -> None:
-    """Imports what a step of this kind needs to run a model: some seconds, which are no algorithm's."""
-    light = {"plan", "gather", "end"}
-    if isinstance(settings.build_algorithm(), OnPolicyAlgorithm):
-        light |= {"generate", "score"}  # its training step draws and judges the responses
-    if kind not in light:
+@contextmanager
+def _model_ready(settings: RunConfig, kind: str) -> Iterator[None]:
+    """GPUs of its own for a step that runs a model, and the imports that it needs."""
+    if not settings.runs_model(kind):
+        yield
+        return
+    with gpus.claim(gpus.visible(), settings.gpus(kind)):
         importlib.import_module("components.training_on_policy")
         settings.build_engine()
+        yield
 
 
 def main(flow: type[FlowSpec]) -> None:

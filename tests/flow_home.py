@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import uuid
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +24,13 @@ SMOKE = FLOW.parent / "configs" / "smoke.yaml"
 # Where the tasks find the flows' modules, the package of this tree, and the decorators that tests inject.
 MODULES = [ROOT, FLOW.parent, ROOT / "tests" / "flows", ROOT / "tests" / "faults"]
 
+RESULT = ("policy", "optimizer", "examples", "rollouts", "counts", "history", "store_root")
 ARTIFACTS = """
 import pickle, sys
 from metaflow import Run, namespace
 namespace(None)
 data = Run(sys.argv[1]).data
-names = ("policy", "optimizer", "examples", "rollouts", "counts", "history", "store_root")
-pickle.dump({name: getattr(data, name) for name in names}, open(sys.argv[2], "wb"))
+pickle.dump({name: getattr(data, name) for name in sys.argv[3:]}, open(sys.argv[2], "wb"))
 """
 TASKS = """
 import json, sys
@@ -120,10 +122,10 @@ class Home:
         assert ended.status == status, f"{ended.stdout}\n{ended.stderr}"
         return run
 
-    def artifacts(self, run: str) -> dict[str, Any]:
+    def artifacts(self, run: str, names: Sequence[str] = RESULT) -> dict[str, Any]:
         """What the run ended with."""
         file = self.folder / f"read-{run}"
-        self.python("-W", "ignore", "-c", ARTIFACTS, f"WindFlow/{run}", str(file))
+        self.python("-W", "ignore", "-c", ARTIFACTS, f"WindFlow/{run}", str(file), *names)
         result: dict[str, Any] = pickle.loads(file.read_bytes())
         return result
 
@@ -131,6 +133,13 @@ class Home:
         """Of each run the tasks that its record calls successful, `step` or `step/shard`, and whether cloned."""
         said = self.python("-W", "ignore", "-c", TASKS, *(f"WindFlow/{run}" for run in runs))
         return [json.loads(line) for line in said.splitlines()]
+
+
+def card_content(html: str) -> str:
+    """What a card shows, as JSON text; Metaflow puts it into the page in base64."""
+    found = re.search(r'__MF_DATA__\["[^"]+"\] = "([^"]+)"', html)
+    assert found, html
+    return b64decode(found[1]).decode()
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

@@ -45,6 +45,11 @@ class Engine(Section, ABC):
     # It draws from the files in `policy.folder` and not from the model in memory, which may be left unloaded.
     reads_files: ClassVar[bool] = False
 
+    @property
+    def gpus(self) -> int:
+        """How many GPUs it spreads a model over."""
+        return 1
+
     @abstractmethod
     def check(self) -> None:
         """Raises EngineError when something that the engine needs is missing."""

@@ -51,6 +51,11 @@ class VllmEngine(Engine):
 
     reads_files: ClassVar[bool] = True
 
+    @property
+    def gpus(self) -> int:
+        """How many GPUs share the model."""
+        return self.tensor_parallel
+
     def check(self) -> None:
         """Raises EngineError when vLLM is not installed."""
         found = importlib.util.find_spec("vllm")

@@ -37,6 +37,9 @@ class Judge(Section, ABC):
     def check(self) -> None:
         """Loads what the judge needs. Raises JudgeError when something is missing."""
 
+    def unload(self) -> None:
+        """Frees the memory of what is loaded, for those who need it meanwhile. Judging loads it again."""
+
     @abstractmethod
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress = silent

@@ -31,6 +31,12 @@ class ModelJudge(Judge):
     )
     tokens_per_batch: PositiveInt = Field(8192, description="padded tokens of one forward pass")
 
+    def unload(self) -> None:
+        """Frees the models of all judges of this process."""
+        from components.judges import _models
+
+        _models.unload()
+
 
 class PairwiseModelJudge(ModelJudge):
     """A judge whose model reads two responses at once, in both orders, and gives no rewards."""

@@ -105,6 +105,13 @@ def _load(name: str, revision: str | None, trust_remote_code: bool, precision: s
     return Loaded(model.to(device).eval(), tokenizer, pad_id if known else None)
 
 
+def unload() -> None:
+    """Forgets all models that `load` gave, and leaves their memory on the GPU to others."""
+    _load.cache_clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def blank_special(tokenizer: PreTrainedTokenizerBase, *more: str) -> Callable[[str], str]:
     """A function that blanks the names of special tokens in a text.
 

@@ -52,6 +52,11 @@ class Ensemble(Judge):
             with _at(i, judge):
                 judge.check()
 
+    def unload(self) -> None:
+        """Frees the memory of all members."""
+        for judge, _ in self._members():
+            judge.unload()
+
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress = silent
     ) -> Judgement:

@@ -10,10 +10,11 @@ ENV PIP_BREAK_SYSTEM_PACKAGES=1 \
 
 WORKDIR /opt/wind
 COPY requirements.txt .
-# vLLM's image has its own torch, transformers and so on, with an older numpy than requirements.txt, since one of vLLM's
-# requirements wants that. The rest is installed. All that the image has is a constraint, so that pip fails rather than
-# replace any of it; but for what is installed here, and boto3's two other parts.
+# vLLM's image has its own torch, transformers, numpy and so on. The rest is installed, and bitsandbytes for the optimiser
+# adamw_8bit. All that the image has is a constraint, so that pip fails rather than replace any of it; but for what is
+# installed here, and boto3's two other parts.
 RUN grep -vE '^-e|^#|^(numpy|pydantic|PyYAML|safetensors|torch|tqdm|transformers)==' requirements.txt > packages.txt \
+    && echo 'bitsandbytes==0.50.2' >> packages.txt \
     && sed -E 's/^([^=]+)==.*/^\1==/' packages.txt > installed.txt \
     && python3 -m pip freeze | grep -E '^[A-Za-z0-9._-]+==' \
         | grep -viE --file installed.txt --regexp '^(botocore|s3transfer)==' > constraints.txt \

@@ -1,8 +1,8 @@
 """Kills what runs a task, its launcher or its S3 server, at a chosen moment of a chosen task.
 
 `--with kills.kill` puts it into every task of a flow; the task notes in the file KILL_JOURNAL when it begins and ends.
-KILL_AT names the task, such as `train_1` or `score_1/0`, or `score_1/first` and `score_1/second` for the shards in
-whichever order they come; KILL_HOW says "VICTIM MOMENT":
+KILL_AT names the task, such as `train_1` or `score_1/0`. For two shards in whichever order they come, `score_1/first`
+is the first that begins in this attempt, and `score_1/second` the last one. KILL_HOW says "VICTIM MOMENT":
 
     task        the task's process
     launcher    the process that started the task, which must then end too
@@ -82,8 +82,9 @@ def is_chosen(here: str, at: str) -> bool:
     step, _, which = at.partition("/")
     if which not in ("first", "second"):
         return here == at
+    # A resume may run a shard's next step before the other shard's turn, so "first" may find one that has ended.
     ended = {line["task"] for line in journal() if line["event"] == "end" and line["task"].startswith(f"{step}/")}
-    return here.startswith(f"{step}/") and len(ended - {here}) == ("first", "second").index(which)
+    return here.startswith(f"{step}/") and (which == "first" or len(ended - {here}) == 1)
 
 
 def journal() -> list[dict[str, Any]]:

@@ -3,10 +3,10 @@ import re
 import shlex
 import subprocess
 import sys
-from base64 import b64decode
 from pathlib import Path
 
 import pytest
+from flow_home import card_content
 
 from components.report import next_commands
 
@@ -17,11 +17,6 @@ FLOW = Path(__file__).parent / "card_flows" / "report_flow.py"
 def place_of_cards(tmp_path):
     """Metaflow keeps local cards in the nearest `.metaflow` at or above the working directory."""
     (tmp_path / ".metaflow").mkdir()
-
-
-def content(html):
-    """What the page shows, as JSON text; Metaflow puts it into the page in base64."""
-    return b64decode(re.search(r'__MF_DATA__\["[^"]+"\] = "([^"]+)"', html)[1]).decode()
 
 
 def get_card(words, env, path):
@@ -37,7 +32,7 @@ def test_cards_show_progress_and_report(run_flow, flow_env, tmp_path):
     assert re.search(r"^train: 100%\|.*loss=0.25\]$", log, re.MULTILINE)
 
     words = [str(FLOW), "card", "get", f"{run.id}/start"]
-    progress = content(get_card(words, flow_env, tmp_path / "progress.html"))
+    progress = card_content(get_card(words, flow_env, tmp_path / "progress.html"))
     assert '"value": 40' in progress
     assert "loss 0.25" in progress
 
@@ -47,7 +42,7 @@ def test_cards_show_progress_and_report(run_flow, flow_env, tmp_path):
     words[2] = "get"  # a test has no browser
     html = get_card(words, flow_env, tmp_path / "report.html")
     assert "<script>alert(1)" not in html  # the page has scripts of its own
-    report = content(html)
+    report = card_content(html)
     assert f"# ReportFlow/{run.id}" in report
     assert "75.0% (95% interval 70.0 to 80.0%)" in report
     assert "data:image/png;base64," in report
@@ -56,6 +51,6 @@ def test_cards_show_progress_and_report(run_flow, flow_env, tmp_path):
 
 @pytest.mark.slow
 def test_a_card_is_seen_while_its_step_runs(run_flow):
-    seen = content(run_flow(FLOW, live=True).run["start"].task.data.seen)
+    seen = card_content(run_flow(FLOW, live=True).run["start"].task.data.seen)
     assert '"max": 40' in seen
     assert "loss 1.5" in seen

@@ -5,12 +5,12 @@ import re
 import shlex
 import subprocess
 import sys
-from base64 import b64decode
 from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from flow_home import card_content
 
 from components.store import open_store
 from wind_runs import FLOW, NOBODY, SMOKE
@@ -153,8 +153,7 @@ def test_the_printed_card_command_shows_the_report(smoke, home):
     words[3] = "get"  # a test has no browser
     result = shell([*words, "report.html"], home)
     assert result.returncode == 0, result.stderr
-    html = (home / "report.html").read_text()
-    shown = b64decode(re.search(r'__MF_DATA__\["[^"]+"\] = "([^"]+)"', html)[1]).decode()
+    shown = card_content((home / "report.html").read_text())
     assert f"# WindFlow/{smoke.id}" in shown
     assert f"win rate against the reference is {100 * smoke.data.history['win_rate'].iloc[-1]:.1f}%" in shown
     assert "data:image/png;base64," in shown

@@ -84,6 +84,15 @@ def test_report_holds_the_history():
     ]
 
 
+def test_report_tells_how_far_the_engine_is_from_the_trainer():
+    shown = [part.get("source", "") for part in rendered([])]
+    assert not any("Log-probs of the engine" in text for text in shown)
+    history = HISTORY.assign(logp_difference=[0.03, float("nan")])  # the second iteration drew with the trainer
+    shown = [part.render().get("source", "") for part in report_card(history, [], {}, title="")]
+    sentence = "Log-probs of the engine and of the trainer differ by at most 0.03 nats per response (iteration 1); "
+    assert any(sentence in text for text in shown)
+
+
 def test_report_shows_the_config_as_it_is():
     config = {"seed": 1, "policy": {"prompt_format": "``` </pre> {prompt}\n", "revision": None}, "a": [1, 2]}
     assert yaml.safe_load(rendered([], config)[-1]["yaml_string"]) == config

@@ -255,6 +255,13 @@ def test_key_follows_inputs_and_code(monkeypatch):
     assert len(keys | {training_key(test=1)}) == 4
 
 
+@pytest.mark.parametrize("library", checkpoints.LIBRARIES)
+def test_key_follows_the_libraries(monkeypatch, library):
+    real = checkpoints._version
+    monkeypatch.setattr(checkpoints, "_version", lambda name: "0.0" if name == library else real(name))
+    assert checkpoints.code_version.__wrapped__() != checkpoints.code_version()
+
+
 # Memory
 
 

@@ -201,7 +201,22 @@ def test_text_is_not_read_as_a_number(written):
             "resources.train.gpu",
             "Input should be greater than or equal to 0.",
         ),
+        (
+            "{demo: {}, policy: {model: null}, prompts: {train: null, column: instruction}}",
+            "prompts.column",
+            "stands beside a `demo` section",
+        ),
+        (
+            "{policy: {max_prompt_tokens: 64}, prompts: {drop_longer: 65}}",
+            "prompts.drop_longer",
+            "65 exceeds policy.max_prompt_tokens, 64",
+        ),
         ("{demo: {}, prompts: {train: null}}", "policy.model", "stands beside a `demo` section"),
+        (
+            "{generation: {engine: {name: vllm, tensor_parallel: 2}}, resources: {evaluate: {gpu: 1}}}",
+            "resources.evaluate.gpu",
+            "1 is too few, generation.engine.tensor_parallel is 2. Make them equal.",
+        ),
         ("{demo: {}, policy: {model: null}}", "prompts.train", "its own prompts. Remove one of the two."),
         (
             "{demo: {}, policy: {model: null}, prompts: {train: null, evaluation: e.jsonl}}",
@@ -257,3 +272,24 @@ def test_merge_keys_of_yaml_are_not_duplicates():
     text = MINIMAL + "resources:\n  train: &large {cpu: 8, gpu: 1}\n  score: {<<: *large, cpu: 4}"
     resources = parse(text)["resources"]
     assert (resources["train"]["cpu"], resources["score"]["cpu"], resources["score"]["gpu"]) == (8, 4, 1)
+
+
+@pytest.mark.parametrize(("kind", "gpus"), [("start", 4), ("generate", 4), ("score", 1), ("train", 3), ("evaluate", 5)])
+def test_gpus_of_a_task(kind, gpus):
+    """As many as what runs there spreads over: the engine's four, training's three, and what the config asks for."""
+    settings = (
+        "{generation: {engine: {name: vllm, tensor_parallel: 4}}, training: {processes: 3}, "
+        "resources: {evaluate: {gpu: 5}}}"
+    )
+    config = RunConfig.model_validate(parse(with_settings(settings)))
+    assert config.runs_model(kind)
+    assert config.gpus(kind) == gpus
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "kinds"), [("wind", "plan gather end"), ("jbond", "plan gather end generate score")]
+)
+def test_steps_without_a_model(algorithm, kinds):
+    config = RunConfig.model_validate(parse(with_settings(f"{{algorithm: {{name: {algorithm}}}}}")))
+    every = set(RunConfig.model_fields["resources"].annotation.model_fields)
+    assert {kind for kind in every if not config.runs_model(kind)} == set(kinds.split())

@@ -89,13 +89,14 @@ def test_history_row():
         response_length=12.5,
         truncated=0.125,
     )
-    row = history_row(
-        iteration=2,
-        algorithm="wind",
-        evaluated=evaluated,
-        counts={"tokens_generated": 900, "responses": 64, "prompts": 16, "micro_batch_size": 4},
-        seconds={"start": 9.0, "generate": 1.0, "score": 2.0, "train": 3.0, "evaluate": 4.0},
-    )
+    arguments = {
+        "iteration": 2,
+        "algorithm": "wind",
+        "evaluated": evaluated,
+        "counts": {"tokens_generated": 900, "responses": 64, "prompts": 16, "micro_batch_size": 4},
+        "seconds": {"start": 9.0, "generate": 1.0, "score": 2.0, "train": 3.0, "evaluate": 4.0},
+    }
+    row = history_row(**arguments)
     # Names and order are the contract with whoever reads `Run(...).data.history`.
     assert list(row) == [
         *("iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl"),
@@ -105,3 +106,6 @@ def test_history_row():
     assert row.to_numpy().tolist() == [
         [2, "wind", 0.7, 0.6, 0.8, 0.55, 1.5, 0.25, 12.5, 16, 64, 0.125, 900, 1.0, 2.0, 3.0, 4.0, 4]
     ]
+    compared = history_row(**arguments | {"counts": arguments["counts"] | {"logp_difference": 0.01}})
+    assert list(compared) == [*row, "logp_difference"]
+    assert compared["logp_difference"].tolist() == [0.01]

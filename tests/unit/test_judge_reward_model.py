@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AddedToken, AutoConfig, AutoModel, AutoModelForSequenceClassification, Qwen2Tokenizer
 
 from components.errors import JudgeError
-from components.judges import Judge
+from components.judges import Judge, _models
 from components.judges.reward_model import RewardModel
 from components.records import Prompt
 from components.registry import build
@@ -132,6 +134,21 @@ def test_a_decoder_scores_the_last_token_after_one_bos(make_folder, architecture
 def test_an_encoder_scores_as_its_own_forward_does(make_folder):
     folder = make_folder("deberta-v2")
     np.testing.assert_allclose(scores(folder), [[own_score(folder, ids) for ids in row] for row in INPUTS], atol=1e-5)
+
+
+@pytest.mark.parametrize("in_ensemble", [False, True])
+def test_an_unloaded_model_is_gone_and_comes_back(make_folder, in_ensemble):
+    folder = make_folder()
+    member = {"name": "reward_model", "model": str(folder), "precision": "fp32"}
+    alone = {"name": "ensemble", "judges": [{**member, "weight": 1}]} if in_ensemble else member
+    judged = build("judges", alone, Judge)
+    before = judged.judge(PROMPTS, RESPONSES).reward
+    model = weakref.ref(_models.load(judge(folder, precision="fp32"), AutoModelForSequenceClassification).model)
+    assert model() is not None
+    judged.unload()
+    gc.collect()
+    assert model() is None
+    np.testing.assert_array_equal(judged.judge(PROMPTS, RESPONSES).reward, before)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -75,11 +75,18 @@ def test_an_adapter_goes_on_as_it_was(origin):
 
 def test_a_run_from_before_these_settings_had_their_defaults(origin):
     values = config().model_dump()
-    del values["training"]["lora"], values["training"]["optimizer"]
+    del values["training"]["lora"], values["training"]["optimizer"], values["prompts"]["column"]
     origin = replace(origin, config=values)
     check(origin)
     with pytest.raises(ConfigError, match=r"^training\.optimizer: is 'rmsprop', and was 'adamw' in WindFlow/1\. "):
         check(origin, "training: {optimizer: rmsprop}")
+
+
+def test_prompts_that_were_read_in_another_way(origin):
+    values = config().model_dump()
+    values["prompts"]["drop_longer"] = 99
+    with pytest.raises(ConfigError, match=r"^prompts\.drop_longer: is None, and was 99 in WindFlow/1\. "):
+        check(replace(origin, config=values))
 
 
 def test_every_difference_is_named(origin):

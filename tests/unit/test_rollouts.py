@@ -78,6 +78,18 @@ def test_round_trip_of_empty_responses(tmp_path):
     assert rollouts.count(tmp_path / "rollout.parquet") == rollouts.Counts(["a"], responses=2, tokens=0)
 
 
+def test_log_probs_of_the_engine_stay_with_their_responses(tmp_path):
+    scored = make_scored(3, 2)
+    assert rollouts.logp_difference(rollouts.save_scored(scored, tmp_path / "none.parquet")) is None
+    rollout = replace(scored.rollout, logp_engine=np.add(scored.logp_old, [[0.5, -0.25], [0.0, -2.0], [1.0, 0.0]]))
+    rollouts.save_rollout(rollout, tmp_path / "rollout.parquet")
+    loaded = rollouts.load_rollout(tmp_path / "rollout.parquet")
+    assert_equal(loaded, rollout)
+    rollouts.save_scored(replace(scored, rollout=loaded), tmp_path / "scored.parquet")
+    assert_equal(rollouts.load_rollout(tmp_path / "scored.parquet"), rollout)
+    assert rollouts.logp_difference(tmp_path / "scored.parquet") == pytest.approx(2.0)
+
+
 def test_file_in_several_row_groups(tmp_path):
     """As other tools write it; its columns then come in chunks whose offsets do not start at zero."""
     scored = make_scored(7, 3)

@@ -1,0 +1,89 @@
+"""Which of this machine's GPUs a task has: tasks that run side by side must not take the same one.
+
+A cluster gives each task its own. On one machine, shards and a comparison's arms would all begin on the first GPU, of
+which an engine takes nearly all the memory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from components.errors import ConfigError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+LOCKS = Path(tempfile.gettempdir()) / f"wind-gpus-{os.getuid()}"
+PAUSE = 0.5  # seconds between two looks for a GPU that has become free
+
+
+def visible() -> list[str]:
+    """Names of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES.
+
+    Counts without starting CUDA, which would read the variable once and for all.
+    """
+    import torch
+
+    given = os.environ.get(VISIBLE)
+    names = [str(i) for i in range(torch.cuda.device_count())]
+    return names if given is None else [name.strip() for name in given.split(",")][: len(names)]
+
+
+@contextmanager
+def claim(names: Sequence[str], count: int, tell: Callable[[str], object] = print) -> Iterator[None]:
+    """Keeps `count` of the GPUs to this process, and has CUDA see no other; first waits until so many are free.
+
+    Call it before CUDA starts. A claim ends with its process, however that ends.
+
+    Args:
+        names: what `visible` gave. With none there is nothing to claim.
+        count: GPUs.
+        tell: is told once that this process waits.
+
+    Raises ConfigError when there are never so many.
+    """
+    if not names:
+        yield
+        return
+    if count > len(names):
+        raise ConfigError(
+            f"resources: the step asks for {count} GPUs, and this machine shows {len(names)}. Lower its gpu "
+            f"(training.processes, tensor_parallel), or check {VISIBLE}."
+        )
+    with ExitStack() as held:
+        claimed = _locked(names, count, held)
+        if len(claimed) < count:
+            tell(f"Waits until {count} of {len(names)} GPUs are free of other tasks.")
+        while len(claimed) < count:
+            time.sleep(PAUSE)
+            claimed = _locked(names, count, held)
+        before = os.environ.get(VISIBLE)
+        os.environ[VISIBLE] = ",".join(claimed)
+        try:
+            yield
+        finally:
+            os.environ.pop(VISIBLE)
+            if before is not None:
+                os.environ[VISIBLE] = before
+
+
+def _locked(names: Sequence[str], count: int, held: ExitStack) -> list[str]:
+    """The first `count` free GPUs, locked until `held` closes; none if there are fewer: who waits must not hold any."""
+    LOCKS.mkdir(exist_ok=True)
+    with ExitStack() as trial:
+        free: list[str] = []
+        for name in names:
+            lock = trial.enter_context((LOCKS / name.replace("/", "-")).open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            free.append(name)
+            if len(free) == count:
+                held.enter_context(trial.pop_all())
+                return free
+    return []
