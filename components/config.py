@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from components import registry
 from components.algorithms import BaseAlgorithm, OnPolicyAlgorithm
-from components.compare_config import CompareConfig, prompts_within
+from components.comparison.config import CompareConfig, prompts_within
 from components.errors import ConfigError
 from components.generation import Engine
 from components.judges import Judge

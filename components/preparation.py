@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import benchmarks, prompts, rollouts, updating
+from components import benchmarks, prompts, rollouts
 from components.errors import PromptError
 from components.judges import Judge
 from components.records import Prompt
 from components.store import Manifest
+from components.training import update
 from components.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
     judge.check()
     work.config.build_engine().check()
     benchmarks.check(work.config.evaluation)
-    updating.check(work.config.training)
+    update.check(work.config.training)
     if origin is None:
         return _start_anew(work, judge)
     origin.check(work)
@@ -69,7 +70,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
         max_new_tokens=config.generation.max_new_tokens,
     )
     logprobs.check_head(base)
-    updating.check(config.training, base.model)
+    update.check(config.training, base.model)
     work = replace(work, precision=precision.pick_precision(base, config.policy.precision))
     policy_manifest = work.store.put(folder)
     prompts_folder = work.folder / "prompts"

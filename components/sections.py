@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
-from components.prompt_records import BESIDE
+from components.prompts.records import BESIDE
 from components.schema import Section
 
 

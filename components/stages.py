@@ -17,7 +17,7 @@ from components.algorithms import OnPolicyAlgorithm
 from components.preparation import Started, start
 from components.records import Rollout, Scored
 from components.store import Manifest
-from components.updating import Before, Trained, forget_unfinished, train
+from components.training.update import Before, Trained, forget_unfinished, train
 from components.workspace import Workspace
 
 if TYPE_CHECKING:  # plan, gather and end do without torch

@@ -127,7 +127,7 @@ def _model_ready(settings: RunConfig, kind: str) -> Iterator[None]:
         yield
         return
     with gpus.claim(gpus.visible(), settings.gpus(kind)):
-        importlib.import_module("components.training_on_policy")
+        importlib.import_module("components.training.on_policy")
         settings.build_engine()
         yield
 

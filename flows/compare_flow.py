@@ -35,22 +35,22 @@ class CompareFlow(Iteration):
     @step
     def start(self):
         """Make what all branches share: base policy, prompts, the reference's responses for evaluation."""
-        from components import comparison_run
+        from components.comparison import arms
 
         self.remember_store()
         with self.work("start") as work:
-            self.started = comparison_run.start(work)
-        self.branches = comparison_run.branches(self.settings)
+            self.started = arms.start(work)
+        self.branches = arms.branches(self.settings)
         self.next(self.branch, foreach="branches")
 
     @resources(**config_expr("config.resources.train"))
     @step
     def branch(self):
         """Turn to one arm with one seed; with a budget of seconds, measure what it affords."""
-        from components import comparison_run
+        from components.comparison import arms
 
         self.chosen = self.input
-        config = comparison_run.branch_config(self.settings, self.chosen, self.started, self.store_root)
+        config = arms.branch_config(self.settings, self.chosen, self.started, self.store_root)
         self.branch_config = config.model_dump()
         self.begin(self.started)
         self.next(self.plan)
@@ -59,13 +59,13 @@ class CompareFlow(Iteration):
     @step
     def join(self, inputs):
         """Put the branches' histories into one table; check that none is missing."""
-        from components import comparison, comparison_run
+        from components.comparison import analysis, arms
 
         self.merge_artifacts(inputs, include=["store_root", "started"])
         done = {branch.chosen: branch for branch in inputs}
-        order = comparison_run.in_order(self.settings, [branch.chosen for branch in inputs])
-        self.results = comparison.tidy([(key.arm, key.seed, done[key].history) for key in order])
-        self.reach = comparison.to_reach(self.results, comparison.levels(self.results, self.settings.compare.levels))
+        order = arms.in_order(self.settings, [branch.chosen for branch in inputs])
+        self.results = analysis.tidy([(key.arm, key.seed, done[key].history) for key in order])
+        self.reach = analysis.to_reach(self.results, analysis.levels(self.results, self.settings.compare.levels))
         self.policies = {(key.arm, key.seed): done[key].policy for key in order}
         self.next(self.end)
 
@@ -74,13 +74,13 @@ class CompareFlow(Iteration):
     @step
     def end(self):
         """Report: verdicts, curves, tables and the commands that come next."""
-        from components import comparison_cards, comparison_report
+        from components.comparison import cards, report
 
         title = f"CompareFlow/{current.run_id}"
-        shown = comparison_cards.report_card(self.results, self.reach, self.settings.model_dump(), title=title)
+        shown = cards.report_card(self.results, self.reach, self.settings.model_dump(), title=title)
         current.card["report"].extend(shown)
-        print(f"{comparison_report.text(self.results, self.reach)}\n")
-        print(comparison_report.next_commands("flows/compare_flow.py", "CompareFlow", current.run_id))
+        print(f"{report.text(self.results, self.reach)}\n")
+        print(report.next_commands("flows/compare_flow.py", "CompareFlow", current.run_id))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class Algorithm(BaseAlgorithm):
 
 
 class OnPolicyAlgorithm(BaseAlgorithm):
-    """Hyper-parameters of an algorithm that draws its responses inside the training step; see `training_on_policy`."""
+    """Hyper-parameters of an algorithm that draws its responses inside the training step; see `training.on_policy`."""
 
     anchor_rate: float = Field(ge=0, le=1, description="share of the policy in the anchor's moving average, per step")
 

@@ -13,9 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from components import comparison, comparison_report
 from components.cards import StepProgress
-from components.comparison_run import run_in_process
+from components.comparison import analysis, report
+from components.comparison.arms import run_in_process
 from components.config import RunConfig, parse
 
 ROOT = Path(__file__).parents[2]
@@ -38,9 +38,9 @@ def main() -> None:
             results = run_in_process(
                 config, str(folder / "store"), processes=options.processes, folder=folder, progress=progress
             )
-    reach = comparison.to_reach(results, comparison.levels(results, config.compare.levels))
-    print(comparison_report.text(results, reach))
-    comparison.write(results, reach, options.output, title="Algorithms on the demo's task")
+    reach = analysis.to_reach(results, analysis.levels(results, config.compare.levels))
+    print(report.text(results, reach))
+    report.write(results, reach, options.output, title="Algorithms on the demo's task")
     print(f"\n{time.perf_counter() - begin:.0f} s; comparison.csv, .png and .md are in {options.output}")
 
 

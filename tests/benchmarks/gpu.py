@@ -3,7 +3,7 @@
     python tests/benchmarks/gpu.py [--engine transformers] [--prompts 128] [--responses 8] [--tokens 256] [--small]
 
 The stages run in one process, without Metaflow. Seconds are those of whole steps, with loading, judging and the store.
-Utilisation is `components.plan_costs`' count of operations over what the GPU's peak would do in that time. Prints a
+Utilisation is `components.plan.costs`' count of operations over what the GPU's peak would do in that time. Prints a
 table, and a line of JSON for tests/benchmarks/results. `--small` runs a tiny model, to see that all of it works.
 """
 
@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
-from components import plan_costs, plan_models
 from components.config import RunConfig, checked
 from components.pipeline import Pipeline
-from components.plan import GPUS, Gpu
-from components.plan_costs import Lengths
+from components.plan import costs, models
+from components.plan.costs import Lengths
+from components.plan.table import GPUS, Gpu
 from components.report import aligned
 from components.workspace import Workspace
 
@@ -97,7 +97,7 @@ def measure(config: RunConfig, store: str) -> list[dict[str, float | str]]:
     [history] = pipeline.iterate(started)
     row = history.iloc[0]
     lengths = Lengths(prompt=30, response=float(row["tokens_generated"] / row["responses"]))
-    work = plan_costs.work(config, plan_models.sizes(config, {}), lengths)
+    work = costs.work(config, models.sizes(config, {}), lengths)
     peak = peak_of(started.precision)
     tokens = {step: float(row["tokens_generated"]) for step in STEPS}
     tokens["evaluate"] = float(row["response_length"]) * config.prompts.held_out * config.evaluation.responses
@@ -114,7 +114,7 @@ def measure(config: RunConfig, store: str) -> list[dict[str, float | str]]:
 
 
 def peak_of(precision: str) -> float | None:
-    """Operations a second of this machine's GPU; None for one that `components.plan` does not know."""
+    """Operations a second of this machine's GPU; None for one that `components.plan.table` does not know."""
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()

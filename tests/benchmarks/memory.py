@@ -110,14 +110,18 @@ def train(work: Workspace, _: Options, made: dict[str, Any]) -> Any:
     """What the step reads, and each of its prompts and selected responses once in a batch."""
     import torch
 
-    from components import batches, optimizer, training  # noqa: F401 - the step needs it
+    from components import batches
     from components.algorithms import leave_one_out
+    from components.training import (
+        off_policy,
+        optimizer,  # noqa: F401 - the step needs it
+    )
 
     config, data = work.config, work.scored(made["rollouts"])
     rollout, (n, k) = data.rollout, data.rollout.shape
     win_rate = leave_one_out(data.preference)
     selected = config.build_algorithm().select(win_rate)
-    order = training.order(n, seed=config.seed, iteration=1, epoch=0)
+    order = off_policy.order(n, seed=config.seed, iteration=1, epoch=0)
     size, tokens = config.training.micro_batch_size, 0
     for micro in (order[i : i + size] for i in range(0, n, size)):
         responses = [rollout.tokens[i * k + j] for i in micro for j in selected[i]]

@@ -14,9 +14,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from components import comparison
 from components.cards import StepProgress
-from components.comparison_run import run_in_process
+from components.comparison import analysis
+from components.comparison.arms import run_in_process
 from components.config import RunConfig, parse
 
 HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ def main() -> None:
             results = run_in_process(
                 config, str(folder / "store"), processes=options.processes, folder=folder, progress=progress
             )
-    table = comparison.summary(results)
+    table = analysis.summary(results)
     table.insert(0, "algorithm", table["arm"].str.rpartition(".")[0])
     table["settings"] = [json.dumps(config.compare.arms[arm], sort_keys=True) for arm in table["arm"]]
     table = table.sort_values(["algorithm", "win_rate"], ascending=[True, False])

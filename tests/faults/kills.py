@@ -204,7 +204,7 @@ def _instead_of_upload(number: int, half: Callable[[Any, bytes], None]) -> None:
 
 def in_restore(_: int, strike: Strike) -> None:
     """Strikes before a state of unfinished training is looked for."""
-    from components.checkpoints import Checkpoints
+    from components.training.checkpoints import Checkpoints
 
     restore = Checkpoints.restore
 
@@ -217,7 +217,7 @@ def in_restore(_: int, strike: Strike) -> None:
 
 def in_training(number: int, strike: Strike) -> None:
     """Strikes after the `number`-th optimiser step, when its state is in the store if it is due."""
-    from components.checkpoints import Checkpoints
+    from components.training.checkpoints import Checkpoints
 
     step_done = Checkpoints.step_done
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from base import BadConfig
-from components.comparison_run import run_in_process
+from components.comparison.arms import run_in_process
 from components.config import RunConfig, parse
 from components.store import open_store
 from wind_runs import FLOW as WIND_FLOW

@@ -13,12 +13,12 @@ from components.algorithms.wind import Wind
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.logprobs import score_responses
-from components.optimizer import make_optimizer
 from components.policy import Policy
 from components.records import Ragged, Rollout, Scored
 from components.sections import TrainingConfig
-from components.training import train
-from components.training_state import TrainingState
+from components.training.off_policy import train
+from components.training.optimizer import make_optimizer
+from components.training.state import TrainingState
 
 pytestmark = [
     pytest.mark.gpu,

@@ -15,15 +15,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from components import adapters
 from components.algorithms.wind import Wind
-from components.gradient_checkpointing import checkpointed
 from components.judges import _models
 from components.judges.reward_model import RewardModel
-from components.optimizer import make_optimizer
 from components.policy import Policy
 from components.records import Prompt, Ragged, Responses, Scored
 from components.sections import LoraConfig, TrainingConfig
-from components.training import train
-from components.training_state import TrainingState
+from components.training.gradient_checkpointing import checkpointed
+from components.training.off_policy import train
+from components.training.optimizer import make_optimizer
+from components.training.state import TrainingState
 
 pytestmark = [
     pytest.mark.gpu,

@@ -14,14 +14,14 @@ from components import adapters
 from components.algorithms.wind import Wind
 from components.batches import collate
 from components.errors import ConfigError, PolicyError
-from components.gradient_checkpointing import checkpointed
 from components.logprobs import response_logprobs, score_responses
-from components.optimizer import make_optimizer, moments
 from components.policy import load
 from components.sections import LoraConfig, PolicyConfig, TrainingConfig
-from components.training import train
-from components.training_on_policy import make_anchor, save_anchor
-from components.training_state import TrainingState
+from components.training.gradient_checkpointing import checkpointed
+from components.training.off_policy import train
+from components.training.on_policy import make_anchor, save_anchor
+from components.training.optimizer import make_optimizer, moments
+from components.training.state import TrainingState
 from conftest import ARCHITECTURES
 from tiny import make_policy as make_tiny
 from tiny import make_scored

@@ -13,19 +13,20 @@ import numpy as np
 import pytest
 import torch
 
-from components import adapters, checkpoints, rollouts
+from components import adapters, rollouts
 from components.algorithms.jbond import JBond
 from components.algorithms.wind import Wind
-from components.checkpoints import Checkpoints, forget, training_key
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges.verifier import Verifier
-from components.optimizer import make_optimizer
 from components.sections import LoraConfig, TrainingConfig
 from components.store import open_store
-from components.training import run_steps, train
-from components.training_on_policy import OnPolicyTrainer, make_anchor
-from components.training_state import TrainingState
+from components.training import checkpoints
+from components.training.checkpoints import Checkpoints, forget, training_key
+from components.training.off_policy import run_steps, train
+from components.training.on_policy import OnPolicyTrainer, make_anchor
+from components.training.optimizer import make_optimizer
+from components.training.state import TrainingState
 from tiny import OPTIMIZERS, make_policy, make_prompts, make_scored, wide_policy
 
 KEY = training_key(test=1)
@@ -255,6 +256,13 @@ def test_key_follows_inputs_and_code(monkeypatch):
     assert len(keys | {training_key(test=1)}) == 4
 
 
+def test_key_follows_all_sources(monkeypatch):
+    read = []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or b"")
+    checkpoints.code_version.__wrapped__()
+    assert {"off_policy.py", "logprobs.py", "wind.py"} <= set(read)
+
+
 @pytest.mark.parametrize("library", checkpoints.LIBRARIES)
 def test_key_follows_the_libraries(monkeypatch, library):
     real = checkpoints._version
@@ -321,7 +329,7 @@ def test_the_smaller_micro_batch_is_kept_over_a_kill(store, tmp_path):
 
 LIMITED = """
 import resource, torch
-from components.training import out_of_memory
+from components.training.off_policy import out_of_memory
 torch.zeros(1)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), -1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from components.compare_config import prompts_within
+from components.comparison.config import prompts_within
 from components.config import RunConfig, parse
 from components.errors import ConfigError
 

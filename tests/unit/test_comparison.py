@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components import comparison
+from components.comparison import analysis
 
 
 def history(win_rates, *, responses=100, seconds=(1.0, 2.0, 3.0), kl=1.0, prompts=25):
@@ -21,7 +21,7 @@ def history(win_rates, *, responses=100, seconds=(1.0, 2.0, 3.0), kl=1.0, prompt
         "reward_mean": np.full(len(t), 0.25),
         "prompts": prompts,
         "responses": responses,
-        **dict(zip(comparison.SPENT, seconds, strict=True)),
+        **dict(zip(analysis.SPENT, seconds, strict=True)),
         "seconds_evaluate": 1000.0,
     }
     return pd.DataFrame(columns)
@@ -35,7 +35,7 @@ def two_arms():
         ("b", 0, history([0.65, 0.7], responses=200, seconds=(1.0, 1.0, 1.0))),
         ("b", 7, history([0.75, 0.7], responses=200, seconds=(1.0, 1.0, 1.0))),
     ]
-    return comparison.tidy(branches)
+    return analysis.tidy(branches)
 
 
 def test_tidy_adds_up_samples_and_time_but_not_evaluation():
@@ -49,7 +49,7 @@ def test_tidy_adds_up_samples_and_time_but_not_evaluation():
 
 def test_summary():
     """Two seeds, one degree of freedom: 0.85 ± 12.7062·(0.1/√2)/√2 = 0.85 ± 0.63531."""
-    rows = comparison.summary(two_arms()).to_dict("records")
+    rows = analysis.summary(two_arms()).to_dict("records")
     a, b = rows
     assert (a["arm"], a["seeds"], a["prompts"], a["samples"], a["seconds"]) == ("a", 2, 25, 200, 12)
     assert (a["win_rate"], a["kl"], a["reward_mean"]) == pytest.approx((0.85, 2.0, 0.25))
@@ -58,7 +58,7 @@ def test_summary():
 
 
 def test_one_seed_has_no_interval():
-    (row,) = comparison.summary(comparison.tidy([("a", 0, history([0.6]))])).to_dict("records")
+    (row,) = analysis.summary(analysis.tidy([("a", 0, history([0.6]))])).to_dict("records")
     assert row["win_rate"] == 0.6
     assert math.isnan(row["win_rate_low"]) and math.isnan(row["win_rate_high"])
 
@@ -68,16 +68,16 @@ def test_one_seed_has_no_interval():
     [(1, 12.7062), (2, 4.30265), (3, 3.18245), (4, 2.77645), (5, 2.57058), (10, 2.22814), (30, 2.04227), (200, 1.9719)],
 )
 def test_t_quantiles_are_those_of_the_tables(degrees, expected):
-    assert comparison.t_quantile(degrees) == pytest.approx(expected, rel=1e-5)
+    assert analysis.t_quantile(degrees) == pytest.approx(expected, rel=1e-5)
 
 
 def test_t_quantile_of_another_probability():
-    assert comparison.t_quantile(1, 0.5) == pytest.approx(1)  # Cauchy: arctan(1) = pi/4
-    assert comparison.t_quantile(2, 0.5) == pytest.approx(math.sqrt(2 / 3))  # t/√(2 + t²) = 1/2
+    assert analysis.t_quantile(1, 0.5) == pytest.approx(1)  # Cauchy: arctan(1) = pi/4
+    assert analysis.t_quantile(2, 0.5) == pytest.approx(math.sqrt(2 / 3))  # t/√(2 + t²) = 1/2
 
 
 def test_curves_begin_at_the_reference():
-    curve = comparison.curves(two_arms())["a"]
+    curve = analysis.curves(two_arms())["a"]
     assert list(curve.index) == [0, 1, 2]
     assert list(curve["samples"]) == [0, 100, 200]
     assert list(curve["seconds"]) == [0, 6, 12]
@@ -89,7 +89,7 @@ def test_curves_begin_at_the_reference():
 
 def test_to_reach_interpolates_between_evaluations():
     """a: 0.5, 0.7, 0.85 at 0, 100, 200 samples, 0, 6, 12 s. b: 0.5, 0.7, 0.7 at 0, 200, 400 samples, 0, 3, 6 s."""
-    reach = comparison.to_reach(two_arms(), {"six": 0.6, "seven": 0.7, "high": 0.775, "never": 0.95})
+    reach = analysis.to_reach(two_arms(), {"six": 0.6, "seven": 0.7, "high": 0.775, "never": 0.95})
     assert list(reach["level"]) == ["six"] * 2 + ["seven"] * 2 + ["high"] * 2 + ["never"] * 2
     assert list(reach["arm"]) == ["a", "b"] * 4
     assert list(reach["win_rate"]) == [0.6, 0.6, 0.7, 0.7, 0.775, 0.775, 0.95, 0.95]
@@ -99,25 +99,25 @@ def test_to_reach_interpolates_between_evaluations():
 
 
 def test_a_level_that_is_lost_again_was_reached():
-    results = comparison.tidy([("a", 0, history([0.9, 0.4, 0.95]))])
-    assert comparison.to_reach(results, {"x": 0.7})["samples"].tolist() == pytest.approx([50])
+    results = analysis.tidy([("a", 0, history([0.9, 0.4, 0.95]))])
+    assert analysis.to_reach(results, {"x": 0.7})["samples"].tolist() == pytest.approx([50])
 
 
 def test_levels_are_round_ones_within_reach_and_the_others_ends():
-    assert comparison.levels(two_arms()) == pytest.approx(
+    assert analysis.levels(two_arms()) == pytest.approx(
         {"0.6": 0.6, "0.7": 0.7, "0.8": 0.8, "0.85": 0.85, "b's end": 0.7}
     )
-    assert comparison.levels(two_arms(), [0.55, 0.95]) == pytest.approx({"0.55": 0.55, "0.95": 0.95, "b's end": 0.7})
+    assert analysis.levels(two_arms(), [0.55, 0.95]) == pytest.approx({"0.55": 0.55, "0.95": 0.95, "b's end": 0.7})
 
 
 def test_an_arm_that_ends_below_even_sets_no_level():
-    results = comparison.tidy([("a", 0, history([0.65])), ("b", 0, history([0.4]))])
-    assert comparison.levels(results) == {"0.6": 0.6}
+    results = analysis.tidy([("a", 0, history([0.65])), ("b", 0, history([0.4]))])
+    assert analysis.levels(results) == {"0.6": 0.6}
 
 
 def ends(**win_rates):
     """Results of arms that end at these win rates, one per seed."""
-    return comparison.tidy(
+    return analysis.tidy(
         (arm, seed, history([rate])) for arm, rates in win_rates.items() for seed, rate in enumerate(rates)
     )
 
@@ -126,30 +126,30 @@ def test_a_difference_that_all_seeds_show():
     """Differences 0.10, 0.12, 0.14: 0.12 ± 4.30265·0.02/√3 = 0.12 ± 0.04968."""
     results = ends(ours=[0.7, 0.82, 0.74], theirs=[0.6, 0.7, 0.6])
     shown = "(95% interval +7.0 to +17.0, 3 seeds in pairs)"
-    assert comparison.verdict(results, "ours", "theirs") == f"ours ends 12.0 points above theirs {shown}: better."
+    assert analysis.verdict(results, "ours", "theirs") == f"ours ends 12.0 points above theirs {shown}: better."
     mirrored = "(95% interval -17.0 to -7.0, 3 seeds in pairs)"
-    assert comparison.verdict(results, "theirs", "ours") == f"theirs ends 12.0 points below ours {mirrored}: worse."
+    assert analysis.verdict(results, "theirs", "ours") == f"theirs ends 12.0 points below ours {mirrored}: worse."
 
 
 def test_a_difference_that_the_seeds_cannot_show():
     """Differences 0.1, -0.05, 0.1: 0.05 ± 4.30265·0.0866/√3 = 0.05 ± 0.2151."""
     results = ends(ours=[0.7, 0.65, 0.8], theirs=[0.6, 0.7, 0.7])
-    assert comparison.verdict(results, "ours", "theirs") == (
+    assert analysis.verdict(results, "ours", "theirs") == (
         "ours ends 5.0 points above theirs (95% interval -16.5 to +26.5, 3 seeds in pairs): "
         "no difference that these seeds can show."
     )
 
 
 def test_one_seed_gives_no_verdict():
-    said = comparison.verdict(ends(ours=[0.7], theirs=[0.6]), "ours", "theirs")
+    said = analysis.verdict(ends(ours=[0.7], theirs=[0.6]), "ours", "theirs")
     assert said == "ours ends 10.0 points above theirs with the one seed that was run: no interval, so no verdict."
 
 
 def test_the_best_arm_is_told_apart_from_each_other():
     results = ends(low=[0.6, 0.61], high=[0.8, 0.81], middle=[0.7, 0.7])
-    assert [sentence.split(" (")[0] for sentence in comparison.verdicts(results)] == [
+    assert [sentence.split(" (")[0] for sentence in analysis.verdicts(results)] == [
         "high ends 20.0 points above low",
         "high ends 10.5 points above middle",
     ]
-    assert comparison.verdicts(ends(alone=[0.6])) == []
-    assert comparison.best(ends(first=[0.6], second=[0.6])) == "first"
+    assert analysis.verdicts(ends(alone=[0.6])) == []
+    assert analysis.best(ends(first=[0.6], second=[0.6])) == "first"

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components import comparison
-from components.comparison_charts import STYLES, comparison_figure
-from components.comparison_report import markdown, next_commands, text
+from components.comparison import analysis, report
+from components.comparison.charts import STYLES, comparison_figure
+from components.comparison.report import markdown, next_commands, text
 from test_comparison import ends, history, two_arms
 
 
 def reach(results):
-    return comparison.to_reach(results, comparison.levels(results, [0.6, 0.8]))
+    return analysis.to_reach(results, analysis.levels(results, [0.6, 0.8]))
 
 
 def test_text():
@@ -48,7 +48,7 @@ def test_text():
 
 def test_one_seed_shows_dashes():
     results = ends(only=[0.55])
-    assert text(results, comparison.to_reach(results, comparison.levels(results))).splitlines()[2].split() == [
+    assert text(results, analysis.to_reach(results, analysis.levels(results))).splitlines()[2].split() == [
         *("only", "0.550", "-", "1.00", "0.250", "100", "6.0", "s", "25", "1")
     ]
 
@@ -77,8 +77,8 @@ def test_commands_are_words_of_a_shell():
 
 def test_files(tmp_path):
     results = two_arms()
-    comparison.write(results, reach(results), tmp_path / "new", title="CompareFlow/1")
-    comparison.write(results, reach(results), tmp_path / "new", title="CompareFlow/2")  # over the older ones
+    report.write(results, reach(results), tmp_path / "new", title="CompareFlow/1")
+    report.write(results, reach(results), tmp_path / "new", title="CompareFlow/2")  # over the older ones
     folder = tmp_path / "new"
     assert {path.name for path in folder.iterdir()} == {"comparison.csv", "comparison.png", "comparison.md"}
     pd.testing.assert_frame_equal(pd.read_csv(folder / "comparison.csv"), results)
@@ -89,9 +89,7 @@ def test_files(tmp_path):
 
 
 def arms(count):
-    return comparison.tidy(
-        [(f"arm{i}", seed, history([0.6, 0.7 + seed / 10])) for i in range(count) for seed in (0, 1)]
-    )
+    return analysis.tidy([(f"arm{i}", seed, history([0.6, 0.7 + seed / 10])) for i in range(count) for seed in (0, 1)])
 
 
 def test_the_figure_shows_each_arm_against_samples_time_and_kl():
@@ -123,7 +121,7 @@ def test_arms_are_told_apart_by_colour_and_marker(count):
 
 
 def test_hours_are_not_shown_in_seconds():
-    results = comparison.tidy([("a", 0, history([0.6], seconds=(3600.0, 3600.0, 3600.0)))])
+    results = analysis.tidy([("a", 0, history([0.6], seconds=(3600.0, 3600.0, 3600.0)))])
     panel = comparison_figure(results).axes[1]
     assert panel.get_xlabel() == "hours of generate, score and train"
     assert next(line for line in panel.lines if line.get_marker() != "None").get_xdata().tolist() == [0, 3]

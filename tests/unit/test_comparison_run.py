@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from components import comparison_run
-from components.comparison_run import Branch, branch_config, branches, in_order, run_in_process, seconds_per_prompt
+from components.comparison import arms
+from components.comparison.arms import Branch, branch_config, branches, in_order, run_in_process, seconds_per_prompt
 from components.config import RunConfig, parse
 from components.errors import ConfigError
 from components.pipeline import Pipeline
@@ -29,7 +29,7 @@ def smoke(**compare):
 
 def start(config, root):
     with open_workspace(config, root, "start") as work:
-        return comparison_run.start(work)
+        return arms.start(work)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def with_seconds(seconds, share):
 
 
 def test_seconds_become_prompts_by_what_one_costs(root, started, monkeypatch):
-    monkeypatch.setattr(comparison_run, "seconds_per_prompt", lambda *_: 0.125)
+    monkeypatch.setattr(arms, "seconds_per_prompt", lambda *_: 0.125)
     config = branch_config(with_seconds(8.0, 0.5), Branch("wind", 1), started, root)
     assert config.prompts.per_iteration == 16  # 0.5·8 / (2·0.125)
     with pytest.raises(

@@ -11,11 +11,11 @@ import torch
 from components import algorithms
 from components.config import parse
 from components.errors import ConfigError
-from components.optimizer import make_optimizer
 from components.registry import build
 from components.sections import TrainingConfig
-from components.training import train
-from components.training_state import TrainingState
+from components.training.off_policy import train
+from components.training.optimizer import make_optimizer
+from components.training.state import TrainingState
 from tiny import make_policy, make_scored
 
 ROOT = Path(__file__).parents[2]

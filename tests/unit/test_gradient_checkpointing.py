@@ -14,9 +14,9 @@ from components.batches import collate
 from components.errors import PolicyError
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
-from components.gradient_checkpointing import checkpointed
 from components.logprobs import response_logprobs
-from components.training_on_policy import make_anchor
+from components.training.gradient_checkpointing import checkpointed
+from components.training.on_policy import make_anchor
 
 VOCABULARY, PAD, CPU = 60, 2, torch.device("cpu")  # of the models in conftest.py
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from components import updating
 from components.config import RunConfig, parse
 from components.errors import ConfigError
 from components.pipeline import Pipeline
 from components.sections import TrainingConfig
+from components.training import update
 from components.workspace import open_workspace
 
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
@@ -104,4 +104,4 @@ def test_settings_that_cannot_be_followed_are_known_at_the_start(tmp_path, monke
         Pipeline(config, str(tmp_path / "store")).start()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"^training\.optimizer: adamw_8bit needs bitsandbytes, which is not inst"):
-        updating.check(TrainingConfig(optimizer="adamw_8bit"))
+        update.check(TrainingConfig(optimizer="adamw_8bit"))

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components import plan
 from components.config import RunConfig, checked, parse
 from components.errors import ConfigError
 from components.judges.reward_model import RewardModel
 from components.pipeline import Pipeline
-from components.plan_costs import Lengths, Models, Shape, Work, work
-from components.plan_memory import ACTIVATIONS, BF16, FP32, memory, stored
-from components.plan_models import PlanError, sizes
+from components.plan import table
+from components.plan.__main__ import main
+from components.plan.costs import Lengths, Models, Shape, Work, work
+from components.plan.memory import ACTIVATIONS, BF16, FP32, memory, stored
+from components.plan.models import PlanError, sizes
 
 # Of the library's own code, when it first imports DeBERTa
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -111,10 +112,10 @@ def test_hours():
     utilisation = {"generate": 0.15, "read": 0.4, "train": 0.35}
     assert Work(1e15, 4e14, 3.5e14).seconds(1e15, utilisation) == pytest.approx(26 / 3)
     slow, fast = ({"generation": {"engine": {"name": name}}} for name in ("transformers", "vllm"))
-    hours = [plan.gpu_hours(config(**c), MODELS, LENGTHS, plan.GPUS["A100"])["generate"] for c in (slow, fast)]
+    hours = [table.gpu_hours(config(**c), MODELS, LENGTHS, table.GPUS["A100"])["generate"] for c in (slow, fast)]
     assert hours[0] == pytest.approx(2 * 2e9 * (8000 / 0.03 + 1000 / 0.4) / 312e12 / 3600)
     assert hours[1] == pytest.approx(2 * 2e9 * (8000 / 0.15 + 1000 / 0.4) / 312e12 / 3600)
-    exact = plan.gpu_hours(config(policy={"precision": "fp32"}), MODELS, LENGTHS, plan.GPUS["A100"])["train"]
+    exact = table.gpu_hours(config(policy={"precision": "fp32"}), MODELS, LENGTHS, table.GPUS["A100"])["train"]
     assert exact == pytest.approx(2 * 6e9 * 9000 / (19.5e12 * 0.35) / 3600)
 
 
@@ -263,7 +264,7 @@ def test_activations_that_a_layer_keeps(make_model, name, number):
 
 
 def run_command(capsys, *arguments):
-    plan.main([str(argument) for argument in arguments])
+    main([str(argument) for argument in arguments])
     return capsys.readouterr().out
 
 
@@ -283,7 +284,7 @@ def test_the_cost_is_hours_times_price(tmp_path, capsys):
     options = ["--parameters", "1e12", "--prompt-tokens", "10", "--response-tokens", "20", "--price", "1e4"]
     text = run_command(capsys, tmp_path / "run.yaml", *options)
     models = sizes(config(), {"nowhere": 1e12})
-    hours = sum(plan.gpu_hours(config(), models, LENGTHS, plan.GPUS["H100"]).values())
+    hours = sum(table.gpu_hours(config(), models, LENGTHS, table.GPUS["H100"]).values())
     assert f"cost: {1e4 * hours:,.2f} USD at 10000 USD an hour" in text
     assert 1e4 * hours > 5000
     assert "does not fit into the 80 GB of one H100: start, generate, score, train, evaluate" in text
@@ -309,7 +310,7 @@ def test_a_comparison_is_the_sum_of_its_runs(tmp_path, capsys):
     hours = 0.0
     for n, times in arms.items():
         run = config(prompts={"per_iteration": n})
-        hours += times * sum(plan.gpu_hours(run, sizes(run, {"nowhere": 1e12}), lengths, plan.GPUS["H100"]).values())
+        hours += times * sum(table.gpu_hours(run, sizes(run, {"nowhere": 1e12}), lengths, table.GPUS["H100"]).values())
     assert f"cost: {hours:,.2f} USD" in text
 
 
@@ -327,12 +328,12 @@ def test_a_comparison_is_the_sum_of_its_runs(tmp_path, capsys):
 def test_configs_without_a_plan(tmp_path, text, message):
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(SystemExit, match=f"error: {message}"):
-        plan.main([str(tmp_path / "run.yaml"), "--parameters", "1e9"])
+        main([str(tmp_path / "run.yaml"), "--parameters", "1e9"])
 
 
 def test_no_config(tmp_path):
     with pytest.raises(SystemExit, match=r"none\.yaml: cannot be read"):
-        plan.main([str(tmp_path / "none.yaml")])
+        main([str(tmp_path / "none.yaml")])
 
 
 def test_a_model_that_cannot_be_reached(monkeypatch):
@@ -350,7 +351,7 @@ def test_a_model_that_cannot_be_reached(monkeypatch):
 def test_a_size_that_is_no_number(tmp_path, given):
     (tmp_path / "run.yaml").write_text(SMALL)
     with pytest.raises(SystemExit, match=f"--parameters {given}: .* is no number"):
-        plan.main([str(tmp_path / "run.yaml"), "--parameters", given])
+        main([str(tmp_path / "run.yaml"), "--parameters", given])
 
 
 def test_sizes_come_from_the_config_alone(tmp_path, monkeypatch):

@@ -16,11 +16,11 @@ from components.algorithms import leave_one_out
 from components.algorithms.ipo import Ipo
 from components.algorithms.wind import Wind
 from components.logprobs import score_responses
-from components.optimizer import learning_rate, load_optimizer, make_optimizer, save_optimizer
 from components.records import Ragged, Rollout, Scored
 from components.sections import PolicyConfig, TrainingConfig
-from components.training import order, steps_per_iteration, train
-from components.training_state import TrainingState
+from components.training.off_policy import order, steps_per_iteration, train
+from components.training.optimizer import learning_rate, load_optimizer, make_optimizer, save_optimizer
+from components.training.state import TrainingState
 from tiny import EOS, OPTIMIZERS, WORDS, make_policy, make_prompts, make_scored, needs_bitsandbytes, wide_policy
 
 

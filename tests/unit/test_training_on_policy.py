@@ -13,11 +13,11 @@ from components.algorithms.jbond import JBond
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges.verifier import Verifier
-from components.optimizer import clip_and_step, make_optimizer
 from components.sections import TrainingConfig
-from components.training import run_steps
-from components.training_on_policy import OnPolicyTrainer, make_anchor, save_anchor
-from components.training_state import TrainingState
+from components.training.off_policy import run_steps
+from components.training.on_policy import OnPolicyTrainer, make_anchor, save_anchor
+from components.training.optimizer import clip_and_step, make_optimizer
+from components.training.state import TrainingState
 from tiny import make_policy, make_prompts
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from components.optimizer import moments, restore_moments, trained
 from components.policy import Policy
-from components.sharding import rank, spread_like, whole
+from components.training.optimizer import moments, restore_moments, trained
+from components.training.sharding import rank, spread_like, whole
 
 PROGRESS = "progress"  # key of the file's metadata under which the numbers lie, as JSON
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import PromptError
-from components.prompt_records import USUAL
+from components.prompts.records import USUAL
 
 FORMATS = "Use a .jsonl, .json (one object per line) or .parquet file, or a Hugging Face dataset"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")

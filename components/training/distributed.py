@@ -23,14 +23,14 @@ from components.config import RunConfig
 from components.processes import die_with_parent
 from components.progress import Progress
 from components.store import Manifest
-from components.updating import Before, Trained
+from components.training.update import Before, Trained
 from components.workspace import Workspace, open_workspace
 
 POLL = 0.5  # seconds
 
 
 def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> Trained:
-    """`updating.train` in `training.processes` processes. Raises RuntimeError when they fail."""
+    """`update.train` in `training.processes` processes. Raises RuntimeError when they fail."""
     folder = work.new_folder()
     job = {
         "config": work.config.model_dump(),
@@ -76,7 +76,7 @@ def launch(folder: Path, processes: int, parent: int) -> None:
 
 def work_in_group(folder: Path) -> None:
     """One of the processes."""
-    from components import updating
+    from components.training import update
 
     die_with_parent()
     cuda = torch.cuda.is_available()
@@ -89,7 +89,7 @@ def work_in_group(folder: Path) -> None:
         with open_workspace(
             config, job["root"], "train", precision=job["precision"], progress=lambda _: _writer(folder)
         ) as work:
-            trained = updating.train_here(work, Before(**job["before"]), job["shards"], job["scored"])
+            trained = update.train_here(work, Before(**job["before"]), job["shards"], job["scored"])
         if trained is not None:
             (folder / "trained.json").write_text(json.dumps(asdict(trained)))
     finally:

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from components import comparison
 from components.charts import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, SKY, VERMILION, unit_of_time
+from components.comparison import analysis
 
 # Okabe and Ito's, without their yellow, which is faint on white; the marker tells arms apart without colour.
 PURPLE, BLACK = "#CC79A7", "#111827"
@@ -29,7 +29,7 @@ def comparison_figure(results: pd.DataFrame, *, title: str | None = None) -> Fig
     """Three panels with each arm's mean curve over seeds; bands over samples and time span smallest and largest seed.
 
     Args:
-        results: of `comparison.tidy`.
+        results: of `analysis.tidy`.
         title: heading of the figure.
     """
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03)
@@ -37,7 +37,7 @@ def comparison_figure(results: pd.DataFrame, *, title: str | None = None) -> Fig
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=15, fontweight="bold")
     panels = figure.subplots(1, 3, sharey=True)
-    curves = comparison.curves(results)
+    curves = analysis.curves(results)
     divisor, unit = unit_of_time(max(float(curve["seconds"].max()) for curve in curves.values()))
     for panel, (cost, scale, label) in zip(
         panels,

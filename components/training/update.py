@@ -21,9 +21,9 @@ from components.workspace import ANCHOR_FILE, OPTIMIZER_FILE, Workspace
 if TYPE_CHECKING:  # stages import this module, also in steps that do without torch
     from transformers import PreTrainedModel
 
-    from components.checkpoints import Checkpoints
     from components.policy import Policy
-    from components.training_state import TrainingState
+    from components.training.checkpoints import Checkpoints
+    from components.training.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def check(settings: TrainingConfig, model: PreTrainedModel | None = None) -> Non
 
         adapters.check(model, settings.lora)
     if model is not None and (settings.gradient_checkpointing or settings.processes > 1):
-        from components.gradient_checkpointing import layers
+        from components.training.gradient_checkpointing import layers
 
         layers(model)
 
@@ -71,7 +71,7 @@ def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: S
     Goes on from the state that an earlier attempt at the same work saved.
     """
     if work.config.training.processes > 1:
-        from components import distributed
+        from components.training import distributed
 
         return distributed.train(work, before, shards, scored)
     trained = train_here(work, before, shards, scored)
@@ -83,9 +83,9 @@ def train_here(
     work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]
 ) -> Trained | None:
     """`train` in this process, alone or with those that torch.distributed knows; of these the first has the result."""
-    from components import sharding
-    from components.checkpoints import Checkpoints
-    from components.optimizer import save_optimizer
+    from components.training import sharding
+    from components.training.checkpoints import Checkpoints
+    from components.training.optimizer import save_optimizer
 
     key = _key(work, before, shards, scored)
     checkpoints = Checkpoints(work.store, key, work.config.training, work.new_folder())
@@ -98,7 +98,7 @@ def train_here(
     kept = work.new_folder()
     save_optimizer(state.policy, state.optimizer, kept / OPTIMIZER_FILE)
     if state.anchor is not None:
-        from components.training_on_policy import save_anchor
+        from components.training.on_policy import save_anchor
 
         save_anchor(state.policy, state.anchor, kept / ANCHOR_FILE)
     policy = sharding.gathered(state.policy, lambda: work.policy(before.policy))
@@ -116,7 +116,7 @@ def train_here(
 
 def forget_unfinished(work: Workspace, key: str) -> None:
     """Removes the state that `train` saved on the way, when its result is recorded."""
-    from components.checkpoints import forget
+    from components.training.checkpoints import forget
 
     forget(work.store, key)
 
@@ -133,11 +133,12 @@ def _keep_policy(work: Workspace, before: Before, policy: Policy) -> Manifest:
 
 
 def _begin(work: Workspace, before: Before) -> TrainingState:
-    from components import adapters, sharding
-    from components.gradient_checkpointing import checkpointed
-    from components.optimizer import load_optimizer, make_optimizer
-    from components.training_on_policy import make_anchor
-    from components.training_state import TrainingState
+    from components import adapters
+    from components.training import sharding
+    from components.training.gradient_checkpointing import checkpointed
+    from components.training.on_policy import make_anchor
+    from components.training.optimizer import load_optimizer, make_optimizer
+    from components.training.state import TrainingState
 
     settings = work.config.training
     policy = work.policy(before.policy)
@@ -157,7 +158,7 @@ def _begin(work: Workspace, before: Before) -> TrainingState:
 
 
 def _key(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> str:
-    from components.checkpoints import training_key
+    from components.training.checkpoints import training_key
 
     config = work.config.model_dump(include={"algorithm", "generation", "iterations", "judge", "policy", "seed"})
     settings = work.config.training.model_dump(exclude={"checkpoint_minutes", "checkpoint_steps"})
@@ -174,19 +175,19 @@ def _key(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Se
 def _fit(
     work: Workspace, before: Before, state: TrainingState, scored: Sequence[Manifest], checkpoints: Checkpoints
 ) -> dict[str, float]:
-    from components import training
+    from components.training import off_policy
 
     algorithm = work.config.build_algorithm()
     assert isinstance(algorithm, Algorithm)
     data = work.scored(scored)
-    return training.train(state, data, algorithm, work.config.training, **_schedule(work, before, checkpoints))
+    return off_policy.train(state, data, algorithm, work.config.training, **_schedule(work, before, checkpoints))
 
 
 def _fit_on_policy(
     work: Workspace, before: Before, state: TrainingState, shards: Sequence[Manifest], checkpoints: Checkpoints
 ) -> dict[str, float]:
-    from components.training import run_steps, steps_per_iteration
-    from components.training_on_policy import OnPolicyTrainer
+    from components.training.off_policy import run_steps, steps_per_iteration
+    from components.training.on_policy import OnPolicyTrainer
 
     config, judge, algorithm = work.config, work.config.build_judge(), work.config.build_algorithm()
     assert isinstance(algorithm, OnPolicyAlgorithm)

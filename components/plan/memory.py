@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from components.algorithms import OnPolicyAlgorithm
 from components.config import RunConfig
-from components.plan_costs import Lengths, Models, Shape, tokens_trained
+from components.plan.costs import Lengths, Models, Shape, tokens_trained
 
 FP32, BF16 = 4, 2  # bytes
 # Bytes of a layer's activations per token that wait for backward: multiples of hidden and of intermediate size.

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from components import comparison, stages
+from components import stages
+from components.comparison import analysis
 from components.config import RunConfig, checked
 from components.errors import ConfigError
 from components.pipeline import SPENT, Pipeline
@@ -115,7 +116,7 @@ def run_in_process(
         progress: called with the number of finished branches.
 
     Returns:
-        The results, as `comparison.tidy` gives them.
+        The results, as `analysis.tidy` gives them.
     """
     started = _started(config, store_root, folder)
     histories: dict[Branch, pd.DataFrame] = {}
@@ -129,7 +130,7 @@ def run_in_process(
         except BaseException:  # also an interrupt: the branches that run end first, no other begins
             pool.shutdown(cancel_futures=True)
             raise
-    return comparison.tidy([(branch.arm, branch.seed, histories[branch]) for branch in in_order(config, todo)])
+    return analysis.tidy([(branch.arm, branch.seed, histories[branch]) for branch in in_order(config, todo)])
 
 
 def in_order(config: RunConfig, done: Sequence[Branch]) -> list[Branch]:

@@ -21,10 +21,10 @@ from components.algorithms import FreshGroup, OnPolicyAlgorithm
 from components.batches import collate
 from components.judges import Judgement
 from components.logprobs import response_logprobs
-from components.optimizer import trained
 from components.policy import Policy
 from components.records import Prompt, Ragged, Rollout, TokenIds
-from components.training_state import TrainingState, anchor_weights
+from components.training.optimizer import trained
+from components.training.state import TrainingState, anchor_weights
 
 Draw = Callable[[Policy, Sequence[Prompt], int, str], Rollout]  # (policy, prompts, how many each, purpose)
 Compare = Callable[[Sequence[Prompt], Sequence[Rollout]], Judgement]

@@ -1,27 +1,17 @@
 """Algorithms side by side: what each reached, what it cost, and what the seeds can tell apart.
 
-    python -m components.comparison CompareFlow/RUN DIR
-
-writes the results of a finished run as comparison.csv, comparison.png and comparison.md. Run it where the flow ran, as
-`components.export`.
-
 Win rates are against the reference on the held-out prompts. All branches share the base policy and these prompts, so
 intervals over seeds tell how far sampling and training vary, not how another base policy would do.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-
-from components.errors import UserError
 
 LEVELS = (0.6, 0.7, 0.8, 0.85, 0.9)
 SPENT = ["seconds_generate", "seconds_score", "seconds_train"]  # evaluation only measures
@@ -178,40 +168,3 @@ def _within(t: float, degrees: int) -> float:
     if odd:
         return 2 / math.pi * (angle + math.sin(angle) * total)
     return math.sin(angle) * total
-
-
-def write(results: pd.DataFrame, reach: pd.DataFrame, directory: Path, *, title: str) -> None:
-    """Writes comparison.csv, comparison.png and comparison.md over older ones; makes the directory if need be."""
-    from components import comparison_report
-    from components.charts import save_png
-    from components.comparison_charts import comparison_figure
-
-    directory.mkdir(parents=True, exist_ok=True)
-    results.to_csv(directory / "comparison.csv", index=False)
-    save_png(comparison_figure(results), directory / "comparison.png")
-    text = comparison_report.markdown(results, reach, title=title)
-    (directory / "comparison.md").write_text(text, encoding="utf-8")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line; a UserError ends it with its message and status 1."""
-    from components.runs import finished
-
-    parser = argparse.ArgumentParser(
-        prog="python -m components.comparison",
-        description="Writes the results of a finished comparison as comparison.csv, comparison.png and comparison.md.",
-    )
-    parser.add_argument("run", metavar="CompareFlow/RUN", help="such as CompareFlow/1795473051411960")
-    parser.add_argument("directory", metavar="DIR", nargs="?", type=Path, help="default: ./comparison")
-    given = parser.parse_args(arguments)
-    directory = given.directory or Path("comparison")
-    try:
-        data = finished(given.run, flow="CompareFlow", result="comparison", artifacts=("results", "reach"))
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    write(data.results, data.reach, directory, title=given.run)
-    print(f"The results of {given.run} are in {directory}: comparison.csv, comparison.png and comparison.md.")
-
-
-if __name__ == "__main__":
-    main()

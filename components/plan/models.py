@@ -11,8 +11,8 @@ from components.errors import UserError
 from components.judges import Judge
 from components.judges._base import ModelJudge
 from components.judges.ensemble import Ensemble
-from components.plan_costs import Models, Shape
-from components.plan_memory import BF16, FP32
+from components.plan.costs import Models, Shape
+from components.plan.memory import BF16, FP32
 from components.sections import LoraConfig
 
 if TYPE_CHECKING:

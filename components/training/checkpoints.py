@@ -19,11 +19,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from components import sharding
 from components.errors import BlobError
 from components.sections import TrainingConfig
 from components.store import Manifest, Store
-from components.training_state import TrainingState
+from components.training import sharding
+from components.training.state import TrainingState
 
 FILE = "training.safetensors"
 LIBRARIES = ("torch", "transformers", "numpy", "peft", "bitsandbytes")  # those that compute
@@ -40,8 +40,8 @@ def training_key(**inputs: Any) -> str:
 
 @cache
 def code_version() -> str:
-    """A hash of this package's sources and of the libraries' versions."""
-    root = Path(__file__).parent
+    """A hash of all sources of `components` and of the libraries' versions."""
+    root = Path(__file__).parents[1]
     digest = hashlib.sha256(" ".join(map(_version, LIBRARIES)).encode())
     for path in sorted(root.rglob("*.py")):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())

@@ -15,8 +15,8 @@ from torch import distributed as dist
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from components.gradient_checkpointing import layers
 from components.policy import Policy
+from components.training.gradient_checkpointing import layers
 
 if TYPE_CHECKING:
     from components.batches import Batch

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from components import comparison_report as report
+from components.comparison import report
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ def report_card(
     from metaflow.cards import Image, Markdown, Table, YAMLViewer
 
     from components.charts import png
-    from components.comparison_charts import comparison_figure
+    from components.comparison.charts import comparison_figure
 
     chart = base64.b64encode(png(comparison_figure(results))).decode()
     components = [

@@ -19,8 +19,8 @@ import numpy as np
 
 from components.errors import PromptError
 from components.progress import Progress, silent
-from components.prompt_records import Turns, read_record, turns
-from components.prompt_sources import FORMATS, records
+from components.prompts.records import Turns, read_record, turns
+from components.prompts.sources import FORMATS, records
 from components.records import Prompt
 from components.seeds import generator
 

@@ -19,17 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components import sharding
 from components.algorithms import Algorithm, Group, leave_one_out
 from components.batches import Batch, collate
 from components.logprobs import response_logprobs
-from components.optimizer import clip_and_step, learning_rate
 from components.policy import Policy
 from components.progress import Progress, silent
 from components.records import Scored
 from components.sections import TrainingConfig
 from components.seeds import generator
-from components.training_state import TrainingState
+from components.training import sharding
+from components.training.optimizer import clip_and_step, learning_rate
+from components.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from torch.optim import AdamW, Optimizer, RMSprop
 
 from components.policy import Policy
 from components.sections import TrainingConfig
-from components.sharding import rank, spread_like, whole
+from components.training.sharding import rank, spread_like, whole
 
 MOMENTS = {AdamW: ("exp_avg", "exp_avg_sq"), RMSprop: ("square_avg",)}  # torch's state of a weight, beside its step
 TABLES = ("qmap1", "qmap2")  # bitsandbytes' values of the 8-bit codes, constant and shared by all weights
@@ -50,7 +50,7 @@ def make_optimizer(policy: Policy, settings: TrainingConfig) -> Optimizer:
         return AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True)
     if settings.optimizer == "rmsprop":
         return RMSprop(groups, lr=settings.learning_rate)
-    from components.adamw_8bit import AdamW8bit
+    from components.training.adamw_8bit import AdamW8bit
 
     embeddings = [module.weight for module in policy.model.modules() if isinstance(module, Embedding)]
     return AdamW8bit(groups, in_full=embeddings, lr=settings.learning_rate, betas=betas)

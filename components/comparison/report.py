@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from components import comparison
+from components.comparison import analysis
 from components.report import aligned, command_lines, duration, number
 
 SUMMARY_HEADERS = ["arm", "win rate", "95% interval", "KL", "reward", "samples", "time", "prompts", "seeds"]
@@ -38,7 +39,7 @@ def summary_rows(results: pd.DataFrame) -> list[list[str]]:
             number(row["prompts"], ",.0f"),
             str(row["seeds"]),
         ]
-        for row in comparison.summary(results).to_dict("records")
+        for row in analysis.summary(results).to_dict("records")
     ]
 
 
@@ -63,7 +64,7 @@ def text(results: pd.DataFrame, reach: pd.DataFrame) -> str:
             f"{title} to reach a win rate:\n{aligned(reach_headers(reach), reach_rows(reach, cost), labels=1)}"
             for cost, title in COSTS.items()
         ]
-    return "\n\n".join([*parts, "\n".join(comparison.verdicts(results))])
+    return "\n\n".join([*parts, "\n".join(analysis.verdicts(results))])
 
 
 def markdown(results: pd.DataFrame, reach: pd.DataFrame, *, title: str) -> str:
@@ -79,7 +80,7 @@ def markdown(results: pd.DataFrame, reach: pd.DataFrame, *, title: str) -> str:
 
 def verdict_list(results: pd.DataFrame) -> str:
     """The verdicts as a Markdown list."""
-    return "\n".join(f"* {sentence}" for sentence in comparison.verdicts(results))
+    return "\n".join(f"* {sentence}" for sentence in analysis.verdicts(results))
 
 
 def next_commands(flow_file: str, flow: str, run_id: str) -> str:
@@ -105,3 +106,15 @@ def _cost(value: float, cost: str) -> str:
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headers, ["---"] * len(headers), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write(results: pd.DataFrame, reach: pd.DataFrame, directory: Path, *, title: str) -> None:
+    """Writes comparison.csv, comparison.png and comparison.md over older ones; makes the directory if need be."""
+    from components.charts import save_png
+    from components.comparison.charts import comparison_figure
+
+    directory.mkdir(parents=True, exist_ok=True)
+    results.to_csv(directory / "comparison.csv", index=False)
+    save_png(comparison_figure(results), directory / "comparison.png")
+    text = markdown(results, reach, title=title)
+    (directory / "comparison.md").write_text(text, encoding="utf-8")

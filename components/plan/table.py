@@ -1,26 +1,14 @@
-"""Prints what a run would take before it is started: GPU hours, memory, storage and money, and by which formula.
-
-    python -m components.plan CONFIG [--gpu H100] [--price USD] [--parameters [MODEL=]COUNT]
-
-Sizes of models come from their config.json, of a directory, which may hold nothing else, or of the hub. The formulas
-are in `components.plan_costs`.
-"""
+"""The plan of a run as text: what goes in, hours and memory of each step, storage."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from components.config import RunConfig, checked
-from components.errors import ConfigError, UserError
-from components.plan_costs import Lengths, Models, work
-from components.plan_memory import BF16, bytes_of, cache, engine_weights, memory, stored
-from components.plan_models import PlanError, sizes
+from components.config import RunConfig
+from components.plan.costs import Lengths, Models, work
+from components.plan.memory import BF16, bytes_of, cache, engine_weights, memory, stored
+from components.plan.models import PlanError
 from components.report import aligned
-from components.schema import load_yaml
 
 GB = 1e9
 
@@ -80,30 +68,28 @@ def render(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) -
     """The plan of one run as text."""
     gpu, flops = GPUS[gpu_name], work(config, models, lengths)
     hours, needed = gpu_hours(config, models, lengths, gpu), memory(config, models, lengths)
-    rows = [
-        [kind, _number(flops[kind].total / 1e15), _number(hours[kind]), _number(needed[kind] / GB)] for kind in hours
-    ]
-    rows.append(["run", _number(sum(f.total for f in flops.values()) / 1e15), _number(sum(hours.values())), ""])
+    rows = [[kind, number(flops[kind].total / 1e15), number(hours[kind]), number(needed[kind] / GB)] for kind in hours]
+    rows.append(["run", number(sum(f.total for f in flops.values()) / 1e15), number(sum(hours.values())), ""])
     kept = stored(config, models, lengths)
     lines = [
         *_inputs(config, models, lengths),
         "",
         aligned(["step", "PFLOP", f"{gpu_name} hours", "GB of GPU memory"], rows, labels=1),
         "",
-        f"stored: {_number(kept.iteration / GB)} GB an iteration, "
-        f"{_number(kept.total(config.iterations) / GB)} GB in all",
+        f"stored: {number(kept.iteration / GB)} GB an iteration, "
+        f"{number(kept.total(config.iterations) / GB)} GB in all",
         *_room(config, models, lengths, gpu_name),
     ]
     if over := [kind for kind, size in needed.items() if size > gpu.memory]:
-        lines.append(f"does not fit into the {_number(gpu.memory / GB)} GB of one {gpu_name}: {', '.join(over)}")
+        lines.append(f"does not fit into the {number(gpu.memory / GB)} GB of one {gpu_name}: {', '.join(over)}")
     return "\n".join(lines)
 
 
 def _inputs(config: RunConfig, models: Models, lengths: Lengths) -> list[str]:
-    trained = f"; LoRA trains {_number(models.adapter / 1e6)} M more" if models.adapter else ""
+    trained = f"; LoRA trains {number(models.adapter / 1e6)} M more" if models.adapter else ""
     return [
-        f"policy: {_number(models.policy.parameters / 1e9)} B parameters{trained}",
-        *(f"judge {judge.name}: {_number(shape.parameters / 1e9)} B parameters" for judge, shape in models.judges),
+        f"policy: {number(models.policy.parameters / 1e9)} B parameters{trained}",
+        *(f"judge {judge.name}: {number(shape.parameters / 1e9)} B parameters" for judge, shape in models.judges),
         f"{config.iterations} iterations of {config.prompts.per_iteration:,} prompts, {config.generation.responses} "
         f"responses each; {lengths.prompt:g} tokens a prompt, {lengths.response:g} a response",
     ]
@@ -120,7 +106,7 @@ def _room(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) ->
     return [f"{share:.0%} of one {gpu_name} hold the weights and the cache of {count} responses"]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three digits or, of large numbers, all before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -139,79 +125,3 @@ transformers, reading {READING:.0%}, training {TRAINING:.0%}; the mean lengths
 above, unless --prompt-tokens and --response-tokens give others.
 Memory, on each GPU, is for responses of max_new_tokens: weights in fp32 and a bf16 copy, with LoRA in bf16 alone; in
 training gradients (4 bytes), moments (adamw 8, rmsprop 4, adamw_8bit 2), which processes share, and activations."""
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line; a UserError ends it with its message and status 1."""
-    given = _parser().parse_args(arguments)
-    try:
-        print(_plan(given))
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m components.plan", description="Prints what a run would take, before it is started."
-    )
-    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of the run")
-    parser.add_argument("--gpu", choices=GPUS, default="H100", help="default: H100")
-    parser.add_argument("--price", metavar="USD", type=float, help="of a GPU hour")
-    parser.add_argument(
-        "--parameters",
-        metavar="[MODEL=]COUNT",
-        action="append",
-        default=[],
-        help="size of a model whose config.json is not to be had, such as 8.0e9; without a name, the policy's",
-    )
-    parser.add_argument(
-        "--prompt-tokens", metavar="N", type=float, default=200.0, help="mean of a prompt; default: 200"
-    )
-    parser.add_argument(
-        "--response-tokens", metavar="N", type=float, help="mean of a response; default: half of max_new_tokens"
-    )
-    return parser
-
-
-def _plan(given: argparse.Namespace) -> str:
-    config = _read(given.config)
-    counts = _counts(given.parameters, str(config.policy.model))
-    parts, hours, kept = [], 0.0, 0.0
-    planned = runs(config)
-    for name, run in planned.items():
-        lengths = Lengths(given.prompt_tokens, given.response_tokens or run.generation.max_new_tokens / 2)
-        models = sizes(run, counts)
-        title = [] if len(planned) == 1 else [f"# {name}"]
-        parts.append("\n".join([*title, render(run, models, lengths, given.gpu)]))
-        hours += sum(gpu_hours(run, models, lengths, GPUS[given.gpu]).values())
-        kept += stored(run, models, lengths).total(run.iterations)
-    if len(planned) > 1:
-        parts.append(f"all runs: {_number(hours)} {given.gpu} hours, {_number(kept / GB)} GB stored")
-    if given.price is not None:
-        parts.append(f"cost: {hours * given.price:,.2f} USD at {given.price:g} USD an hour")
-    return "\n\n".join([*parts, assumptions(given.gpu)])
-
-
-def _read(path: Path) -> RunConfig:
-    try:
-        return checked(load_yaml(path.read_text("utf-8")))
-    except OSError as error:
-        raise PlanError(f"{path}: cannot be read ({error.strerror}). Name a config file.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text. Name a config file.") from error
-
-
-def _counts(given: Sequence[str], policy: str) -> dict[str, float]:
-    """Parameters by model. Raises PlanError for what is no number."""
-    counts: dict[str, float] = {}
-    for text in given:
-        name, _, count = text.rpartition("=")
-        try:
-            counts[name or policy] = float(count)
-        except ValueError as error:
-            raise PlanError(f"--parameters {text}: {count!r} is no number. Write it as in 8.0e9.") from error
-    return counts
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""What a run would take: GPU hours, memory, storage and money."""

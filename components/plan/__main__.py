@@ -1,0 +1,98 @@
+"""Prints what a run would take before it is started: GPU hours, memory, storage and money, and by which formula.
+
+    python -m components.plan CONFIG [--gpu H100] [--price USD] [--parameters [MODEL=]COUNT]
+
+Sizes of models come from their config.json, of a directory, which may hold nothing else, or of the hub. The formulas
+are in `components.plan.costs`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.config import RunConfig, checked
+from components.errors import ConfigError, UserError
+from components.plan.costs import Lengths
+from components.plan.memory import stored
+from components.plan.models import PlanError, sizes
+from components.plan.table import GB, GPUS, assumptions, gpu_hours, number, render, runs
+from components.schema import load_yaml
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; a UserError ends it with its message and status 1."""
+    given = _parser().parse_args(arguments)
+    try:
+        print(_plan(given))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m components.plan", description="Prints what a run would take, before it is started."
+    )
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of the run")
+    parser.add_argument("--gpu", choices=GPUS, default="H100", help="default: H100")
+    parser.add_argument("--price", metavar="USD", type=float, help="of a GPU hour")
+    parser.add_argument(
+        "--parameters",
+        metavar="[MODEL=]COUNT",
+        action="append",
+        default=[],
+        help="size of a model whose config.json is not to be had, such as 8.0e9; without a name, the policy's",
+    )
+    parser.add_argument(
+        "--prompt-tokens", metavar="N", type=float, default=200.0, help="mean of a prompt; default: 200"
+    )
+    parser.add_argument(
+        "--response-tokens", metavar="N", type=float, help="mean of a response; default: half of max_new_tokens"
+    )
+    return parser
+
+
+def _plan(given: argparse.Namespace) -> str:
+    config = _read(given.config)
+    counts = _counts(given.parameters, str(config.policy.model))
+    parts, hours, kept = [], 0.0, 0.0
+    planned = runs(config)
+    for name, run in planned.items():
+        lengths = Lengths(given.prompt_tokens, given.response_tokens or run.generation.max_new_tokens / 2)
+        models = sizes(run, counts)
+        title = [] if len(planned) == 1 else [f"# {name}"]
+        parts.append("\n".join([*title, render(run, models, lengths, given.gpu)]))
+        hours += sum(gpu_hours(run, models, lengths, GPUS[given.gpu]).values())
+        kept += stored(run, models, lengths).total(run.iterations)
+    if len(planned) > 1:
+        parts.append(f"all runs: {number(hours)} {given.gpu} hours, {number(kept / GB)} GB stored")
+    if given.price is not None:
+        parts.append(f"cost: {hours * given.price:,.2f} USD at {given.price:g} USD an hour")
+    return "\n\n".join([*parts, assumptions(given.gpu)])
+
+
+def _read(path: Path) -> RunConfig:
+    try:
+        return checked(load_yaml(path.read_text("utf-8")))
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read ({error.strerror}). Name a config file.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text. Name a config file.") from error
+
+
+def _counts(given: Sequence[str], policy: str) -> dict[str, float]:
+    """Parameters by model. Raises PlanError for what is no number."""
+    counts: dict[str, float] = {}
+    for text in given:
+        name, _, count = text.rpartition("=")
+        try:
+            counts[name or policy] = float(count)
+        except ValueError as error:
+            raise PlanError(f"--parameters {text}: {count!r} is no number. Write it as in 8.0e9.") from error
+    return counts
+
+
+if __name__ == "__main__":
+    main()
