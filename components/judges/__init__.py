@@ -80,6 +80,12 @@ def with_pair_rate(progress: Progress, n: int, k: int) -> Progress:
     return show
 
 
+def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 / (1 + exp(-x)) of any size without overflow."""
+    chances: NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits))
+    return chances
+
+
 def preference_from_scores(scores: NDArray[np.float64], temperature: float | None = None) -> NDArray[np.float64]:
     """Preferences that follow a score.
 
@@ -94,7 +100,7 @@ def preference_from_scores(scores: NDArray[np.float64], temperature: float | Non
     margin = scores[:, :, None] - scores[:, None, :]
     if temperature is None:
         return (np.sign(margin) + 1) / 2
-    return 1 / (1 + np.exp(np.clip(-margin / temperature, -700, 700)))
+    return sigmoid(margin / temperature)
 
 
 def preference_from_pairs(pairs: NDArray[np.float64], prompt_ids: Sequence[str]) -> NDArray[np.float64]:

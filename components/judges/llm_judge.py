@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, field_validator
 
 from components.errors import JudgeError
+from components.judges import sigmoid
 from components.judges._base import (
     PROBE,
     PROBE_RESPONSES,
@@ -110,7 +111,7 @@ class LLMJudge(PairwiseModelJudge):
                 f"probability of {np.mean(mass):.2g} only, so its preferences mean little. Change judge.prompt or "
                 "judge.verdicts, turn its thinking off with judge.template_options, or lower judge.min_verdict_mass."
             )
-        return np.exp(-np.logaddexp(0, -logits))
+        return sigmoid(logits)
 
     def _verdict_ids(self, loaded: Loaded) -> tuple[int, int]:
         ids = []

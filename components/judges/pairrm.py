@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from components.errors import JudgeError
+from components.judges import sigmoid
 from components.judges._base import PROBE, PROBE_RESPONSES, PairwiseModelJudge, conversation, ordered_pairs
 from components.progress import Progress
 from components.records import Prompt
@@ -61,7 +62,7 @@ class PairRM(PairwiseModelJudge):
             tokens_per_batch=self.tokens_per_batch,
             progress=progress if self.truncate == "never" else partial(progress, truncated=truncated),
         )
-        return np.exp(-np.logaddexp(0, -logits))
+        return sigmoid(logits)
 
     def _load(self) -> Loaded:
         from components.judges import _models
