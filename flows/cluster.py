@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -11,10 +12,18 @@ from typing import Any
 
 from metaflow import FlowMutator, kubernetes, project, retry, schedule, timeout
 
+from base import BadConfig
 from components.sections import ClusterConfig
 
 COMMANDS = {"argo-workflows", "kubernetes"}
 RENAMED = {"volumes": "persistent_volume_claims"}
+LIKE = {"branch": "train", "join": "gather"}  # a comparison's own steps have the resources and the pods of these
+
+# Argo keeps a run as one object, of at most a MiB: the whole compiled template and, compressed, each task's status.
+# A run that outgrows it fails on the way. What Metaflow 2.19 makes of a step, beside its pod options, is 6,900 bytes
+# with a datastore root of 50 characters, which comes seven times; of a task, with its attempts, Argo keeps 200.
+ARGO_KEEPS = 1 << 20
+STEP_BYTES, TASK_BYTES, OTHER_BYTES = 7_400, 250, 10_000
 
 
 class OnCluster(FlowMutator):
@@ -25,12 +34,14 @@ class OnCluster(FlowMutator):
 
     def pre_mutate(self, mutable_flow: Any) -> None:
         """Decorates; above `@unroll`, so that the copies are decorated and no step of a base class."""
-        section = dict(mutable_flow.configs)["config"]["cluster"]
-        if section is None or not leaves_this_machine(sys.argv, os.environ):
+        config = _plain(dict(mutable_flow.configs)["config"])
+        if {"argo-workflows", "create"} <= {*sys.argv}:
+            refuse_too_many(config, [name for name, _ in mutable_flow.steps])
+        if config["cluster"] is None or not leaves_this_machine(sys.argv, os.environ):
             return
-        cluster = ClusterConfig.model_validate(_plain(section))
+        cluster = ClusterConfig.model_validate(config["cluster"])
         for name, step in mutable_flow.steps:
-            step.add_decorator(kubernetes, deco_kwargs=pod_options(cluster, re.sub(r"_\d+$", "", name)))
+            step.add_decorator(kubernetes, deco_kwargs=pod_options(cluster, _kind(name)))
             step.add_decorator(timeout, deco_kwargs={"hours": cluster.timeout_hours})
             options = {"times": cluster.retries, "minutes_between_retries": cluster.minutes_between_retries}
             step.add_decorator(retry, deco_kwargs=options)
@@ -42,8 +53,39 @@ class OnCluster(FlowMutator):
 
 def pod_options(cluster: ClusterConfig, kind: str) -> dict[str, Any]:
     """`@kubernetes`'s options for a kind of step; what is not given stays Metaflow's own choice."""
-    given = cluster.pod(kind).model_dump(exclude_none=True)
+    given = cluster.pod(LIKE.get(kind, kind)).model_dump(exclude_none=True)
     return {RENAMED.get(name, name): value for name, value in given.items()}
+
+
+def most_iterations(config: Mapping[str, Any], steps: Sequence[str]) -> int:
+    """How many iterations Argo can keep of the flow with these steps, whose loop is unrolled; a low estimate."""
+    cluster = ClusterConfig.model_validate(config["cluster"] or {})
+    shards, compare = config["prompts"]["shards"], config["compare"]
+    branches = len(compare["arms"]) * len(compare["seeds"]) if compare else 1
+
+    def size(step: str) -> int:
+        kind = _kind(step)
+        tasks = 1 if kind in ("start", "join", "end") else branches * (shards if kind in ("generate", "score") else 1)
+        return STEP_BYTES + len(json.dumps(pod_options(cluster, kind))) + tasks * TASK_BYTES
+
+    inside = {step for step in steps if step != _kind(step)}
+    once = OTHER_BYTES + sum(size(step) for step in steps if step not in inside)
+    iterations: int = config["iterations"]
+    return (ARGO_KEEPS - once) * iterations // sum(size(step) for step in inside)
+
+
+def refuse_too_many(config: Mapping[str, Any], steps: Sequence[str]) -> None:
+    """Raises BadConfig for more iterations than Argo can keep."""
+    most, wanted = most_iterations(config, steps), config["iterations"]
+    if wanted <= most:
+        return
+    remedy = f"Use {most} or fewer" if most > 0 else "Use fewer arms, seeds or shards"
+    if not config["compare"]:
+        remedy += ", and let each run go on where the last one ended: `start_from: latest`"
+    raise BadConfig(
+        f"iterations: {wanted} are too many for Argo Workflows, which keeps the steps of a run and how each task ended "
+        f"in one object of at most 1 MiB. {remedy}. `run --with kubernetes` has no such limit."
+    )
 
 
 def leaves_this_machine(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
@@ -53,6 +95,11 @@ def leaves_this_machine(arguments: Sequence[str], environment: Mapping[str, str]
     with_options += environment.get("METAFLOW_DECOSPECS", "").split()
     chosen = {option.partition(":")[0] for option in with_options}
     return bool(COMMANDS & ({*arguments} | chosen)) or "METAFLOW_KUBERNETES_WORKLOAD" in environment
+
+
+def _kind(step: str) -> str:
+    """Kind of a step: its name without an iteration."""
+    return re.sub(r"_\d+$", "", step)
 
 
 def _plain(value: Any) -> Any:

@@ -74,9 +74,11 @@ class CompareFlow(Iteration):
     @step
     def end(self):
         """Report: verdicts, curves, tables and the commands that come next."""
-        from components.comparison import cards, report
+        from components.comparison import arms, cards, report
 
         title = f"CompareFlow/{current.run_id}"
+        with self.work("end") as work:
+            arms.remember(work, title, self.started, self.policies.values())
         shown = cards.report_card(self.results, self.reach, self.settings.model_dump(), title=title)
         current.card["report"].extend(shown)
         print(f"{report.text(self.results, self.reach)}\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -19,6 +19,7 @@ from components.errors import ConfigError
 from components.pipeline import SPENT, Pipeline
 from components.preparation import Started
 from components.progress import Progress, silent
+from components.store import Manifest
 from components.workspace import Workspace, open_workspace
 
 CALIBRATION_BATCHES = 4
@@ -140,6 +141,15 @@ def in_order(config: RunConfig, done: Sequence[Branch]) -> list[Branch]:
         raise ValueError(f"the branches {list(done)} are not those of the config. Resume from the step branch.")
     arms, seeds = list(config.compare.arms), config.compare.seeds
     return sorted(done, key=lambda branch: (arms.index(branch.arm), seeds.index(branch.seed)))
+
+
+def remember(work: Workspace, run: str, started: Started, policies: Iterable[Manifest]) -> None:
+    """Leaves a note of the files that a finished comparison refers to, for the house-keeping of the store.
+
+    Metaflow's client does not know the runs of a cluster without a metadata service.
+    """
+    content = {"run": run, "started": asdict(started), "policies": list(policies)}
+    work.store.write_note(f"compared-{run.replace('/', '-')}", json.dumps(content))
 
 
 def _started(config: RunConfig, store_root: str, folder: Path | None) -> Started:

@@ -47,6 +47,11 @@ class Container:
     began: float
     ended: float
 
+    @property
+    def exit_code(self) -> int:
+        """As a cluster gives it: 128 and the signal, where a signal ended the process."""
+        return self.status if self.status >= 0 else 128 - self.status
+
 
 @dataclass
 class Workflow:
@@ -77,7 +82,7 @@ class Workflow:
         self._workflow = scope
         succeeded = self._template(spec["entrypoint"], {}) is not None
         scope["workflow.status"] = "Succeeded" if succeeded else "Failed"
-        scope["workflow.failures"] = json.dumps([c.template for c in self.containers if c.status])
+        scope["workflow.failures"] = json.dumps(json.dumps(self._failures()))  # Argo quotes it, too
         if "onExit" in spec:
             self._template(spec["onExit"], {})
         return str(scope["workflow.status"])
@@ -85,6 +90,20 @@ class Workflow:
     def logs(self, template: str) -> str:
         """What all attempts at a container wrote."""
         return "".join(container.log for container in self.containers if container.template == template)
+
+    def _failures(self) -> list[dict[str, str]]:
+        failed = [container for container in self.containers if container.status]
+        return [
+            {
+                "displayName": f"{container.template}({container.attempt})",
+                "templateName": container.template,
+                "phase": "Failed",
+                "message": f"Error (exit code {container.exit_code})",
+                "podName": f"{self.name}-{container.template}",
+                "finishedAt": f"{datetime.fromtimestamp(container.ended, UTC):%Y-%m-%dT%H:%M:%SZ}",
+            }
+            for container in failed
+        ]
 
     def _template(self, name: str, inputs: Mapping[str, str]) -> dict[str, str] | None:
         """Outputs of a template; None if it failed."""

@@ -1,65 +1,21 @@
-"""Scheduled runs, proved without a cluster: the compiled template, and every container of it run here."""
+"""Scheduled runs, proved without a cluster: every container of a compiled template, run here."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from argo import UnsupportedError, Workflow, compact, filled, needs
+from argo import UnsupportedError, filled, needs
+from deployment import CLUSTER, SECRET, TELL, deploy, in_cluster, needs_namespaces
 from flow_home import FLOW, Home, differences
 
-CLUSTER = {
-    "image": "wind:1",
-    "service_account": "wind",
-    "secrets": ["hub"],
-    "project": "wind",
-    "schedule": {"cron": "0 3 * * *", "timezone": "Europe/Berlin"},
-    "minutes_between_retries": 0,
-    "retries": 2,
-    "steps": {"train": {"shared_memory": 1024, "node_selector": {"pool": "gpu"}}},
-}
-SECRET = "planted-6f1d2c"  # of the secret "hub"
 STEPS = ("start", "plan-1", "generate-1", "score-1", "gather-1", "train-1", "evaluate-1", "end")
-LIMIT = 1_000_000  # bytes; Argo takes no larger template
-
-
-def deploy(home: Home, config: str | None = None, **env: str) -> dict[str, Any]:
-    """What `argo-workflows create` would send to the cluster."""
-    top = ["--no-pylint", "--datastore", "s3", "--config", "config", config or str(home.folder / "config.yaml")]
-    # With the project's root on its path, Metaflow packs the metadata of an editable install, in half.
-    env |= {"METAFLOW_KUBERNETES_NAMESPACE": "wind", "PYTHONPATH": str(FLOW.parent)}
-    template: dict[str, Any] = json.loads(
-        home.python(str(FLOW), *top, "argo-workflows", "create", "--only-json", **env)
-    )
-    return template
-
-
-def in_cluster(home: Home, template: dict[str, Any], name: str, **options: Any) -> Workflow:
-    """A run of the template; all containers share the home's metadata, as they would share a metadata service."""
-    passed = [name for name in home.env if name.startswith(("AWS_", "OMP_", "COVERAGE_", "METAFLOW_S3_WORKER"))]
-    environment = {
-        **{name: home.env[name] for name in passed},
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "HOME": str(home.folder),
-        "METAFLOW_SKIP_INSTALL_DEPENDENCIES": "1",  # an image has them
-        "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(home.folder),
-    }
-    folder = home.folder / name
-    folder.mkdir()
-    return Workflow(template, name, folder, environment, secrets={"hub": {"HF_TOKEN": SECRET}}, **options)
-
 
 pytestmark = [pytest.mark.s3]
-needs_namespaces = pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("unshare"), reason="containers get a /mnt of their own, which needs root"
-)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +53,7 @@ def test_every_container_is_killed_once_and_the_next_goes_on(home: Home, local) 
 
     config = yaml.safe_load((home.folder / "config.yaml").read_text())
     (home.folder / "next.yaml").write_text(yaml.safe_dump({**config, "start_from": "latest"}))
-    after = in_cluster(home, deploy(home, str(home.folder / "next.yaml")), "wind-2")
+    after = in_cluster(home, deploy(home, home.folder / "next.yaml"), "wind-2")
     assert after.run() == "Succeeded", after.containers[-1].log
     assert "Goes on from WindFlow/argo-wind-1 after its iteration 1." in after.logs("start")
     assert list(home.artifacts("argo-wind-2")["history"]["iteration"]) == [1, 2]
@@ -131,40 +87,33 @@ def readable(content: bytes) -> bytes:
 @pytest.mark.slow
 @pytest.mark.usefixtures("every_kill")
 @needs_namespaces
-def test_a_run_that_fails_for_good_is_resumed_on_this_machine(home: Home, local) -> None:
-    template = deploy(home)
-    workflow = in_cluster(home, template, "wind-1", kill=lambda name, _: 0.0 if name == "train-1" else None)
+def test_a_run_that_fails_for_good_says_so_and_is_resumed_on_this_machine(home: Home, local, webhook) -> None:
+    template = deploy(home, METAFLOW_ARGO_WORKFLOWS_CAPTURE_ERROR_SCRIPT=TELL)
+    secrets = {"hub": {"WEBHOOK": webhook.address}}
+    kill = {"kill": lambda name, _: 0.0 if name == "train-1" else None}
+    workflow = in_cluster(home, template, "wind-1", secrets=secrets, **kill)
     assert workflow.run() == "Failed"
     ended = Counter((container.template, container.status == 0) for container in workflow.containers)
     assert ended["train-1", False] == 1 + CLUSTER["retries"]
     assert ended["error-msg-capture-hook", True] == 1
+    assert webhook.posted == [{"text": "wind-1: train-1: Error (exit code 137)"}]
     run = home.flow("s3", "resume", "--origin-run-id", "argo-wind-1")
     (cloned,) = home.tasks([run])
     assert {name for name, was_cloned in cloned.items() if not was_cloned} == {"train_1", "evaluate_1", "end"}
     assert differences(home.artifacts(run), local) == []
 
 
-def test_what_the_config_says_is_in_the_template(home: Home) -> None:
-    template = json.loads(compact(deploy(home)))
-    assert template["metadata"]["annotations"]["metaflow/cron"] == '{"schedule": "0 3 * * *", "tz": "Europe/Berlin"}'
-    templates = {one["name"]: one for one in template["spec"]["templates"]}
-    train, plan = templates["train-1"], templates["plan-1"]
-    assert train["nodeSelector"] == {"pool": "gpu"}
-    assert {"name": "dhsm", "emptyDir": {"sizeLimit": "1024Mi", "medium": "Memory"}} in train["volumes"]
-    for one in (train, plan):
-        assert one["container"]["image"] == "wind:1"
-        assert one["serviceAccountName"] == "wind"
-        assert one["retryStrategy"]["limit"] == 2
-        assert one["activeDeadlineSeconds"] == 72 * 3600
-        assert one["container"]["envFrom"] == [{"secretRef": {"name": "hub"}}]
-    assert not any("when" in task for one in templates.values() for task in one.get("dag", {}).get("tasks", []))
-
-
-@pytest.mark.parametrize(("iterations", "most"), [(3, 300_000), (20, LIMIT)])
-def test_size_of_a_template(home: Home, iterations: int, most: int) -> None:
-    config = yaml.safe_load((home.folder / "config.yaml").read_text())
-    (home.folder / "config.yaml").write_text(yaml.safe_dump({**config, "iterations": iterations}))
-    assert len(compact(deploy(home))) < most
+@pytest.mark.slow
+@pytest.mark.usefixtures("every_kill")
+@needs_namespaces
+def test_the_demo_in_containers_equals_the_demo_on_this_machine(tmp_path: Path, s3_server) -> None:
+    home = Home(tmp_path, s3_server)
+    (tmp_path / "config.yaml").write_text((FLOW.parent / "configs" / "demo.yaml").read_text())
+    expected = home.artifacts(home.flow("local", "run"))
+    workflow = in_cluster(home, deploy(home), "demo")
+    assert workflow.run() == "Succeeded", workflow.containers[-1].log
+    assert len(expected["history"]) == 3
+    assert differences(home.artifacts("argo-demo"), expected) == []
 
 
 # The executor itself

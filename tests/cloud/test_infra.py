@@ -19,6 +19,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from botocore.exceptions import ClientError
+from deployment import GUIDE, TELL
 from hera.workflows import models as argo
 from metaflow.metaflow_environment import MetaflowEnvironment
 from moto import mock_aws
@@ -109,14 +110,14 @@ def test_a_pod_is_somebody_and_installs_nothing_when_it_starts(image: Path, tmp_
 def test_images_hold_all_requirements(tmp_path: Path) -> None:
     requirements = (ROOT / "requirements.txt").read_text()
     (tmp_path / "requirements.txt").write_text(requirements)
-    pinned = set(re.findall(r"^[\w-]+==\S+$", requirements, flags=re.M))
+    pinned = set(re.findall(r"^[\w-]+==\S+", requirements, flags=re.M))
     held = {}
     for image in IMAGES:
         runs = [part for kind, arguments in instructions(image) if kind == "RUN" for part in arguments.split("&&")]
         lists = [part.strip() for part in runs if " requirements.txt > " in part]
         subprocess.run(["bash", "-c", " && ".join(lists)], cwd=tmp_path, check=True)
         lines = [line for part in lists for line in (tmp_path / part.split()[-1]).read_text().splitlines()]
-        held[image.stem] = {line for line in lines if not line.startswith("#")}
+        held[image.stem] = {line.split()[0] for line in lines if not line.startswith("#")}
     assert held["cpu"] == pinned
     vllm = re.search(r"^vllm==(\S+)", (ROOT / "requirements-vllm.txt").read_text(), flags=re.M)
     assert vllm
@@ -358,8 +359,6 @@ def test_files_agree_on_namespace_and_service_account() -> None:
 
 # The guide
 
-GUIDE = (INFRA / "README.md").read_text()
-
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDE, flags=re.S)
@@ -388,6 +387,16 @@ def test_the_guides_commands_are_whole_and_name_what_is_there() -> None:
     charts = [re.findall(r"\b1\.0\.\d+\b", (INFRA / name).read_text()) for name in CHART_NAMED_IN]
     assert len({version for versions in charts for version in versions}) == 1
     assert all(charts)
+
+
+def test_a_failed_run_tells_what_the_guide_says(webhook) -> None:
+    """As Metaflow's hook does it at the end of a run."""
+    error = json.dumps({"templateName": "train-2", "message": "OOMKilled (exit code 137)"})
+    variables = {"METAFLOW_WORKFLOW_NAME": "wind-abcde", "METAFLOW_ARGO_ERROR": error, "WEBHOOK": webhook.address}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**os.environ, **variables, "PATH": path, "SCRIPT": TELL}
+    subprocess.run(["bash", "-c", 'eval "${SCRIPT}"'], env=env, timeout=60, check=True)
+    assert webhook.posted == [{"text": "wind-abcde: train-2: OOMKilled (exit code 137)"}]
 
 
 # AWS

@@ -4,11 +4,11 @@ import os
 import re
 import subprocess
 import sys
-from base64 import b64decode
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from flow_home import card_content
 
 from components.bandit.config import LabConfig, parse
 from components.bandit.laboratory import cells, play
@@ -65,7 +65,7 @@ def test_a_run_of_the_smoke_preset(run_flow, tmp_path, monkeypatch):
 
     page = tmp_path / "report.html"
     shown([sys.executable, str(FLOW), "--no-pylint", "card", "get", f"{result.run.id}/end", str(page)], tmp_path)
-    card = b64decode(re.search(r'__MF_DATA__\["[^"]+"\] = "([^"]+)"', page.read_text())[1]).decode()
+    card = card_content(page.read_text())
     assert f"# BanditFlow/{result.run.id}" in card
     assert card.count("data:image/png;base64,") == 3
     assert "Convergence with and without mixing" in card

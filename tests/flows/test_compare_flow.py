@@ -1,11 +1,11 @@
 """CompareFlow: one run that fails in one branch and is resumed, looked at from all sides."""
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from base64 import b64decode
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,11 +14,13 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import yaml
+from flow_home import card_content
 
 from base import BadConfig
 from components.comparison.arms import run_in_process
 from components.config import RunConfig, parse
 from components.store import open_store
+from components.store.references import manifests
 from wind_runs import FLOW as WIND_FLOW
 from wind_runs import INJECT, NOBODY, SMOKE, figures
 
@@ -108,8 +110,11 @@ def test_the_figures_are_those_of_the_stages_without_a_flow(comparison, home):
 def test_all_branches_start_from_one_policy_and_end_with_their_own(comparison):
     store = open_store(comparison.data.store_root)
     assert comparison.data.policies.keys() == {(arm, seed) for arm in SHARDS for seed in (0, 1)}
+    noted = manifests(json.loads(store.read_note(f"compared-CompareFlow-{comparison.run.id}")))
+    noted = [json.dumps(manifest) for manifest in noted]
     for policy in comparison.data.policies.values():
         store.verify(policy)
+        assert json.dumps(policy) in noted  # so that no clean-up takes it
     weights = {policy["model.safetensors"]["sha256"] for policy in comparison.data.policies.values()}
     assert len(weights) == 4
     assert {task.data.reference["model.safetensors"]["sha256"] for task in comparison.run["plan_1"]} == {
@@ -159,8 +164,7 @@ def test_the_printed_card_command_shows_the_report(comparison, home):
     words[3] = "get"  # a test has no browser
     result = shell([*words, "report.html"], home)
     assert result.returncode == 0, result.stderr
-    html = (home / "report.html").read_text()
-    shown = b64decode(re.search(r'__MF_DATA__\["[^"]+"\] = "([^"]+)"', html)[1]).decode()
+    shown = card_content((home / "report.html").read_text())
     assert f"# CompareFlow/{comparison.run.id}" in shown
     assert "seeds in pairs" in shown
     assert "data:image/png;base64," in shown
