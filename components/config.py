@@ -221,15 +221,16 @@ def checked(values: Mapping[str, Any]) -> RunConfig:
     engine = registry.fill("generation.engine", "generation", config.generation.engine, Engine)
     generation = config.generation.model_copy(update={"engine": engine})
     filled = config.model_copy(update={**plugins, "generation": generation})
-    if isinstance(filled.build_algorithm(), OnPolicyAlgorithm) and filled.build_engine().reads_files:
+    sampler = filled.build_engine()
+    if isinstance(filled.build_algorithm(), OnPolicyAlgorithm) and sampler.reads_files:
         raise ConfigError(
             f"generation.engine: {engine['name']} samples from files, and {config.algorithm['name']} samples from the "
             "policy while it trains. Use engine: {name: transformers}."
         )
     for kind in SAMPLING:
-        if 0 < (gpus := getattr(config.resources, kind).gpu) < (wanted := filled.build_engine().gpus):
+        if 0 < (gpus := getattr(config.resources, kind).gpu) < sampler.gpus:
             raise ConfigError(
-                f"resources.{kind}.gpu: {gpus} is too few, generation.engine.tensor_parallel is {wanted}. "
+                f"resources.{kind}.gpu: {gpus} is too few, generation.engine.tensor_parallel is {sampler.gpus}. "
                 "Make them equal."
             )
     return filled

@@ -126,9 +126,14 @@ def resume_command(flow_file: str, run_id: str) -> str:
     return shlex.join(["python", flow_file, "resume", "--origin-run-id", run_id])
 
 
+def kind_of(step: str) -> str:
+    """Kind of a step: its name without an iteration."""
+    return re.sub(r"_\d+$", "", step)
+
+
 def killed(step: str) -> str:
     """What to do about a task of `step` that ended without an error of its own."""
-    kind = re.sub(r"_\d+$", "", step)
+    kind = kind_of(step)
     return (
         f"A task of {step} was killed from outside. If nobody did so, the machine had no memory left for it: "
         f"{LESS_MEMORY.get(kind, '')}raise resources.{kind}.memory where a cluster runs it."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -77,7 +76,7 @@ class LiveCards(FlowMutator):
         """Adds `@card(id="progress")`; above `@unroll`, so that the copies get it and no step of a base class."""
         chosen = dict(mutable_flow.configs)["config"]["live_cards"]
         for name, step in mutable_flow.steps:
-            if re.sub(r"_\d+$", "", name) in chosen:
+            if report.kind_of(name) in chosen:
                 options = {"type": "blank", "id": "progress", "refresh_interval": 10}
                 step.add_decorator(card, deco_kwargs=options)
 

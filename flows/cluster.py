@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -13,6 +12,7 @@ from typing import Any
 from metaflow import FlowMutator, kubernetes, project, retry, schedule, timeout
 
 from base import BadConfig
+from components.report import kind_of
 from components.sections import ClusterConfig
 
 COMMANDS = {"argo-workflows", "kubernetes"}
@@ -41,7 +41,7 @@ class OnCluster(FlowMutator):
             return
         cluster = ClusterConfig.model_validate(config["cluster"])
         for name, step in mutable_flow.steps:
-            step.add_decorator(kubernetes, deco_kwargs=pod_options(cluster, _kind(name)))
+            step.add_decorator(kubernetes, deco_kwargs=pod_options(cluster, kind_of(name)))
             step.add_decorator(timeout, deco_kwargs={"hours": cluster.timeout_hours})
             options = {"times": cluster.retries, "minutes_between_retries": cluster.minutes_between_retries}
             step.add_decorator(retry, deco_kwargs=options)
@@ -64,11 +64,11 @@ def most_iterations(config: Mapping[str, Any], steps: Sequence[str]) -> int:
     branches = len(compare["arms"]) * len(compare["seeds"]) if compare else 1
 
     def size(step: str) -> int:
-        kind = _kind(step)
+        kind = kind_of(step)
         tasks = 1 if kind in ("start", "join", "end") else branches * (shards if kind in ("generate", "score") else 1)
         return STEP_BYTES + len(json.dumps(pod_options(cluster, kind))) + tasks * TASK_BYTES
 
-    inside = {step for step in steps if step != _kind(step)}
+    inside = {step for step in steps if step != kind_of(step)}
     once = OTHER_BYTES + sum(size(step) for step in steps if step not in inside)
     iterations: int = config["iterations"]
     return (ARGO_KEEPS - once) * iterations // sum(size(step) for step in inside)
@@ -95,11 +95,6 @@ def leaves_this_machine(arguments: Sequence[str], environment: Mapping[str, str]
     with_options += environment.get("METAFLOW_DECOSPECS", "").split()
     chosen = {option.partition(":")[0] for option in with_options}
     return bool(COMMANDS & ({*arguments} | chosen)) or "METAFLOW_KUBERNETES_WORKLOAD" in environment
-
-
-def _kind(step: str) -> str:
-    """Kind of a step: its name without an iteration."""
-    return re.sub(r"_\d+$", "", step)
 
 
 def _plain(value: Any) -> Any:

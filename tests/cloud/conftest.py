@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
+from loopback import serving
 
 
 @dataclass
@@ -33,13 +33,6 @@ def webhook() -> Iterator[Webhook]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    hook = Webhook(f"http://127.0.0.1:{server.server_port}/services/hook")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(Handler) as server:
+        hook = Webhook(f"http://127.0.0.1:{server.server_port}/services/hook")
         yield hook
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

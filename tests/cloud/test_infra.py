@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -21,6 +20,7 @@ import yaml
 from botocore.exceptions import ClientError
 from deployment import GUIDE, TELL
 from hera.workflows import models as argo
+from loopback import serving
 from metaflow.metaflow_environment import MetaflowEnvironment
 from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
@@ -256,15 +256,8 @@ class Recorder(BaseHTTPRequestHandler):
 @pytest.fixture
 def recorder() -> Iterator[HTTPServer]:
     Recorder.asked, Recorder.posted = set(), set()
-    server = HTTPServer(("127.0.0.1", 0), Recorder)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(Recorder) as server:
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_a_deployer_may_do_what_metaflow_does_and_no_more(recorder: HTTPServer, tmp_path: Path) -> None:
