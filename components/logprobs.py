@@ -6,6 +6,7 @@ Full logits of a batch in fp32 would be the largest tensor of the whole run (8 G
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import copy
 
 import numpy as np
@@ -67,15 +68,30 @@ def response_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int = LOGI
 
     Differentiable; runs in the policy's autocast.
     """
+    logp = flat_logprobs(policy, batch, logits_per_chunk)
+    sums = torch.zeros(len(batch.input_ids), dtype=logp.dtype, device=logp.device)
+    return sums.index_add(0, batch.rows, logp)[batch.places]
+
+
+def response_token_logprobs(policy: Policy, batch: Batch) -> Tensor:
+    """log pi of each token of each response, (R, L) with L the longest response's length; 0 behind a response's end."""
+    logp = flat_logprobs(policy, batch)
+    first = torch.full((len(batch.input_ids),), batch.input_ids.shape[1], device=logp.device)
+    first = first.scatter_reduce(0, batch.rows, batch.columns, "amin")  # where each row's response begins
+    within = batch.columns - first[batch.rows]
+    grid = torch.zeros(len(batch.input_ids), int(within.max()) + 1, dtype=logp.dtype, device=logp.device)
+    return grid.index_put((batch.rows, within), logp)[batch.places]
+
+
+def flat_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int = LOGITS_PER_CHUNK) -> Tensor:
+    """log pi of the batch's response tokens in the order of its `targets`, (N,), fp32 or wider."""
     if policy.sharded is not None:
         sharded: Tensor = policy.sharded(batch)
         return sharded
     assert batch.prefix is None or not (policy.gradient_checkpointing and torch.is_grad_enabled())
     with policy.autocast():
         hidden = _hidden(policy.model, batch)
-        logp = token_logprobs(policy.model, hidden, batch.targets, logits_per_chunk)
-    sums = torch.zeros(len(batch.input_ids), dtype=logp.dtype, device=logp.device)
-    return sums.index_add(0, batch.rows, logp)[batch.places]
+        return token_logprobs(policy.model, hidden, batch.targets, logits_per_chunk)
 
 
 def _hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -134,18 +150,45 @@ def score_responses(
         tokens_per_batch: tokens of prompts and responses that are read together, at least one prompt's.
         progress: called with the number of responses done.
     """
-    n, total = len(prompts), len(responses)
-    k = total // n
-    sizes = prompts.lengths + distinct_tokens([responses[i] for i in range(total)], k)
+    n, k = len(prompts), len(responses) // len(prompts)
     result = np.empty((n, k))
-    done = 0
+    for indices, batch in _scoring_batches(policy, prompts, responses, tokens_per_batch, progress):
+        result[indices] = response_logprobs(policy, batch).double().cpu().numpy().reshape(-1, k)
+    return result
+
+
+@torch.no_grad()
+def score_tokens(
+    policy: Policy,
+    prompts: Ragged,
+    responses: Ragged,
+    *,
+    tokens_per_batch: int = 8192,
+    progress: Progress = silent,
+) -> NDArray[np.float32]:
+    """log pi of each response token, in the order of `responses.values`; arguments as in `score_responses`."""
+    k = len(responses) // len(prompts)
+    result = np.empty(len(responses.values), dtype=np.float32)
+    for indices, batch in _scoring_batches(policy, prompts, responses, tokens_per_batch, progress):
+        grid = response_token_logprobs(policy, batch).float().cpu().numpy()
+        for row, response in enumerate((indices[:, None] * k + np.arange(k)).reshape(-1)):
+            begin, end = responses.offsets[response : response + 2]
+            result[begin:end] = grid[row, : end - begin]
+    return result
+
+
+def _scoring_batches(
+    policy: Policy, prompts: Ragged, responses: Ragged, tokens_per_batch: int, progress: Progress
+) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+    """Indices of prompts of similar length, and the batch of all their responses."""
+    total, done = len(responses), 0
+    k = total // len(prompts)
+    sizes = prompts.lengths + distinct_tokens([responses[i] for i in range(total)], k)
     for indices in by_length(prompts.lengths, sizes, tokens_per_batch):
         rows = [responses[i * k + j] for i in indices for j in range(k)]
-        batch = collate([prompts[i] for i in indices], rows, policy.pad_id, policy.device)
-        result[indices] = response_logprobs(policy, batch).double().cpu().numpy().reshape(-1, k)
+        yield indices, collate([prompts[i] for i in indices], rows, policy.pad_id, policy.device)
         done += len(rows)
         progress(done, total)
-    return result
 
 
 @torch.no_grad()

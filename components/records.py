@@ -59,6 +59,12 @@ class Ragged:
         """Number of tokens of each sequence, shape (count,)."""
         return np.diff(self.offsets)
 
+    def sums(self, figures: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Sum over each sequence of a figure per token, (total,) to (count,)."""
+        total = np.concatenate([[0.0], np.cumsum(figures, dtype=np.float64)])
+        sums: NDArray[np.float64] = total[self.offsets[1:]] - total[self.offsets[:-1]]
+        return sums
+
 
 @dataclass(frozen=True)
 class Responses:
@@ -101,3 +107,5 @@ class Scored:
     logp_ref: NDArray[np.float64]  # (n, K), under the reference
     preference: NDArray[np.float64]  # (n, K, K), P(y_i > y_j)
     reward: NDArray[np.float64]  # (n, K), the judge's scores; NaN where it compares pairs only
+    token_logp_old: NDArray[np.float32] | None = None  # of each token in the order of `rollout.tokens.values`,
+    token_logp_ref: NDArray[np.float32] | None = None  # for algorithms with `needs_tokens`

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # `gather` and `end` read rollouts and need no torch
     from components.policy import Policy
 
 ROWS = 1024  # decoded at a time: a column of 60,000 prompts in one go takes three times the memory of its tokens
+TOKEN_FIGURES = ("token_logp_old", "token_logp_ref")
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,15 @@ def _columns(rollout: Responses) -> dict[str, pa.Array]:
 def save_scored(scored: Scored, path: Path) -> Path:
     """`save_rollout`'s columns and logp_old, logp_ref, reward (K each), preference (K·K, row by row).
 
-    What `load_scored` gave has no texts and no `finished` to write.
+    With token_logp_old and token_logp_ref (K lists each, one figure per token) if they are known. What `load_scored`
+    gave has no texts and no `finished` to write.
     """
     numbers = ("logp_old", "logp_ref", "reward", "preference")
     columns = {name: _rows(getattr(scored, name)) for name in numbers}
+    n, offsets = scored.rollout.shape[0], scored.rollout.tokens.offsets
+    for name in TOKEN_FIGURES:
+        if (values := getattr(scored, name)) is not None:
+            columns[name] = _nested(pa.LargeListArray.from_arrays(offsets, values), n)
     pq.write_table(pa.table({**_columns(scored.rollout), **columns}), path)
     return path
 
@@ -120,13 +126,14 @@ def save_scored(scored: Scored, path: Path) -> Path:
 def load_rollout(path: Path) -> Rollout:
     """Reads what `save_rollout` or `save_scored` wrote."""
     responses = _load_responses([path])
+    engine = _load_figures([path], "logp_engine").reshape(responses.shape) if _has(path, "logp_engine") else None
     return Rollout(
         prompt_ids=responses.prompt_ids,
         prompt_tokens=responses.prompt_tokens,
         tokens=responses.tokens,
         texts=[text for part in _read([path], "texts") for text in part.flatten().to_pylist()],
         finished=_load_figures([path], "finished").reshape(responses.shape),
-        logp_engine=_load_figures([path], "logp_engine").reshape(responses.shape) if _has_engine(path) else None,
+        logp_engine=engine,
     )
 
 
@@ -140,6 +147,7 @@ def load_scored(*paths: Path) -> Scored:
         logp_ref=_load_figures(paths, "logp_ref").reshape(n, k),
         preference=_load_figures(paths, "preference").reshape(n, k, k),
         reward=_load_figures(paths, "reward").reshape(n, k),
+        **{name: _load_token_figures(paths, name) for name in TOKEN_FIGURES if _has(paths[0], name)},
     )
 
 
@@ -156,14 +164,18 @@ def count(path: Path) -> Counts:
 
 def logp_difference(path: Path) -> float | None:
     """The largest |logp_engine - logp_old| in a file of `save_scored`, nats per response; None without logp_engine."""
-    if not _has_engine(path):
+    if not _has(path, "logp_engine"):
         return None
     engine, trainer = (_load_figures([path], name) for name in ("logp_engine", "logp_old"))
     return float(np.abs(engine - trainer).max())
 
 
-def _has_engine(path: Path) -> bool:
-    return "logp_engine" in pq.read_schema(path).names
+def _has(path: Path, column: str) -> bool:
+    return column in pq.read_schema(path).names
+
+
+def _load_token_figures(paths: Sequence[Path], column: str) -> NDArray[np.float32]:
+    return np.concatenate([part.flatten().flatten().to_numpy() for part in _read(paths, column)])
 
 
 def _load_responses(paths: Sequence[Path]) -> Responses:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components import evaluation, prompts, rollouts
-from components.algorithms import OnPolicyAlgorithm
+from components.algorithms import Algorithm, OnPolicyAlgorithm
 from components.preparation import Started, start
 from components.records import Rollout, Scored
 from components.store import Manifest
@@ -72,10 +72,16 @@ def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manif
     responses = work.rollout(rollout)
     chosen = work.prompts(shard, "shard")
     judgement = rollouts.judge(work.config.build_judge(), chosen, [responses], work.progress("judge responses"))
-    logp_old = _logprobs(work, work.policy(policy), responses, "policy")
-    same = reference == policy
-    logp_ref = logp_old if same else _logprobs(work, work.policy(reference), responses, "reference")
-    scored = Scored(responses, logp_old, logp_ref, judgement.preference, judgement.reward)
+    algorithm, same = work.config.build_algorithm(), reference == policy
+    if isinstance(algorithm, Algorithm) and algorithm.needs_tokens:
+        old = _token_logprobs(work, work.policy(policy), responses, "policy")
+        ref = old if same else _token_logprobs(work, work.policy(reference), responses, "reference")
+        logp_old, logp_ref = (responses.tokens.sums(a).reshape(responses.shape) for a in (old, ref))
+        scored = Scored(responses, logp_old, logp_ref, judgement.preference, judgement.reward, old, ref)
+    else:
+        logp_old = _logprobs(work, work.policy(policy), responses, "policy")
+        logp_ref = logp_old if same else _logprobs(work, work.policy(reference), responses, "reference")
+        scored = Scored(responses, logp_old, logp_ref, judgement.preference, judgement.reward)
     return work.keep("rollout.parquet", lambda path: rollouts.save_scored(scored, path))
 
 
@@ -83,6 +89,17 @@ def _logprobs(work: Workspace, policy: Policy, responses: Rollout, name: str) ->
     from components import logprobs
 
     return logprobs.score_responses(
+        policy,
+        responses.prompt_tokens,
+        responses.tokens,
+        progress=work.progress(f"log-probs under the {name}"),
+    )
+
+
+def _token_logprobs(work: Workspace, policy: Policy, responses: Rollout, name: str) -> NDArray[np.float32]:
+    from components import logprobs
+
+    return logprobs.score_tokens(
         policy,
         responses.prompt_tokens,
         responses.tokens,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,29 @@ if TYPE_CHECKING:  # configs are read in steps that need no torch; importing it 
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """The responses of a `Group` token by token, all tensors (n, m, L); 0 behind a response's end."""
+
+    logp: Tensor  # under pi_theta, with a gradient
+    logp_old: Tensor  # under pi_t
+    logp_ref: Tensor  # under the reference
+    mask: Tensor  # 1 at tokens, 0 behind the end
+    mean_length: float  # tokens per response, over all that the optimiser step trains on
+
+
+@dataclass(frozen=True)
 class Group:
     """m of the K responses to each of n prompts, as an algorithm's loss sees them; all tensors (n, m).
 
-    Log-probs are natural logs summed over response tokens. Only `logp` carries a gradient.
+    Log-probs are natural logs summed over response tokens. Only `logp` and `tokens.logp` carry a gradient.
     """
 
     logp: Tensor  # under the policy in training, pi_theta
     logp_old: Tensor  # under the policy that drew the responses, pi_t
     logp_ref: Tensor  # under the reference
     win_rate: Tensor  # leave-one-out estimate of P(y > pi_t) over all K, in [0, 1]
+    reward: Tensor | None = None  # the judge's scores; NaN where it compares pairs only
+    tokens: Tokens | None = None  # for algorithms with `needs_tokens`
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,8 @@ class BaseAlgorithm(Section, ABC):
 
 class Algorithm(BaseAlgorithm):
     """Hyper-parameters of an algorithm, and its loss on responses that were drawn before training began."""
+
+    needs_tokens: ClassVar[bool] = False  # whether its loss looks at single tokens
 
     def responses_per_prompt(self, config: RunConfig) -> int:
         """K; every epoch trains on the same ones."""

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.algorithms import Algorithm, Group, leave_one_out
+from components.algorithms import Algorithm, Group, Tokens, leave_one_out
 from components.batches import Batch, collate
-from components.logprobs import response_logprobs
+from components.logprobs import response_logprobs, response_token_logprobs
 from components.policy import Policy
 from components.progress import Progress, silent
 from components.records import Scored
@@ -192,8 +192,9 @@ class OffPolicyTrainer:
         """See `Trainer`; in micro-batches of similar length, of which each process has its share."""
         by_size = chosen[np.argsort(-_group_lengths(self.data)[chosen], kind="stable")]
         sums = [0.0, 0.0]
+        mean_length = _mean_length(self.data, self.selection, chosen) if self.algorithm.needs_tokens else None
         for micro, weight in _micro_batches(by_size, self.state.micro_batch_size):
-            group = group_of(self.state.policy, self.data, self.selection, micro)
+            group = group_of(self.state.policy, self.data, self.selection, micro, mean_length=mean_length)
             loss = self.algorithm.loss(group).mean() * weight
             torch.autograd.backward(loss * sharding.world())  # gradients are averaged over the processes
             sums[0] += loss.item()
@@ -223,16 +224,57 @@ def _group_lengths(data: Scored) -> NDArray[np.int64]:
     return rollout.prompt_tokens.lengths + longest
 
 
-def group_of(policy: Policy, data: Scored, selection: Selection, chosen: NDArray[np.int64]) -> Group:
-    """The tensors of an algorithm's loss for some prompts, one forward pass over their selected responses."""
+def _mean_length(data: Scored, selection: Selection, chosen: NDArray[np.int64]) -> float:
+    """Tokens of a response, in the mean over those selected of some prompts."""
+    lengths = data.rollout.tokens.lengths.reshape(data.rollout.shape)[chosen]
+    return float(np.take_along_axis(lengths, selection.indices[chosen], 1).mean())
+
+
+def group_of(
+    policy: Policy,
+    data: Scored,
+    selection: Selection,
+    chosen: NDArray[np.int64],
+    *,
+    mean_length: float | None = None,
+) -> Group:
+    """The tensors of an algorithm's loss for some prompts, one forward pass over their selected responses.
+
+    `mean_length` is that of the optimiser step's responses, in tokens; with it, the group has `tokens`.
+    """
     picked = selection.indices[chosen]
-    logp = response_logprobs(policy, _batch(policy, data, chosen, picked)).reshape(picked.shape)
+    batch = _batch(policy, data, chosen, picked)
+    if mean_length is None:
+        tokens, logp = None, response_logprobs(policy, batch).reshape(picked.shape)
+    else:
+        grid = response_token_logprobs(policy, batch).reshape(*picked.shape, -1)
+        tokens, logp = _tokens(data, chosen, picked, grid, mean_length), grid.sum(-1)
 
     def as_tensor(a: NDArray[np.float64]) -> Tensor:
         return torch.as_tensor(a, dtype=logp.dtype, device=logp.device)
 
-    old, ref = (np.take_along_axis(a[chosen], picked, 1) for a in (data.logp_old, data.logp_ref))
-    return Group(logp, as_tensor(old), as_tensor(ref), as_tensor(selection.win_rate[chosen]))
+    old, ref, reward = (
+        as_tensor(np.take_along_axis(a[chosen], picked, 1)) for a in (data.logp_old, data.logp_ref, data.reward)
+    )
+    return Group(logp, old, ref, as_tensor(selection.win_rate[chosen]), reward, tokens)
+
+
+def _tokens(
+    data: Scored, chosen: NDArray[np.int64], picked: NDArray[np.int64], logp: Tensor, mean_length: float
+) -> Tokens:
+    """What is known of each token of the selected responses; `logp` (n, m, L) is that of the policy in training."""
+    assert data.token_logp_old is not None and data.token_logp_ref is not None
+    rows = (chosen[:, None] * data.rollout.shape[1] + picked).reshape(-1)
+    begins, lengths = data.rollout.tokens.offsets[rows], data.rollout.tokens.lengths[rows]
+    where = np.arange(logp.shape[-1])
+    mask = where < lengths[:, None]
+    places = np.where(mask, begins[:, None] + where, 0)
+
+    def as_tensor(a: NDArray[np.float32] | NDArray[np.bool_]) -> Tensor:
+        return torch.as_tensor(a * mask, dtype=logp.dtype, device=logp.device).reshape(logp.shape)
+
+    old, ref = as_tensor(data.token_logp_old[places]), as_tensor(data.token_logp_ref[places])
+    return Tokens(logp, old, ref, as_tensor(mask), mean_length)
 
 
 def _batch(policy: Policy, data: Scored, chosen: NDArray[np.int64], picked: NDArray[np.int64]) -> Batch:

@@ -39,12 +39,12 @@ def shard(policy: Policy) -> Policy:
     """
     for layer in layers(policy.model):
         fully_shard(layer)
-    root = _ResponseLogProbs(policy)
+    root = _TokenLogProbs(policy)
     fully_shard(root)
     return replace(policy, sharded=root)
 
 
-class _ResponseLogProbs(nn.Module):
+class _TokenLogProbs(nn.Module):
     """Embeddings, layers and head at once, so that the head's weights are there when its logits are made."""
 
     def __init__(self, policy: Policy) -> None:
@@ -53,9 +53,9 @@ class _ResponseLogProbs(nn.Module):
         self._policy = policy
 
     def forward(self, batch: Batch) -> Tensor:
-        from components.logprobs import response_logprobs
+        from components.logprobs import flat_logprobs
 
-        return response_logprobs(self._policy, batch)
+        return flat_logprobs(self._policy, batch)
 
 
 def gathered(policy: Policy, load: Callable[[], Policy]) -> Policy | None:
