@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from wind_trials import WindTrial
 
 from components import evaluation, logprobs, policy, prompts, registry, rollouts
 from components.algorithms import Algorithm, leave_one_out
@@ -144,8 +145,8 @@ class Run:
             "spread": float(v.std()),
             "length": float(drawn.tokens.lengths.mean()),
             "kl": float((scored.logp_old - scored.logp_ref).mean()),
-            "winners": float(moved[v > 0.5].mean()),
-            "losers": float(moved[v < 0.5].mean()),
+            "winners": float(np.where(v > 0.5, moved, 0).sum() / max(1, (v > 0.5).sum())),
+            "losers": float(np.where(v < 0.5, moved, 0).sum() / max(1, (v < 0.5).sum())),
             "losses": losses,
             "grad_norm": figures["grad_norm"],
             "seconds": time.perf_counter() - begin,
@@ -193,6 +194,8 @@ def figures_of(run: Run, drawn: Rollout, judged: Policy) -> dict[str, Any]:
 
 def build(settings: dict[str, Any]) -> Any:
     """The algorithm of a section."""
+    if settings["name"] == "wind_trial":
+        return WindTrial.model_validate(settings)
     return registry.build("algorithms", settings, Algorithm)
 
 
