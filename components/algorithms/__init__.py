@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class Group:
     logp_ref: Tensor  # under the reference
     win_rate: Tensor  # leave-one-out estimate of P(y > pi_t) over all K, in [0, 1]
     reward: Tensor | None = None  # the judge's scores; NaN where it compares pairs only
-    tokens: Tokens | None = None  # for algorithms with `needs_tokens`
+    tokens: Tokens | None = None  # for algorithms that need them
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ class BaseAlgorithm(Section, ABC):
 class Algorithm(BaseAlgorithm):
     """Hyper-parameters of an algorithm, and its loss on responses that were drawn before training began."""
 
-    needs_tokens: ClassVar[bool] = False  # whether its loss looks at single tokens
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether its loss looks at single tokens, `Group.tokens`."""
+        return False
 
     def responses_per_prompt(self, config: RunConfig) -> int:
         """K; every epoch trains on the same ones."""

@@ -11,7 +11,7 @@ as the advantage of all its tokens. Where practice has left the paper, the defau
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -28,8 +28,6 @@ CONSTANT = 100.0  # tokens by which `length: constant` divides; with an adaptive
 class Grpo(Algorithm):
     """GRPO's hyper-parameters."""
 
-    needs_tokens: ClassVar[bool] = True
-
     name: Literal["grpo"] = "grpo"
     beta: float = Field(0.0, ge=0, description="weight of the KL to the reference, per token")
     clip: float = Field(0.2, gt=0, lt=1, description="how far a token's ratio may move from 1 before it stops counting")
@@ -39,6 +37,11 @@ class Grpo(Algorithm):
     length: Literal["token", "response", "constant"] = Field(
         "token", description="mean over the step's tokens, over each response's tokens, or a sum over a constant"
     )
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Yes: each token has a ratio of its own."""
+        return True
 
     def loss(self, group: Group) -> Tensor:
         """Loss of each response, (n, m)."""

@@ -22,6 +22,7 @@ whose mean given y is P(y > pi_t). What is known of the four treatments of c(x),
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
@@ -47,6 +48,13 @@ class Wind(Algorithm):
     mean_normalizer: Literal["constant", "monte_carlo"] = Field(
         "monte_carlo", description="mixed: estimate of c(x) in that term"
     )
+    clip: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="a token whose probability ratio to pi_t has moved by more than this share towards the response's "
+        "target is left alone for the rest of the iteration; absent: none is",
+    )
     baseline_shift: float = Field(0.0, ge=0, lt=1, description="regress h onto v - c + shift instead of v - c")
     loser_weight: float = Field(1.0, gt=0, le=1, description="weight of responses with v < 1/2")
 
@@ -59,18 +67,30 @@ class Wind(Algorithm):
             )
         return self
 
+    @property
+    def needs_tokens(self) -> bool:
+        """With `clip`."""
+        return self.clip is not None
+
     def loss(self, group: Group) -> Tensor:
         """Risk of each response, (n, m)."""
-        h, v = relative_logp(group, beta=self.beta, eta=self.eta), group.win_rate
-        # A lower c, not a higher v: the risk stays a proper score of a win rate in [0, 1].
-        grouped = self.normalizer in {"group", "mixed"}
-        s = h + group_level(h) if grouped else h + self._c(group, self.normalizer) - self.baseline_shift
+        if self.clip is not None:
+            group = proximal(group, self.predicted(group) > group.win_rate, clip=self.clip)
+        h, s, v = relative_logp(group, beta=self.beta, eta=self.eta), self.predicted(group), group.win_rate
         lost = (v < 0.5).to(s.dtype)
         loss = (1 - (1 - self.loser_weight) * lost) * self._risk(s, v)
         if self.normalizer == "mixed":
             mean = (h + self._c(group, self.mean_normalizer)).mean(-1, keepdim=True) - self.baseline_shift
             loss = loss + self.mean_weight * self._risk(mean, v.mean(-1, keepdim=True))
         return loss
+
+    def predicted(self, group: Group) -> Tensor:
+        """s = h + c, the win rate that the policy's log-probs stand for; (n, m)."""
+        h = relative_logp(group, beta=self.beta, eta=self.eta)
+        if self.normalizer in {"group", "mixed"}:
+            return h + group_level(h)
+        # A lower c, not a higher v: the risk stays a proper score of a win rate in [0, 1].
+        return h + self._c(group, self.normalizer) - self.baseline_shift
 
     def _c(self, group: Group, normalizer: str) -> Tensor | float:
         return constant() if normalizer == "constant" else monte_carlo(group, beta=self.beta, eta=self.eta)
@@ -79,6 +99,21 @@ class Wind(Algorithm):
         if self.risk == "squared":
             return _risks.squared(s, v)
         return (_risks.kl if self.risk == "kl" else _risks.nce)(s, v, eps=self.eps)
+
+
+def proximal(group: Group, falls: Tensor, *, clip: float) -> Group:
+    """The group with log-probs of the same values, whose gradient leaves out tokens that have moved enough.
+
+    Those are the tokens whose ratio pi_theta / pi_t is below 1 - clip in a response that `falls`, (n, m), and above
+    1 + clip in one that rises, as in proximal policy optimisation (Schulman et al., arXiv 1707.06347).
+    """
+    import torch
+
+    assert group.tokens is not None
+    logp = group.tokens.logp
+    ratio = (logp.detach() - group.tokens.logp_old).exp()
+    moved = torch.where(falls[..., None], ratio < 1 - clip, ratio > 1 + clip)
+    return replace(group, logp=torch.where(moved, logp.detach(), logp).sum(-1))
 
 
 def relative_logp(group: Group, *, beta: float, eta: float) -> Tensor:

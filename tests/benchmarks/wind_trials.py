@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from components.algorithms import Group
-from components.algorithms.wind import Wind, group_level, relative_logp
+from components.algorithms.wind import Wind, group_level, proximal, relative_logp
 
 UNIFORM = 12**-0.5  # spread of win rates that are uniform on [0, 1]
 
@@ -19,21 +17,27 @@ UNIFORM = 12**-0.5  # spread of win rates that are uniform on [0, 1]
 class WindTrial(Wind):
     """WIND with changes of its regression."""
 
-    needs_tokens: ClassVar[bool] = True
-
     name: str = "wind_trial"  # type: ignore[assignment]
     scaled: bool = False  # win rates of each prompt are stretched to the spread of uniform ones
     per_token: bool = False  # moves of log-probs count relative to the response's length
     one_sided: bool = False  # a response that is past its target is left alone
     group: bool = False  # centred on the other responses to the prompt
 
+    @property
+    def needs_tokens(self) -> bool:
+        """Yes: lengths come with them."""
+        return True
+
     def loss(self, group: Group) -> Tensor:
         """Squared risk of each response, (n, m)."""
-        assert group.tokens is not None
-        h, v = relative_logp(group, beta=self.beta, eta=self.eta), group.win_rate
+        v = group.win_rate
         if self.scaled:
             v = 0.5 + UNIFORM * (v - v.mean(-1, keepdim=True)) / (v.std(-1, keepdim=True) + 1e-4)
+        if self.clip is not None:
+            group = proximal(group, self.predicted(group) > v, clip=self.clip)
+        h = relative_logp(group, beta=self.beta, eta=self.eta)
         if self.per_token:
+            assert group.tokens is not None
             h = h * (group.tokens.mean_length / group.tokens.mask.sum(-1))
         s = h + (group_level(h) if self.group else 0.5) - self.baseline_shift
         loss = (1 - (1 - self.loser_weight) * (v < 0.5).to(s.dtype)) * (s - v).square()
