@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import PolicyError
+from components.model_sources import locate
 from components.sections import PolicyConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # All that a policy consists of; optimiser states and logs of the training that made it stay behind.
 WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
@@ -26,8 +27,11 @@ def fetch(config: PolicyConfig, key: str = "policy") -> Path:
 
     Raises PolicyError when it is not to be had, or holds an adapter, no config, no safetensors weights or two sets.
     """
-    assert config.model is not None
-    directory = Path(config.model).expanduser()
+    directory = locate(config, key)
+    if directory.is_file():
+        raise PolicyError(
+            f"{key}.model: {directory} is a GGUF file, and only policy.model may be one. Name a Hugging Face directory."
+        )
     if not directory.is_dir():
         directory = _download(config, key)
     if (directory / "adapter_config.json").is_file():  # the library would load it unasked
@@ -103,6 +107,14 @@ def without_weights(directory: Path, options: dict[str, bool]) -> PreTrainedMode
     if (directory / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(directory)
     return model
+
+
+def require_format(tokenizer: PreTrainedTokenizerBase, config: PolicyConfig) -> None:
+    """Raises PolicyError if neither the tokenizer nor the config says how a prompt is written."""
+    if not tokenizer.chat_template and config.prompt_format is None:
+        raise PolicyError(
+            "policy.prompt_format: is required, the tokenizer has no chat template. For example '{prompt}\\n'."
+        )
 
 
 def refuse_code(directory: Path, key: str = "policy") -> None:

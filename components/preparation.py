@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import benchmarks, prompts, rollouts
+from components import benchmarks, model_sources, prompts, rollouts
 from components.errors import PromptError
 from components.judges import Judge
 from components.records import Prompt
@@ -58,7 +58,9 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     source, sources = _sources(work)
     loaded = _load_prompts(work, sources)
     train, held_out = _split(work, loaded)
-    folder = policy.copy_files(source, work.folder / "policy", code=config.policy.trust_remote_code)
+    folder = source  # of its own making, or a copy of what belongs to a policy
+    if not source.is_relative_to(work.folder):
+        folder = policy.copy_files(source, work.folder / "policy", code=config.policy.trust_remote_code)
     lora = config.training.lora is not None
     base = policy.load(folder, config.policy, precision=config.policy.precision, frozen=lora)
     if config.prompts.drop_longer is not None:
@@ -95,16 +97,32 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
 
 def _sources(work: Workspace) -> tuple[Path, list[str]]:
     """Policy directory, and sources of training and evaluation prompts or of both in one: the user's, or the demo's."""
-    from components import demo, policy
+    from components import demo
 
     config = work.config
     if config.demo is None:
         given = [config.prompts.train, config.prompts.evaluation]
-        return policy.fetch(config.policy), [source for source in given if source is not None]
+        return _policy_directory(work), [source for source in given if source is not None]
     folder = work.folder / "demo"
     folder.mkdir()
     demo.build(folder, config.demo, seed=config.seed, progress=work.progress("fine-tune the demo policy"))
     return folder / "policy", [str(folder / "train.jsonl"), str(folder / "evaluation.jsonl")]
+
+
+def _policy_directory(work: Workspace) -> Path:
+    """The configured policy as a Hugging Face directory; a GGUF file becomes one in the scratch folder."""
+    from components import gguf_files, policy
+
+    config = work.config.policy
+    path = model_sources.locate(config)
+    if path.is_file():
+        progress = work.progress(f"convert {path.name} to safetensors")
+        return gguf_files.convert(path, work.folder / "policy", config, progress)
+    if unused := model_sources.unused_gguf(path):
+        print(
+            f"policy.model: takes the safetensors in {path}, which are exact, and not {', '.join(unused)} beside them."
+        )
+    return policy.fetch(config)
 
 
 def _load_prompts(work: Workspace, sources: list[str]) -> list[list[Prompt]]:
