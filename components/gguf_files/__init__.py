@@ -46,17 +46,14 @@ def convert(path: Path, target: Path, config: PolicyConfig, progress: Progress =
     target.mkdir()
     room.check(header, target)
     progress(1, PARTS)
-    with tempfile.TemporaryDirectory(dir=target.parent) as name:
-        folder = Path(name)  # with nothing else in it that a loader might take
-        (folder / LINK).symlink_to(path.resolve())
-        model_config = settings.config_of(header, folder, LINK)
-        settings.check_tensors(header, settings.without_weights(model_config))
-        model_config.save_pretrained(target)
-        progress(2, PARTS)
-        named_itself = Path(str(config.model)).expanduser() == path
-        _put_tokenizer(header, folder, target, config, named_itself)
-        progress(3, PARTS)
-        model = _load(header, folder, model_config)
+    model_config = settings.config_of(header)
+    settings.check_tensors(header, settings.without_weights(model_config))
+    model_config.save_pretrained(target)
+    progress(2, PARTS)
+    named_itself = Path(str(config.model)).expanduser() == path
+    _put_tokenizer(header, target, config, named_itself)
+    progress(3, PARTS)
+    model = _load(header, model_config)
     progress(4, PARTS)
     model.generation_config = settings.generation_config_of(header, None if named_itself else path.parent)
     model.save_pretrained(target)
@@ -64,32 +61,34 @@ def convert(path: Path, target: Path, config: PolicyConfig, progress: Progress =
     return target
 
 
-def _put_tokenizer(header: Header, folder: Path, target: Path, config: PolicyConfig, named_itself: bool) -> None:
+def _put_tokenizer(header: Header, target: Path, config: PolicyConfig, named_itself: bool) -> None:
     from components.gguf_files import tokenizer
 
     source = header.path.parent
     if not named_itself and tokenizer.lies_beside(source):
         found: PreTrainedTokenizerBase = tokenizer.take(header, source, target)
     else:
-        found = tokenizer.build(header, folder, LINK, target)
+        found = tokenizer.build(header, target)
     require_format(found, config)
     if found.eos_token_id is None and not header.ends():
         raise header.error(f"names no EOS token, so no response could end. {tokenizer.ADVICE}")
 
 
-def _load(header: Header, folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
+def _load(header: Header, config: PreTrainedConfig) -> PreTrainedModel:
     """The model with dequantised weights, free of the mark that would keep it from being saved."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from components.gguf_files import settings
 
-    try:
-        loaded, report = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=LINK, config=config, dtype=torch.float32, output_loading_info=True
-        )
-    except (ValueError, KeyError, RuntimeError, OSError) as error:
-        raise header.error(f"cannot be loaded: {error}") from error
+    with tempfile.TemporaryDirectory() as folder:  # with nothing else in it that the loader might take
+        (Path(folder) / LINK).symlink_to(header.path.resolve())
+        try:
+            loaded, report = AutoModelForCausalLM.from_pretrained(
+                folder, gguf_file=LINK, config=config, dtype=torch.float32, output_loading_info=True
+            )
+        except (ValueError, KeyError, RuntimeError, OSError) as error:
+            raise header.error(f"cannot be loaded: {error}") from error
     if missing := sorted(report["missing_keys"]):  # the library fills them with random numbers
         raise header.error(f"left {len(missing)} weights unset, {missing[0]} among them. Use another file.")
     model = settings.without_weights(config)

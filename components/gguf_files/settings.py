@@ -49,39 +49,36 @@ ROPE_BASE = 10000.0  # where a file states none
 GEMMA2_27B = 46  # layers of the one size whose attention is not scaled by the head's size
 
 
-def config_of(header: Header, folder: Path, name: str) -> PreTrainedConfig:
-    """The config that transformers makes of the file `name` in `folder`, with all that the file states.
+def config_of(header: Header) -> PreTrainedConfig:
+    """The config of a file's model, with all that the file states and, for the rest, what llama.cpp takes.
 
     Raises PolicyError for a file that states what the config cannot hold, or contradicts itself.
     """
-    try:
-        config = AutoConfig.from_pretrained(folder, gguf_file=name)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise header.error(f"states settings that make no config: {error}") from error
-    if config.model_type != header.architecture:
-        raise header.error(f"is taken for a {config.model_type}. Use the model's Hugging Face directory.")
     settings = SETTINGS | MORE.get(header.architecture, {})
+    values: dict[str, Any] = {}
     for stated, value in header.own():
         if stated in settings and isinstance(value, int | float):
-            setattr(config, settings[stated], value)
+            values[settings[stated]] = value
         elif stated not in SEEN_TO and value not in NEUTRAL.get(stated, ()):
             raise header.error(
                 f"states {header.architecture}.{stated} = {str(value)[:80]}, which the converted model would not "
                 "have. Use the model's Hugging Face directory with safetensors."
             )
-    _set_heads(config, header)
-    config.vocab_size = _vocabulary(header)
-    for role, stated_role in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
-        setattr(config, f"{role}_token_id", header.token_id(stated_role))
-    return config
+    if header.architecture != "gpt2":
+        values |= _heads(header)
+    for role, named in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
+        values[f"{role}_token_id"] = header.token_id(named)
+    values["tie_word_embeddings"] = "output.weight" not in header.shapes
+    try:
+        return AutoConfig.for_model(header.architecture, vocab_size=_vocabulary(header), dtype=torch.float32, **values)
+    except (ValueError, TypeError) as error:  # a number of the wrong type, heads that do not divide the hidden size
+        raise header.error(f"states settings of which no config can be made: {error}") from error
 
 
-def _set_heads(config: PreTrainedConfig, header: Header) -> None:
-    if header.architecture == "gpt2":
-        return
+def _heads(header: Header) -> dict[str, Any]:
+    """Settings of heads and of their rotation."""
     heads, hidden = header.stated("attention.head_count"), header.stated("embedding_length")
-    if header.stated("attention.head_count_kv") is None:
-        config.num_key_value_heads = heads
+    kv = header.stated("attention.head_count_kv")
     stated = {name: value for name in HEAD if (value := header.stated(name)) is not None}
     size = stated.get("attention.key_length", hidden // heads)
     if other := [name for name, value in stated.items() if value != size]:
@@ -89,14 +86,14 @@ def _set_heads(config: PreTrainedConfig, header: Header) -> None:
             f"has heads of {size} numbers and states {header.architecture}.{other[0]} = {stated[other[0]]}: parts of "
             "heads are not converted. Use the model's Hugging Face directory with safetensors."
         )
-    if hasattr(config, "head_dim") or size != hidden // heads:
-        config.head_dim = size
-    if header.architecture == "gemma2":
-        config.query_pre_attn_scalar = hidden // heads if config.num_hidden_layers == GEMMA2_27B else size
     base = header.stated("rope.freq_base")
     theta = float(ROPE_BASE if base is None else base)
     scaled = header.rope_divisors is not None
-    config.rope_parameters = _llama3(theta, size, header) if scaled else {"rope_type": "default", "rope_theta": theta}
+    rope = _llama3(theta, size, header) if scaled else {"rope_type": "default", "rope_theta": theta}
+    values = {"num_key_value_heads": heads if kv is None else kv, "head_dim": size, "rope_parameters": rope}
+    if header.architecture == "gemma2":
+        values["query_pre_attn_scalar"] = hidden // heads if header.stated("block_count") == GEMMA2_27B else size
+    return values
 
 
 def _vocabulary(header: Header) -> int:

@@ -1,48 +1,77 @@
-"""The tokenizer of a GGUF file: transformers builds it, and what the file states beyond that is added and checked."""
+"""The tokenizer of a GGUF file: made anew from its vocabulary, or taken from beside it and compared with that.
+
+transformers can make one too, which adds tokens to a vocabulary without <|endoftext|>, leaves others unmarked, and
+overlooks add_bos_token, the space before a text and some ways to cut it.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, decoders, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+from tokenizers import AddedToken
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from components.errors import PolicyError
+from components.gguf_files import backends
 from components.gguf_files.header import Header
 from components.policy_files import copy_files, refuse_code
 
-BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # llama.cpp's names of the two kinds, in `tokenizer.ggml.model`
 CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # of `tokenizer.ggml.token_type`
-# How llama.cpp cuts text before it merges, by `tokenizer.ggml.pre`, where transformers has no entry of its own.
-AS_GPT2 = ("gpt-2", "phi-2")
-DIGITS_FIRST = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone")
-# Those whose vocabulary is taken whole before any merge, and whose texts begin with BOS unless the file says otherwise.
-AS_LLAMA3 = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
+ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' names and the file's
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-ADVICE = "Put its original tokenizer (tokenizer.json, tokenizer_config.json) beside it, and name the folder."
+ADVICE = backends.ADVICE
 
 
-def build(header: Header, folder: Path, name: str, target: Path) -> PreTrainedTokenizerBase:
-    """Writes the tokenizer inside the file `name` of `folder` to `target`, and loads it from there.
+def build(header: Header, target: Path) -> PreTrainedTokenizerBase:
+    """Writes the tokenizer inside a file to the directory `target`, which has the config, and loads it from there.
 
     Raises PolicyError if it does not give each token the id, spelling and role that the file states.
     """
-    _check_kind(header)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
-    except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
-        raise header.error(f"has a tokenizer that cannot be read ({error}). {ADVICE}") from error
-    _cut_as_stated(tokenizer, header)
-    tokenizer.add_bos_token = adds_bos(header)
-    tokenizer.add_eos_token = bool(header.fields.get("tokenizer.ggml.add_eos_token", False))
-    tokenizer.chat_template = chat_template(header)
+    backend = backends.build(header)
+    types = header.fields.get("tokenizer.ggml.token_type") or ()
+    for token, kind in zip(header.tokens, types, strict=False):
+        if kind in (CONTROL, USER_DEFINED):
+            backend.add_tokens([AddedToken(token, normalized=False, special=kind == CONTROL)])
+    ids = {role: header.token_id(named) for role, named in ROLES.items()}
+    if wrong := [role for role, i in ids.items() if i is not None and i >= len(header.tokens)]:
+        raise header.error(f"states {ROLES[wrong[0]]}_token_id {ids[wrong[0]]}, which is no token of it. {ADVICE}")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        chat_template=chat_template(header),
+        add_bos_token=adds_bos(header),
+        add_eos_token=bool(header.fields.get("tokenizer.ggml.add_eos_token", False)),
+        **{f"{role}_token": None if i is None else header.tokens[i] for role, i in ids.items()},
+    )
     tokenizer.save_pretrained(target)
+    _write_absent_roles(target, ids)
     stored = AutoTokenizer.from_pretrained(target)
+    _check_backend(stored, tokenizer, header)
     _check_tokens(stored, header)
     _check_roles(stored, header)
     return stored
+
+
+def _write_absent_roles(target: Path, ids: dict[str, int | None]) -> None:
+    """A class that the library picks by the config would fill roles that are not there with tokens of its own."""
+    file = target / "tokenizer_config.json"
+    absent = {f"{role}_token": None for role, i in ids.items() if i is None}
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **absent}, indent=2), "utf-8")
+
+
+def _check_backend(stored: Any, built: Any, header: Header) -> None:
+    parts: list[Any] = []
+    for tokenizer in (stored, built):
+        values = json.loads(tokenizer.backend_tokenizer.to_str())
+        model = values["model"]
+        parts.append([values[key] for key in ("normalizer", "pre_tokenizer", "post_processor", "added_tokens")])
+        parts[-1] += [model["vocab"], model["merges"], model["ignore_merges"], model["byte_fallback"]]
+    if parts[0] != parts[1]:
+        raise header.error(
+            f"has a tokenizer that transformers, for this architecture, replaces by a {type(stored).__name__}. "
+            "Use a file whose tokenizer is of that kind."
+        )
 
 
 def lies_beside(folder: Path) -> bool:
@@ -96,41 +125,8 @@ def chat_template(header: Header) -> str | dict[str, str] | None:
 
 def adds_bos(header: Header) -> bool:
     """Whether a text begins with BOS: as the file states, else as llama.cpp does for such a tokenizer."""
-    usual = header.fields.get("tokenizer.ggml.model") == SENTENCEPIECE
-    usual |= header.fields.get("tokenizer.ggml.pre") in AS_LLAMA3
-    return bool(header.fields.get("tokenizer.ggml.add_bos_token", usual and header.token_id("bos") is not None))
-
-
-def _check_kind(header: Header) -> None:
-    kind = header.fields.get("tokenizer.ggml.model")
-    if kind not in (BYTE_LEVEL, SENTENCEPIECE) or not header.tokens:
-        raise header.error(f"has a tokenizer of the kind {kind!r}, which is not converted. {ADVICE}")
-    needed = "merges" if kind == BYTE_LEVEL else "scores"
-    if f"tokenizer.ggml.{needed}" not in header.fields:
-        raise header.error(f"has a tokenizer without {needed}. {ADVICE}")
-    pre = header.fields.get("tokenizer.ggml.pre")
-    if kind == BYTE_LEVEL and pre not in (*GGUF_PRE_TOKENIZER_SPLITS, *AS_GPT2, *DIGITS_FIRST):
-        raise header.error(
-            f"cuts text in a way (tokenizer.ggml.pre = {pre!r}) that is not known, so it would get other tokens than "
-            f"in training. {ADVICE}"
-        )
-    if header.fields.get("tokenizer.ggml.add_bos_token") and header.token_id("bos") is None:
-        raise header.error(f"states that texts begin with BOS, and no BOS. {ADVICE}")
-
-
-def _cut_as_stated(tokenizer: Any, header: Header) -> None:
-    """Sets what transformers leaves at some default: how text is cut, and whether a space is put before it."""
-    backend, pre = tokenizer.backend_tokenizer, header.fields.get("tokenizer.ggml.pre")
-    if header.fields["tokenizer.ggml.model"] == SENTENCEPIECE:
-        if header.fields.get("tokenizer.ggml.add_space_prefix", True) is False:
-            backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
-            backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-        return
-    if pre in DIGITS_FIRST:
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Split(Regex(r"\p{N}"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
-    backend.model.ignore_merges = pre in AS_LLAMA3
+    usual = backends.begins_with_bos(header) and header.token_id("bos") is not None
+    return bool(header.fields.get("tokenizer.ggml.add_bos_token", usual))
 
 
 def _check_spellings(tokenizer: Any, header: Header) -> None:
@@ -154,17 +150,17 @@ def _check_tokens(tokenizer: Any, header: Header) -> None:
     if len(tokenizer) != len(header.tokens):
         raise header.error(f"lists {len(header.tokens)} tokens, and its tokenizer has {len(tokenizer)}. {ADVICE}")
     types = header.fields.get("tokenizer.ggml.token_type") or ()
-    special = set(tokenizer.all_special_ids)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     for i, kind in enumerate(types):
         if kind not in (CONTROL, USER_DEFINED):
             continue
         ids = tokenizer.encode(header.tokens[i], add_special_tokens=False)
-        if ids != [i] or (kind == CONTROL) > (i in special):
+        if ids != [i] or (kind == CONTROL) != (i in special):
             raise header.error(f"has the added token {header.tokens[i]!r}, which would be cut into pieces. {ADVICE}")
 
 
 def _check_roles(tokenizer: Any, header: Header) -> None:
-    for role, stated in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+    for role, stated in ROLES.items():
         if getattr(tokenizer, f"{role}_token_id") != header.token_id(stated):
             raise header.error(
                 f"states {stated}_token_id {header.token_id(stated)}, and its tokenizer has "
