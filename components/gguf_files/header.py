@@ -124,8 +124,14 @@ def _check_kind(header: Header) -> None:
             f"is of the architecture {architecture!r}; those that can be converted are "
             f"{', '.join(ARCHITECTURES)}. Use the model's Hugging Face directory with safetensors."
         )
-    if missing := [name for name in ARCHITECTURES[architecture] if header.stated(name) is None]:
+    if missing := [name for name in ARCHITECTURES[architecture] if header.stated(name) in (None, 0)]:
         raise header.error(f"does not state {architecture}.{missing[0]}. Convert the original model anew.")
+    layers = len({name.split(".")[1] for name in header.shapes if name.startswith("blk.")})
+    if layers != header.stated("block_count"):
+        raise header.error(
+            f"states {header.stated('block_count')} layers and holds tensors of {layers}. It is damaged, or a part of "
+            "a model; use a whole one."
+        )
     if "token_embd.weight" not in header.shapes:
         raise header.error(
             f"has {len(header.shapes)} tensors and no token_embd.weight, so it is no whole model. Use one that is."

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
@@ -71,7 +72,7 @@ def config_of(header: Header) -> PreTrainedConfig:
     values["tie_word_embeddings"] = "output.weight" not in header.shapes
     try:
         return AutoConfig.for_model(header.architecture, vocab_size=_vocabulary(header), dtype=torch.float32, **values)
-    except (ValueError, TypeError) as error:  # a number of the wrong type, heads that do not divide the hidden size
+    except StrictDataclassError as error:  # a number of the wrong type, heads that do not divide the hidden size
         raise header.error(f"states settings of which no config can be made: {error}") from error
 
 
@@ -104,6 +105,9 @@ def _vocabulary(header: Header) -> int:
             f"embeds {rows} tokens, states a vocabulary of {stated or 'unknown size'} and lists {tokens} tokens. "
             "It is damaged; convert the original model anew."
         )
+    for name, value in header.fields.items():
+        if name.endswith("_token_id") and value >= rows:
+            raise header.error(f"states {name} {value}, and embeds {rows} tokens. Convert the original model anew.")
     return rows
 
 

@@ -334,7 +334,6 @@ def test_half_a_tokenizer_beside_the_file(beside, tmp_path):
         ({"merges": None}, "without merges"),
         ({"model": "llama"}, "without scores"),
         ({"add_bos_token": True, "bos_token_id": None}, "begin with BOS, and no BOS"),
-        ({"eos_token_id": 5000}, "eos_token_id 5000, which is no token"),
         ({"eos_token_id": None}, "names no EOS token"),
     ],
 )
@@ -342,6 +341,20 @@ def test_refused(stored, fields, reason):
     changed = {f"tokenizer.ggml.{name}": value for name, value in fields.items()}
     with pytest.raises(PolicyError, match=rf"^policy\.model: .*tiny\.gguf .*{reason}.*Put its original tokenizer"):
         stored(byte_level(make_tokenizer(FAMILIES["llama3"])) | changed)
+
+
+@pytest.mark.parametrize("role", ["bos", "eos", "eot", "padding"])
+def test_the_id_of_no_token(stored, role):
+    """Beyond the embedding, or beyond the vocabulary alone."""
+    fields = byte_level(make_tokenizer(FAMILIES["llama3"]))
+    with pytest.raises(PolicyError, match=rf"states tokenizer\.ggml\.{role}_token_id 320, and embeds 320 tokens"):
+        stored(fields | {f"tokenizer.ggml.{role}_token_id": 320})
+
+
+def test_the_id_of_a_row_without_a_token(stored):
+    fields = byte_level(make_tokenizer(FAMILIES["llama3"]), eos_token_id=320)
+    with pytest.raises(PolicyError, match="states eos_token_id 320, which is no token"):
+        stored(fields, vocab_size=384)
 
 
 def test_a_spelling_that_two_tokens_share(stored):
