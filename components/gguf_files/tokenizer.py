@@ -10,18 +10,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from tokenizers import AddedToken
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from components.errors import PolicyError
 from components.gguf_files import backends
+from components.gguf_files.backends import ADVICE, CONTROL, UNUSED, USER_DEFINED
 from components.gguf_files.header import Header
 from components.policy_files import copy_files, refuse_code
 
-CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # of `tokenizer.ggml.token_type`
 ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' names and the file's
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-ADVICE = backends.ADVICE
 
 
 def build(header: Header, target: Path) -> PreTrainedTokenizerBase:
@@ -116,11 +116,24 @@ def take(header: Header, folder: Path, target: Path) -> PreTrainedTokenizerBase:
 
 
 def chat_template(header: Header) -> str | dict[str, str] | None:
-    """The file's chat template; by name, "default" among them, where it has several."""
+    """The file's chat template; by name, "default" among them, where it has several.
+
+    Raises PolicyError for a file with several and no default.
+    """
     begin = "tokenizer.chat_template"
-    default = header.fields.get(begin)
+    default: str | None = header.fields.get(begin)
     named = {key.removeprefix(f"{begin}."): text for key, text in header.fields.items() if key.startswith(f"{begin}.")}
+    if named and not default:
+        raise header.error(f"has chat templates named {', '.join(sorted(named))}, and none to use as it is. {ADVICE}")
     return {"default": default, **named} if default and named else default
+
+
+def check_template(tokenizer: Any, header: Header) -> None:
+    """Raises PolicyError for a chat template that is none."""
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+    except TemplateError as error:
+        raise header.error(f"has a chat template that writes no prompt ({error}). {ADVICE}") from error
 
 
 def adds_bos(header: Header) -> bool:

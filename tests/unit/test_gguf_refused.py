@@ -86,6 +86,16 @@ def test_a_newer_version(tmp_path, tokenizer):
     assert "version 9" in refusal(file)
 
 
+def test_the_other_byte_order(tmp_path):
+    file = tmp_path / "big.gguf"
+    writer = gguf.GGUFWriter(file, "llama", endianess=gguf.GGUFEndian.BIG)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert "is written in the other byte order" in refusal(file)
+
+
 def test_without_the_package(tmp_path, tokenizer, monkeypatch):
     file = write(tmp_path / "tiny.gguf", make_model(), tokenizer)
     monkeypatch.setitem(sys.modules, "gguf", None)
@@ -124,7 +134,8 @@ def test_a_quantisation_that_cannot_be_undone(tmp_path, tokenizer):
     for name in ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count"):
         writer.add_uint32(f"llama.{name}", 1)
     writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-6)
-    writer.add_tensor("token_embd.weight", np.zeros((2, 292), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q8_K)
+    for name in ("token_embd.weight", "blk.0.ffn_up.weight"):
+        writer.add_tensor(name, np.zeros((2, 292), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q8_K)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

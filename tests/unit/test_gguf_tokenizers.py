@@ -343,6 +343,31 @@ def test_refused(stored, fields, reason):
         stored(byte_level(make_tokenizer(FAMILIES["llama3"])) | changed)
 
 
+@pytest.mark.parametrize("kind", ["token_type", "scores"])
+def test_lists_of_several_lengths(stored, kind):
+    fields = byte_level(make_tokenizer(FAMILIES["llama3"])) | {f"tokenizer.ggml.{kind}": [1] * 319}
+    with pytest.raises(PolicyError, match=f"lists 320 tokens and 319 {kind}"):
+        stored(fields)
+
+
+@pytest.mark.parametrize("template", ["{% for %}", "{{ messages[0]['content'] ", "{{ raise_exception('never') }}"])
+def test_a_chat_template_that_writes_nothing(stored, template):
+    fields = byte_level(make_tokenizer(FAMILIES["llama3"])) | {"tokenizer.chat_template": template}
+    with pytest.raises(PolicyError, match="has a chat template that writes no prompt"):
+        stored(fields)
+
+
+def test_chat_templates_without_a_default(stored):
+    fields = byte_level(make_tokenizer(replace(FAMILIES["llama3"], template=None)))
+    with pytest.raises(PolicyError, match="has chat templates named rag, and none to use as it is"):
+        stored(fields | {"tokenizer.chat_template.rag": "{{ documents }}"})
+
+
+def test_gemmas_own_tokenizer(tmp_path, stored):
+    with pytest.raises(PolicyError, match="has Gemma's tokenizer, whose order of merges"):
+        stored(of_pieces(pieces(tmp_path, spaced=False)), "gemma2", vocab_size=340)
+
+
 @pytest.mark.parametrize("role", ["bos", "eos", "eot", "padding"])
 def test_the_id_of_no_token(stored, role):
     """Beyond the embedding, or beyond the vocabulary alone."""

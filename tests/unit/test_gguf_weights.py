@@ -13,6 +13,7 @@ from families import FAMILIES, make_tokenizer
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from components.errors import PolicyError
 from components.gguf_files import convert
 from components.policy import load
 from components.sections import PolicyConfig
@@ -164,6 +165,12 @@ def test_the_directory_is_an_ordinary_one(converted, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(tuple(make_tokenizer(CHAT).convert_tokens_to_ids([CHAT.roles["eos_token"]])))
+
+
+def test_weights_that_are_no_numbers(converted):
+    """As in a file that was damaged where no length shows it."""
+    with pytest.raises(PolicyError, match=r"holds numbers that are none in 1 weights, model\.layers\.1\.mlp\.up_proj"):
+        converted(make_model(), tensors={"blk.1.ffn_up.weight": np.full((96, 64), np.nan, np.float32)})
 
 
 def test_shared_weights_train_as_one(converted):

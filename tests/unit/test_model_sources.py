@@ -44,7 +44,8 @@ def test_a_file_of_another_kind(tmp_path):
 
 
 def test_a_folder_of_one_file(tmp_path):
-    assert found(touch(tmp_path, "a.gguf", "tokenizer.json")) == tmp_path / "a.gguf"
+    assert found(touch(tmp_path / "one", "a.gguf", "tokenizer.json")) == tmp_path / "one" / "a.gguf"
+    assert found(touch(tmp_path / "two", "A.GGUF")) == tmp_path / "two" / "A.GGUF"
 
 
 def test_a_folder_of_several_files(tmp_path):
