@@ -34,11 +34,7 @@ def fetch(config: PolicyConfig, key: str = "policy") -> Path:
         )
     if not directory.is_dir():
         directory = _download(config, key)
-    if (directory / "adapter_config.json").is_file():  # the library would load it unasked
-        raise PolicyError(
-            f"{key}.model: {config.model} holds an adapter. Merge it into its model (in peft, `merge_and_unload`), "
-            "and save the whole."
-        )
+    refuse_adapter(directory, key)
     found = {pattern: any(directory.glob(pattern)) for pattern in ("config.json", *WEIGHT_FILES)}
     for what, missing in (
         ("config.json", not found["config.json"]),
@@ -55,6 +51,15 @@ def fetch(config: PolicyConfig, key: str = "policy") -> Path:
             "model.safetensors.index.json lists. Remove the stale ones."
         )
     return directory
+
+
+def refuse_adapter(directory: Path, key: str = "policy") -> None:
+    """Raises PolicyError for a directory with an adapter, which the library would load unasked."""
+    if (directory / "adapter_config.json").is_file():
+        raise PolicyError(
+            f"{key}.model: {directory} holds an adapter. Merge it into its model (in peft, `merge_and_unload`), "
+            "and save the whole."
+        )
 
 
 def _download(config: PolicyConfig, key: str) -> Path:

@@ -7,6 +7,9 @@ the file states of tokens, chat template and shape is kept or refused, before th
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +93,7 @@ def _load(header: Header, config: PreTrainedConfig) -> PreTrainedModel:
 
     from components.gguf_files import settings
 
-    with tempfile.TemporaryDirectory() as folder:  # with nothing else in it that the loader might take
+    with _without_bar(), tempfile.TemporaryDirectory() as folder:  # with nothing else in it that the loader might take
         (Path(folder) / LINK).symlink_to(header.path.resolve())
         try:
             loaded, report = AutoModelForCausalLM.from_pretrained(
@@ -102,9 +105,22 @@ def _load(header: Header, config: PreTrainedConfig) -> PreTrainedModel:
         raise header.error(f"left {len(missing)} weights unset, {missing[0]} among them. Use another file.")
     if broken := sorted(name for name, weight in loaded.state_dict().items() if not weight.isfinite().all()):
         raise header.error(
-            f"holds numbers that are none in {len(broken)} weights, {broken[0]} among them. Fetch it again."
+            f"holds NaN or infinite numbers in {len(broken)} weights, {broken[0]} among them. It is damaged; fetch it again."
         )
     model = settings.without_weights(config)
     model.load_state_dict(loaded.state_dict(), assign=True)
     model.tie_weights()
     return model
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Keeps the loader's bar, which has no switch, from drowning the run's progress."""
+    from transformers import modeling_gguf_pytorch_utils as loader
+
+    bar = loader.tqdm
+    loader.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        loader.tqdm = bar

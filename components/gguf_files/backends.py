@@ -29,10 +29,6 @@ def build(header: Header) -> Tokenizer:
     needed = "merges" if kind == BYTE_LEVEL else "scores"
     if f"tokenizer.ggml.{needed}" not in fields:
         raise header.error(f"has a tokenizer without {needed}. {ADVICE}")
-    for name in ("token_type", "scores"):
-        number = len(fields.get(f"tokenizer.ggml.{name}", header.tokens))
-        if number != len(header.tokens):
-            raise header.error(f"lists {len(header.tokens)} tokens and {number} {name}. {ADVICE}")
     if fields.get("tokenizer.ggml.add_bos_token") and header.token_id("bos") is None:
         raise header.error(f"states that texts begin with BOS, and no BOS. {ADVICE}")
     return _byte_level(header) if kind == BYTE_LEVEL else _sentencepiece(header)

@@ -132,6 +132,12 @@ def _check_kind(header: Header) -> None:
             f"states {header.stated('block_count')} layers and holds tensors of {layers}. It is damaged, or a part of "
             "a model; use a whole one."
         )
+    for name in ("token_type", "scores"):
+        number = len(fields.get(f"tokenizer.ggml.{name}", header.tokens))
+        if number != len(header.tokens):
+            raise header.error(
+                f"lists {len(header.tokens)} tokens and {number} {name}. Convert the original model anew."
+            )
     if "token_embd.weight" not in header.shapes:
         raise header.error(
             f"has {len(header.shapes)} tensors and no token_embd.weight, so it is no whole model. Use one that is."

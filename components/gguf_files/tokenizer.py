@@ -18,7 +18,7 @@ from components.errors import PolicyError
 from components.gguf_files import backends
 from components.gguf_files.backends import ADVICE, CONTROL, UNUSED, USER_DEFINED
 from components.gguf_files.header import Header
-from components.policy_files import copy_files, refuse_code
+from components.policy_files import copy_files, refuse_adapter, refuse_code
 
 ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' names and the file's
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -92,8 +92,9 @@ def take(header: Header, folder: Path, target: Path) -> PreTrainedTokenizerBase:
 
     It keeps what it says of itself, a chat template too; the file's is taken where it has none.
 
-    Raises PolicyError if it is another model's: tokens or BOS differ from those that the file states.
+    Raises PolicyError if it is another model's: tokens or BOS differ from what the file states.
     """
+    refuse_adapter(folder)
     config = (target / "config.json").read_text("utf-8")
     copy_files(folder, target, weights=False)
     (target / "config.json").write_text(config, "utf-8")
@@ -104,11 +105,12 @@ def take(header: Header, folder: Path, target: Path) -> PreTrainedTokenizerBase:
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise header.error(f"lies beside a tokenizer that cannot be loaded: {error}") from error
     _check_spellings(tokenizer, header)
-    if header.token_id("bos") not in (None, tokenizer.bos_token_id):
-        raise header.error(
-            f"states BOS {header.token_id('bos')}, and the tokenizer beside it {tokenizer.bos_token_id}. Use the "
-            "tokenizer that belongs to the model, or name the .gguf file itself to take the one inside it."
-        )
+    advice = "Use the tokenizer that belongs to the model, or name the .gguf file itself to take the one inside it."
+    bos, adds = header.token_id("bos"), header.fields.get("tokenizer.ggml.add_bos_token")
+    if bos not in (None, tokenizer.bos_token_id):
+        raise header.error(f"states BOS {bos}, and the tokenizer beside it {tokenizer.bos_token_id}. {advice}")
+    if adds not in (None, tokenizer.encode("a")[:1] == [bos]):
+        raise header.error(f"states add_bos_token {adds}, and the tokenizer beside it {not adds}. {advice}")
     if not tokenizer.chat_template and chat_template(header):
         tokenizer.chat_template = chat_template(header)
         tokenizer.save_pretrained(target)

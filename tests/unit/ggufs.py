@@ -9,6 +9,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from components.errors import PolicyError
+from components.gguf_files import convert
+from components.records import Prompt
+from components.sections import PolicyConfig
+
 gguf = pytest.importorskip("gguf", reason="needs gguf: pip install -r requirements-gguf.txt")
 
 # The file's names of what a layer holds.
@@ -184,3 +189,22 @@ def _add(writer, name, value):
 def logits(model, ids):
     with torch.no_grad():
         return model(torch.tensor([ids])).logits[0]
+
+
+def directory_of(folder, fields, architecture="llama", *, prompt_format=None, **changes):
+    """The directory that comes of a tiny model's file with such metadata."""
+    file = write(folder / "tiny.gguf", make_model(architecture, **changes), fields)
+    return convert(file, folder / "policy", PolicyConfig(model=str(file), prompt_format=prompt_format))
+
+
+def prompt(text="Hi there"):
+    return Prompt("p", ({"role": "user", "content": text},))
+
+
+def refusal(file):
+    """The message with which a file is refused."""
+    with pytest.raises(PolicyError) as caught:
+        convert(file, file.parent / "policy", PolicyConfig(model=str(file)))
+    message = str(caught.value)
+    assert message.startswith(f"policy.model: {file} ")
+    return message

@@ -83,8 +83,8 @@ def test_a_run(configured, file, tmp_path, monkeypatch, lora):
         assert AutoTokenizer.from_pretrained(exported).chat_template == FAMILIES["llama3"].template
 
 
-def test_start_says_what_it_converts(configured, file, tmp_path):
-    """And keeps what came of it once: in the scratch folder as in the store."""
+def test_start_says_what_it_converts(configured, file, tmp_path, capsys):
+    """The loader's own bar is left out. What came of the file lies in the scratch folder once."""
     seen, size = [], file.stat().st_size
 
     def progress(name):
@@ -96,6 +96,7 @@ def test_start_says_what_it_converts(configured, file, tmp_path):
         assert not [*work.folder.rglob("*.gguf")]
     assert [step[1:] for step in seen if step[0] == "convert tiny.gguf to safetensors"] == [(i, 5) for i in range(6)]
     assert started.policy["model.safetensors"]["size"] > 3 * size / 2
+    assert "GGUF" not in "".join(capsys.readouterr())
     assert file.stat().st_size == size
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from families import FAMILIES, LINES, make_tokenizer
@@ -11,11 +11,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from components.errors import PolicyError
-from components.gguf_files import convert
 from components.policy import load
-from components.records import Prompt
 from components.sections import PolicyConfig
-from ggufs import byte_level, make_model, write
+from ggufs import byte_level, directory_of, prompt
 
 TEXTS = [
     "Hi there",
@@ -45,19 +43,10 @@ BEFORE = {  # how each name of a file cuts text, as the original tokenizers stat
 }
 
 
-def prompt(text="Hi there"):
-    return Prompt("p", ({"role": "user", "content": text},))
-
-
 @pytest.fixture
 def stored(tmp_path):
-    """`stored(fields, architecture)`: the directory that comes of a file with such a tokenizer."""
-
-    def make(fields, architecture="llama", *, prompt_format=None, **changes):
-        file = write(tmp_path / "tiny.gguf", make_model(architecture, **changes), fields)
-        return convert(file, tmp_path / "policy", PolicyConfig(model=str(file), prompt_format=prompt_format))
-
-    return make
+    """`stored(fields, architecture, …)`: the directory that comes of a file with such a tokenizer."""
+    return partial(directory_of, tmp_path)
 
 
 @pytest.mark.parametrize("family", ["llama3", "qwen2.5", "gemma2", "gpt2"])
@@ -192,6 +181,15 @@ def test_a_base_model_needs_a_prompt_format(stored):
         stored(fields)
 
 
+def test_composed_forms_of_qwen2(stored):
+    """é in two characters is read as é in one, as by the original tokenizer."""
+    original = make_tokenizer(FAMILIES["qwen2.5"])
+    tokenizer = AutoTokenizer.from_pretrained(stored(byte_level(original, pre="qwen2"), "qwen2"))
+    assert tokenizer("cafe\u0301")["input_ids"] == tokenizer("caf\u00e9")["input_ids"]
+    original.backend_tokenizer.normalizer = normalizers.NFC()
+    assert tokenizer("cafe\u0301")["input_ids"] == original("cafe\u0301")["input_ids"]
+
+
 # The other kind of tokenizer
 
 
@@ -255,158 +253,6 @@ def test_a_space_goes_before_text_behind_a_special_token(tmp_path, stored):
     assert policy.encode(prompt("the sum")) == [processor.bos_id(), *processor.encode("the sum")]
 
 
-# A tokenizer beside the file
-
-
-@pytest.fixture
-def beside(tmp_path):
-    """`beside(file_fields, original)`: a folder with a GGUF file and a tokenizer."""
-
-    def make(fields, original, **files):
-        folder = tmp_path / "model"
-        original.save_pretrained(folder)
-        for name, values in files.items():
-            (folder / f"{name}.json").write_text(json.dumps(values))
-        return write(folder / "tiny.gguf", make_model(), fields)
-
-    return make
-
-
-def test_a_tokenizer_beside_the_file_is_taken(beside, tmp_path):
-    """And its chat template; a file named itself keeps the one inside it."""
-    original = make_tokenizer(FAMILIES["llama3"])
-    inside = byte_level(original, pre="unheard-of") | {"tokenizer.chat_template": "{{ messages }}"}
-    file = beside(inside, original, config={"model_type": "t5"}, generation_config={"eos_token_id": [4]})
-    directory = convert(file, tmp_path / "policy", PolicyConfig(model=str(file.parent)))
-    policy = load(directory, PolicyConfig())
-    assert policy.tokenizer.decode(policy.encode(prompt())) == FAMILIES["llama3"].shown
-    assert (policy.eos_ids, policy.model.config.model_type) == ((original.eos_token_id, 4), "llama")
-    with pytest.raises(PolicyError, match=r"tokenizer\.ggml\.pre = 'unheard-of'.*Put its original tokenizer"):
-        convert(file, tmp_path / "other", PolicyConfig(model=str(file)))
-
-
-def test_a_tokenizer_beside_a_file_without_one(beside, tmp_path):
-    original = make_tokenizer(FAMILIES["llama3"])
-    file = beside({}, original)
-    policy = load(convert(file, tmp_path / "policy", PolicyConfig(model=str(file.parent))), PolicyConfig())
-    assert policy.tokenizer("Hi there")["input_ids"] == original("Hi there")["input_ids"]
-
-
-def test_the_files_template_where_the_tokenizer_beside_has_none(beside, tmp_path):
-    original = make_tokenizer(replace(FAMILIES["llama3"], template=None))
-    file = beside(byte_level(make_tokenizer(FAMILIES["llama3"])), original)
-    directory = convert(file, tmp_path / "policy", PolicyConfig(model=str(file.parent)))
-    policy = load(directory, PolicyConfig())
-    assert policy.tokenizer.decode(policy.encode(prompt())) == FAMILIES["llama3"].shown
-
-
-def test_another_models_tokenizer_beside_the_file(beside, tmp_path):
-    file = beside(byte_level(make_tokenizer(FAMILIES["llama3"])), make_tokenizer(FAMILIES["gemma2"]))
-    with pytest.raises(PolicyError, match=r"calls token 0 '<\|begin_of_text\|>', and its tokenizer '<bos>'"):
-        convert(file, tmp_path / "policy", PolicyConfig(model=str(file.parent)))
-
-
-def test_another_bos_beside_the_file(beside, tmp_path):
-    original = make_tokenizer(FAMILIES["llama3"])
-    file = beside(byte_level(original, bos_token_id=3), original)
-    with pytest.raises(PolicyError, match="states BOS 3, and the tokenizer beside it 0"):
-        convert(file, tmp_path / "policy", PolicyConfig(model=str(file.parent)))
-
-
-def test_half_a_tokenizer_beside_the_file(beside, tmp_path):
-    original = make_tokenizer(FAMILIES["llama3"])
-    file = beside(byte_level(original), original)
-    (file.parent / "tokenizer.json").unlink()
-    with pytest.raises(PolicyError, match=r"holds tokenizer_config\.json .* and no vocabulary"):
-        convert(file, tmp_path / "policy", PolicyConfig(model=str(file.parent)))
-
-
-# Tokenizers that are refused
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({"pre": None}, r"tokenizer\.ggml\.pre = None"),
-        ({"pre": "default"}, r"tokenizer\.ggml\.pre = 'default'"),
-        ({"model": "bert"}, "of the kind 'bert'"),
-        ({"model": "no_vocab", "tokens": None}, "of the kind 'no_vocab'"),
-        ({"merges": None}, "without merges"),
-        ({"model": "llama"}, "without scores"),
-        ({"add_bos_token": True, "bos_token_id": None}, "begin with BOS, and no BOS"),
-        ({"eos_token_id": None}, "names no EOS token"),
-    ],
-)
-def test_refused(stored, fields, reason):
-    changed = {f"tokenizer.ggml.{name}": value for name, value in fields.items()}
-    with pytest.raises(PolicyError, match=rf"^policy\.model: .*tiny\.gguf .*{reason}.*Put its original tokenizer"):
-        stored(byte_level(make_tokenizer(FAMILIES["llama3"])) | changed)
-
-
-@pytest.mark.parametrize("kind", ["token_type", "scores"])
-def test_lists_of_several_lengths(stored, kind):
-    fields = byte_level(make_tokenizer(FAMILIES["llama3"])) | {f"tokenizer.ggml.{kind}": [1] * 319}
-    with pytest.raises(PolicyError, match=f"lists 320 tokens and 319 {kind}"):
-        stored(fields)
-
-
-@pytest.mark.parametrize("template", ["{% for %}", "{{ messages[0]['content'] ", "{{ raise_exception('never') }}"])
-def test_a_chat_template_that_writes_nothing(stored, template):
-    fields = byte_level(make_tokenizer(FAMILIES["llama3"])) | {"tokenizer.chat_template": template}
-    with pytest.raises(PolicyError, match="has a chat template that writes no prompt"):
-        stored(fields)
-
-
-def test_chat_templates_without_a_default(stored):
-    fields = byte_level(make_tokenizer(replace(FAMILIES["llama3"], template=None)))
-    with pytest.raises(PolicyError, match="has chat templates named rag, and none to use as it is"):
-        stored(fields | {"tokenizer.chat_template.rag": "{{ documents }}"})
-
-
 def test_gemmas_own_tokenizer(tmp_path, stored):
     with pytest.raises(PolicyError, match="has Gemma's tokenizer, whose order of merges"):
         stored(of_pieces(pieces(tmp_path, spaced=False)), "gemma2", vocab_size=340)
-
-
-@pytest.mark.parametrize("role", ["bos", "eos", "eot", "padding"])
-def test_the_id_of_no_token(stored, role):
-    """Beyond the embedding, or beyond the vocabulary alone."""
-    fields = byte_level(make_tokenizer(FAMILIES["llama3"]))
-    with pytest.raises(PolicyError, match=rf"states tokenizer\.ggml\.{role}_token_id 320, and embeds 320 tokens"):
-        stored(fields | {f"tokenizer.ggml.{role}_token_id": 320})
-
-
-def test_the_id_of_a_row_without_a_token(stored):
-    fields = byte_level(make_tokenizer(FAMILIES["llama3"]), eos_token_id=320)
-    with pytest.raises(PolicyError, match="states eos_token_id 320, which is no token"):
-        stored(fields, vocab_size=384)
-
-
-def test_a_spelling_that_two_tokens_share(stored):
-    fields = byte_level(make_tokenizer(FAMILIES["llama3"]))
-    fields["tokenizer.ggml.tokens"][3] = fields["tokenizer.ggml.tokens"][2]
-    with pytest.raises(PolicyError, match="calls token 2"):
-        stored(fields)
-
-
-@pytest.mark.parametrize("merge", ["a", "a b c", "a zebra", "q q"])
-def test_a_merge_that_makes_no_token(stored, merge):
-    fields = byte_level(make_tokenizer(FAMILIES["llama3"]))
-    fields["tokenizer.ggml.merges"].append(merge)
-    with pytest.raises(PolicyError, match="of which its vocabulary lacks a part"):
-        stored(fields)
-
-
-def test_a_cut_that_transformers_would_replace(stored):
-    """It reads every Qwen2's tokenizer as Qwen2's own."""
-    with pytest.raises(PolicyError, match="replaces by a Qwen2Tokenizer"):
-        stored(byte_level(make_tokenizer(FAMILIES["qwen2.5"]), pre="gpt-2"), "qwen2")
-
-
-def test_composed_forms_of_qwen2(stored):
-    """é in two characters is read as é in one, as by the original tokenizer."""
-    original = make_tokenizer(FAMILIES["qwen2.5"])
-    tokenizer = AutoTokenizer.from_pretrained(stored(byte_level(original, pre="qwen2"), "qwen2"))
-    assert tokenizer("cafe\u0301")["input_ids"] == tokenizer("caf\u00e9")["input_ids"]
-    original.backend_tokenizer.normalizer = normalizers.NFC()
-    assert tokenizer("cafe\u0301")["input_ids"] == original("cafe\u0301")["input_ids"]

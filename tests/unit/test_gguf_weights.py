@@ -169,7 +169,9 @@ def test_the_directory_is_an_ordinary_one(converted, tmp_path):
 
 def test_weights_that_are_no_numbers(converted):
     """As in a file that was damaged where no length shows it."""
-    with pytest.raises(PolicyError, match=r"holds numbers that are none in 1 weights, model\.layers\.1\.mlp\.up_proj"):
+    with pytest.raises(
+        PolicyError, match=r"holds NaN or infinite numbers in 1 weights, model\.layers\.1\.mlp\.up_proj"
+    ):
         converted(make_model(), tensors={"blk.1.ffn_up.weight": np.full((96, 64), np.nan, np.float32)})
 
 
