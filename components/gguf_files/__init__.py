@@ -105,7 +105,8 @@ def _load(header: Header, config: PreTrainedConfig) -> PreTrainedModel:
         raise header.error(f"left {len(missing)} weights unset, {missing[0]} among them. Use another file.")
     if broken := sorted(name for name, weight in loaded.state_dict().items() if not weight.isfinite().all()):
         raise header.error(
-            f"holds NaN or infinite numbers in {len(broken)} weights, {broken[0]} among them. It is damaged; fetch it again."
+            f"holds NaN or infinite numbers in {len(broken)} weights, {broken[0]} among them. It is damaged; fetch it "
+            "again."
         )
     model = settings.without_weights(config)
     model.load_state_dict(loaded.state_dict(), assign=True)

@@ -112,12 +112,15 @@ def test_words_taken_whole_before_any_merge(stored):
         ("gpt-2", False, False),
         ("llama-bpe", None, True),  # what llama.cpp does unless the file says otherwise
         ("llama-bpe", False, False),
+        ("deepseek-r1-qwen", True, True),
     ],
 )
 def test_bos_before_a_text_is_as_stated(stored, pre, stated, begins):
+    architecture = "qwen2" if pre == "deepseek-r1-qwen" else "llama"
     family = replace(FAMILIES["llama3"], template=None)
     fields = byte_level(make_tokenizer(family), pre=pre, add_bos_token=stated)
-    policy = load(stored(fields, prompt_format="{prompt}"), PolicyConfig(prompt_format="{prompt}"))
+    config = PolicyConfig(prompt_format="{prompt}")
+    policy = load(stored(fields, architecture, prompt_format="{prompt}"), config)
     assert (policy.encode(prompt())[0] == policy.tokenizer.bos_token_id) is begins
     assert policy.tokenizer("Hi")["input_ids"] == policy.encode(prompt("Hi"))
 
