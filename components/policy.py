@@ -22,7 +22,15 @@ from transformers.utils import logging
 
 from components import adapters
 from components.errors import PolicyError
-from components.policy_files import ADAPTER, copy_files, fetch, refuse_code, save_model, without_weights
+from components.policy_files import (
+    ADAPTER,
+    copy_files,
+    fetch,
+    refuse_code,
+    require_format,
+    save_model,
+    without_weights,
+)
 from components.records import Prompt, TokenIds
 from components.sections import PolicyConfig
 
@@ -155,10 +163,7 @@ def load(
         )
     model.to(device or best_device()).eval()
     eos_ids = _eos_ids(model, tokenizer)
-    if not tokenizer.chat_template and config.prompt_format is None:
-        raise PolicyError(
-            "policy.prompt_format: is required, the tokenizer has no chat template. For example '{prompt}\\n'."
-        )
+    require_format(tokenizer, config)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0]
     # Published defaults of sampling have no say here, and `save_pretrained` refuses contradictory ones.
     model.generation_config = GenerationConfig(eos_token_id=list(eos_ids), pad_token_id=pad_id)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import PolicyError
+from components.model_sources import locate
 from components.sections import PolicyConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # All that a policy consists of; optimiser states and logs of the training that made it stay behind.
 WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
@@ -26,15 +27,14 @@ def fetch(config: PolicyConfig, key: str = "policy") -> Path:
 
     Raises PolicyError when it is not to be had, or holds an adapter, no config, no safetensors weights or two sets.
     """
-    assert config.model is not None
-    directory = Path(config.model).expanduser()
+    directory = locate(config, key)
+    if directory.is_file():
+        raise PolicyError(
+            f"{key}.model: {directory} is a GGUF file, and only policy.model may be one. Name a Hugging Face directory."
+        )
     if not directory.is_dir():
         directory = _download(config, key)
-    if (directory / "adapter_config.json").is_file():  # the library would load it unasked
-        raise PolicyError(
-            f"{key}.model: {config.model} holds an adapter. Merge it into its model (in peft, `merge_and_unload`), "
-            "and save the whole."
-        )
+    refuse_adapter(directory, key)
     found = {pattern: any(directory.glob(pattern)) for pattern in ("config.json", *WEIGHT_FILES)}
     for what, missing in (
         ("config.json", not found["config.json"]),
@@ -51,6 +51,15 @@ def fetch(config: PolicyConfig, key: str = "policy") -> Path:
             "model.safetensors.index.json lists. Remove the stale ones."
         )
     return directory
+
+
+def refuse_adapter(directory: Path, key: str = "policy") -> None:
+    """Raises PolicyError for a directory with an adapter, which the library would load unasked."""
+    if (directory / "adapter_config.json").is_file():
+        raise PolicyError(
+            f"{key}.model: {directory} holds an adapter. Merge it into its model (in peft, `merge_and_unload`), "
+            "and save the whole."
+        )
 
 
 def _download(config: PolicyConfig, key: str) -> Path:
@@ -103,6 +112,14 @@ def without_weights(directory: Path, options: dict[str, bool]) -> PreTrainedMode
     if (directory / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(directory)
     return model
+
+
+def require_format(tokenizer: PreTrainedTokenizerBase, config: PolicyConfig) -> None:
+    """Raises PolicyError if neither the tokenizer nor the config says how a prompt is written."""
+    if not tokenizer.chat_template and config.prompt_format is None:
+        raise PolicyError(
+            "policy.prompt_format: is required, the tokenizer has no chat template. For example '{prompt}\\n'."
+        )
 
 
 def refuse_code(directory: Path, key: str = "policy") -> None:

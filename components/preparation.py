@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import benchmarks, prompts, rollouts
+from components import benchmarks, model_sources, prompts, rollouts
 from components.errors import PromptError
 from components.judges import Judge
 from components.records import Prompt
+from components.sections import PolicyConfig
 from components.store import Manifest
 from components.training import update
 from components.workspace import Workspace
@@ -58,7 +59,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     source, sources = _sources(work)
     loaded = _load_prompts(work, sources)
     train, held_out = _split(work, loaded)
-    folder = policy.copy_files(source, work.folder / "policy", code=config.policy.trust_remote_code)
+    folder = _policy_folder(work, source)
     lora = config.training.lora is not None
     base = policy.load(folder, config.policy, precision=config.policy.precision, frozen=lora)
     if config.prompts.drop_longer is not None:
@@ -94,17 +95,39 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
 
 
 def _sources(work: Workspace) -> tuple[Path, list[str]]:
-    """Policy directory, and sources of training and evaluation prompts or of both in one: the user's, or the demo's."""
-    from components import demo, policy
+    """Where the policy lies, and sources of training and evaluation prompts or of both in one; the demo's are made."""
+    from components import demo
 
     config = work.config
     if config.demo is None:
         given = [config.prompts.train, config.prompts.evaluation]
-        return policy.fetch(config.policy), [source for source in given if source is not None]
+        return _find_policy(config.policy), [source for source in given if source is not None]
     folder = work.folder / "demo"
     folder.mkdir()
     demo.build(folder, config.demo, seed=config.seed, progress=work.progress("fine-tune the demo policy"))
     return folder / "policy", [str(folder / "train.jsonl"), str(folder / "evaluation.jsonl")]
+
+
+def _find_policy(config: PolicyConfig) -> Path:
+    """Directory or GGUF file of the configured policy, downloaded first if it is a hub id."""
+    from components import policy
+
+    path = model_sources.locate(config)
+    if unused := model_sources.unused_gguf(path):
+        print(f"policy.model: takes the safetensors in {path}, which are exact; not {', '.join(unused)} beside them.")
+    return path if path.is_file() else policy.fetch(config)
+
+
+def _policy_folder(work: Workspace, source: Path) -> Path:
+    """The policy's files in the scratch folder: made there, converted, or a copy of what belongs to a policy."""
+    from components import gguf_files, policy
+
+    config, folder = work.config.policy, work.folder / "policy"
+    if source.is_file():
+        return gguf_files.convert(source, folder, config, work.progress(f"convert {source.name} to safetensors"))
+    if source.is_relative_to(work.folder):
+        return source
+    return policy.copy_files(source, folder, code=config.trust_remote_code)
 
 
 def _load_prompts(work: Workspace, sources: list[str]) -> list[list[Prompt]]:

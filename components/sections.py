@@ -29,7 +29,11 @@ class DemoConfig(Section):
 class PolicyConfig(Section):
     """The base policy, which is also the reference."""
 
-    model: str | None = Field(None, description="Hugging Face directory or hub id; absent for the demo")
+    model: str | None = Field(
+        None,
+        description="Hugging Face directory, hub id, .gguf file or its folder, or package:NAME, the one model in an "
+        "installed package; absent for the demo",
+    )
     revision: str | None = Field(None, description="hub revision")
     trust_remote_code: bool = Field(False, description="run code that ships with the model")
     prompt_format: str | None = Field(None, description="for models without a chat template: '… {prompt} …'")

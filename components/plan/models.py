@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from components import registry
+from components import gguf_files, registry
 from components.config import RunConfig
 from components.errors import UserError
 from components.judges import Judge
 from components.judges._base import ModelJudge
 from components.judges.ensemble import Ensemble
+from components.model_sources import locate
 from components.plan.costs import Models, Shape
 from components.plan.memory import BF16, FP32
 from components.sections import LoraConfig
@@ -63,7 +64,12 @@ def _policy(config: RunConfig, given: Mapping[str, float]) -> tuple[Shape, float
         return shape, adapter, BF16
     from transformers import AutoModelForCausalLM
 
-    model = _without_weights(name, "policy", AutoModelForCausalLM, settings.revision, settings.trust_remote_code)
+    path = locate(settings)
+    if path.is_file():
+        model = gguf_files.without_weights(path)
+    else:
+        name = str(path) if path.is_dir() else name
+        model = _without_weights(name, "policy", AutoModelForCausalLM, settings.revision, settings.trust_remote_code)
     published = FP32 if str(model.config.dtype) == "torch.float32" else BF16
     return _shape(model), _added(model, lora), published
 
