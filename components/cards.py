@@ -135,6 +135,7 @@ def report_card(
     from metaflow.cards import Image, Markdown, Table, YAMLViewer
 
     from components.charts import history_figure, png
+    from components.parts import cards as parts_cards
 
     chart = base64.b64encode(png(history_figure(history, reward_reference=reward_reference))).decode()
     components = [
@@ -153,6 +154,7 @@ def report_card(
             Markdown("## Benchmarks"),
             Table(rows, headers=report.benchmark_headers(history), disable_updates=True),
         ]
+    components += parts_cards.components(history)
     if examples:
         components += [Markdown("## Examples"), _example_table(examples)]
     return [*components, Markdown("## Config"), YAMLViewer(dict(config), title="config.yaml")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # `gather` and `end` read rollouts and need no torch
     from components.policy import Policy
 
 ROWS = 1024  # decoded at a time: a column of 60,000 prompts in one go takes three times the memory of its tokens
+
+Parts = Mapping[str, NDArray[np.float64]]  # as in Judgement
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,22 @@ def _nested(inner: pa.Array, n: int) -> pa.ListArray:
     return pa.LargeListArray.from_arrays(offsets, inner)
 
 
-def save_rollout(rollout: Rollout, path: Path, reward: NDArray[np.float64] | None = None) -> Path:
+def save_rollout(
+    rollout: Rollout, path: Path, reward: NDArray[np.float64] | None = None, parts: Parts | None = None
+) -> Path:
     """One row per prompt: prompt_id, prompt_tokens, responses (token ids), texts, finished.
 
-    With logp_engine and reward if they are known.
+    With logp_engine, reward and `part_<name>` (K each) if they are known.
     """
     columns = _columns(rollout)
     if reward is not None:
         columns["reward"] = _rows(reward)
-    pq.write_table(pa.table(columns), path)
+    pq.write_table(pa.table(columns | _part_columns(parts)), path)
     return path
+
+
+def _part_columns(parts: Parts | None) -> dict[str, pa.Array]:
+    return {f"part_{name}": _rows(values) for name, values in (parts or {}).items()}
 
 
 def _rows(figures: NDArray[Any]) -> pa.ListArray:
@@ -106,14 +114,14 @@ def _columns(rollout: Responses) -> dict[str, pa.Array]:
     return columns
 
 
-def save_scored(scored: Scored, path: Path) -> Path:
+def save_scored(scored: Scored, path: Path, parts: Parts | None = None) -> Path:
     """`save_rollout`'s columns and logp_old, logp_ref, reward (K each), preference (K·K, row by row).
 
-    What `load_scored` gave has no texts and no `finished` to write.
+    What `load_scored` gave has no texts and no `finished` to write. Training reads no parts: they are for users.
     """
     numbers = ("logp_old", "logp_ref", "reward", "preference")
     columns = {name: _rows(getattr(scored, name)) for name in numbers}
-    pq.write_table(pa.table({**_columns(scored.rollout), **columns}), path)
+    pq.write_table(pa.table({**_columns(scored.rollout), **columns, **_part_columns(parts)}), path)
     return path
 
 

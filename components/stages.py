@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from components import evaluation, prompts, rollouts
 from components.algorithms import OnPolicyAlgorithm
+from components.parts import groups
 from components.preparation import Started, start
 from components.records import Rollout, Scored
 from components.store import Manifest
@@ -76,7 +77,7 @@ def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manif
     same = reference == policy
     logp_ref = logp_old if same else _logprobs(work, work.policy(reference), responses, "reference")
     scored = Scored(responses, logp_old, logp_ref, judgement.preference, judgement.reward)
-    return work.keep("rollout.parquet", lambda path: rollouts.save_scored(scored, path))
+    return work.keep("rollout.parquet", lambda path: rollouts.save_scored(scored, path, judgement.parts))
 
 
 def _logprobs(work: Workspace, policy: Policy, responses: Rollout, name: str) -> NDArray[np.float64]:
@@ -142,8 +143,11 @@ def evaluate(
         work.config.build_judge(), held_out, [responses, *rivals], work.progress("judge responses")
     )
     ours, theirs, previous = (slice(i * m, (i + 1) * m) for i in range(3))
+    by_group = groups.split(held_out, work.config.evaluation.group_by)
     return evaluation.Evaluated(
-        rollout=work.keep_rollout(responses, judgement.reward[:, ours]),
+        rollout=work.keep_rollout(
+            responses, judgement.reward[:, ours], {name: values[:, ours] for name, values in judgement.parts.items()}
+        ),
         against_reference=evaluation.win_rate(judgement.preference, ours, theirs),
         against_previous=evaluation.win_rate(judgement.preference, ours, previous),
         kl=evaluation.kl(logp, logp_ref),
@@ -154,6 +158,7 @@ def evaluate(
             evaluation.Benchmark(ours.task, ours.metric, ours.value, theirs.value)
             for ours, theirs in zip(scores, base_scores, strict=True)
         ),
+        measures=evaluation.measure(judgement, by_group, ours, theirs),
     )
 
 

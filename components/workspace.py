@@ -113,9 +113,14 @@ class Workspace:
         write(path)
         return self.store.put_file(path)
 
-    def keep_rollout(self, rollout: Rollout, reward: NDArray[np.float64] | None = None) -> Manifest:
-        """Stores a rollout, with what the judge scored its responses if that is known."""
-        return self.keep("rollout.parquet", lambda path: rollouts.save_rollout(rollout, path, reward))
+    def keep_rollout(
+        self,
+        rollout: Rollout,
+        reward: NDArray[np.float64] | None = None,
+        parts: rollouts.Parts | None = None,
+    ) -> Manifest:
+        """Stores a rollout, with what the judge said of its responses if that is known."""
+        return self.keep("rollout.parquet", lambda path: rollouts.save_rollout(rollout, path, reward, parts))
 
 
 @contextmanager
