@@ -58,7 +58,7 @@ def test_a_field_that_no_prompt_has():
     assert (
         str(caught.value) == "evaluation.group_by: no evaluation prompt has a field 'knid'. Name one of: kind, level."
     )
-    with pytest.raises(PromptError, match="'kind'. They have no metadata: add a column, or leave it out."):
+    with pytest.raises(PromptError, match=r"'kind'\. They have no metadata: add a column, or leave it out\."):
         rows(..., ...)
 
 
