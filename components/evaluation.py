@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from components.judges import Judgement
+from components.parts import PART
 from components.parts.groups import Groups
-from components.parts.measures import PART, WIN_RATE, Mean, Measure, columns, mean_interval
+from components.parts.measures import WIN_RATE, Mean, Measure, columns, mean_interval
 from components.store import Manifest
 
 HISTORY_COLUMNS = (

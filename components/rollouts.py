@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from components.generation import Engine, Sampling
 from components.judges import Judge, Judgement
+from components.parts import PART
 from components.progress import Progress, silent
 from components.records import Prompt, Ragged, Responses, Rollout, Scored
 from components.seeds import derive_seed
@@ -92,7 +93,7 @@ def save_rollout(
 
 
 def _part_columns(parts: Parts | None) -> dict[str, pa.Array]:
-    return {f"part_{name}": _rows(values) for name, values in (parts or {}).items()}
+    return {PART + name: _rows(values) for name, values in (parts or {}).items()}
 
 
 def _rows(figures: NDArray[Any]) -> pa.ListArray:
@@ -154,6 +155,12 @@ def load_scored(*paths: Path) -> Scored:
 def load_reward(path: Path, k: int) -> NDArray[np.float64]:
     """The rewards in a file of `save_rollout` or `save_scored`, (n, K)."""
     return _load_figures([path], "reward").reshape(-1, k)
+
+
+def load_parts(path: Path, k: int) -> dict[str, NDArray[np.float64]]:
+    """The parts of scores in a file of `save_rollout` or `save_scored`, each (n, K); an older file has none."""
+    names = [name.removeprefix(PART) for name in pq.read_schema(path).names if name.startswith(PART)]
+    return {name: _load_figures([path], PART + name).reshape(-1, k) for name in names}
 
 
 def count(path: Path) -> Counts:

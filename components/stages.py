@@ -154,11 +154,15 @@ def evaluate(
         reward=float(judgement.reward[:, ours].mean()),
         response_length=float(responses.tokens.lengths.mean()),
         truncated=float(1 - responses.finished.mean()),
-        benchmarks=tuple(
-            evaluation.Benchmark(ours.task, ours.metric, ours.value, theirs.value)
-            for ours, theirs in zip(scores, base_scores, strict=True)
-        ),
+        benchmarks=_benchmarks(scores, base_scores),
         measures=evaluation.measure(judgement, by_group, ours, theirs),
+    )
+
+
+def _benchmarks(policy: Sequence[Score], reference: Sequence[Score]) -> tuple[evaluation.Benchmark, ...]:
+    return tuple(
+        evaluation.Benchmark(ours.task, ours.metric, ours.value, theirs.value)
+        for ours, theirs in zip(policy, reference, strict=True)
     )
 
 
@@ -177,6 +181,7 @@ def examples(work: Workspace, prompts_manifest: Manifest, reference: Manifest, f
     shown = work.prompts(prompts_manifest, "evaluation")[: work.config.evaluation.examples]
     rivals = [work.rollout(manifest) for manifest in (reference, final)]
     rewards = [work.rewards(manifest) for manifest in (reference, final)]
+    parts = [work.parts(manifest) for manifest in (reference, final)]
     return [
         {
             "prompt": prompt.text,
@@ -185,6 +190,8 @@ def examples(work: Workspace, prompts_manifest: Manifest, reference: Manifest, f
             "final_response": rivals[1].group(i)[0],
             "reference_reward": float(rewards[0][i, 0]),
             "final_reward": float(rewards[1][i, 0]),
+            "reference_parts": {name: float(values[i, 0]) for name, values in parts[0].items()},
+            "final_parts": {name: float(values[i, 0]) for name, values in parts[1].items()},
         }
         for i, prompt in enumerate(shown)
     ]

@@ -75,6 +75,10 @@ class Workspace:
         """What the judge scored the responses to the evaluation prompts, (n, K); NaN where it compares pairs only."""
         return rollouts.load_reward(self.fetch(manifest) / "rollout.parquet", self.config.evaluation.responses)
 
+    def parts(self, manifest: Manifest) -> dict[str, NDArray[np.float64]]:
+        """The parts of those scores, each (n, K)."""
+        return rollouts.load_parts(self.fetch(manifest) / "rollout.parquet", self.config.evaluation.responses)
+
     def scored(self, manifests: Sequence[Manifest]) -> Scored:
         """Scored rollouts of all shards, in order, loaded."""
         return rollouts.load_scored(*(self.fetch(manifest) / "rollout.parquet" for manifest in manifests))

@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from components.comparison.analysis import interval
-from components.parts import ENDINGS
+from components.parts import ENDINGS, PART
 
-WIN_RATE, PART, HELD_OUT = "win_rate", "part_", "held_out"
+WIN_RATE, HELD_OUT = "win_rate", "held_out"
 BOUNDS = ("", "_low", "_high")
 SHOWN = "win rate"  # its name among the parts, none of which can have a space
 COLUMN = re.compile(rf"(?P<name>{WIN_RATE}|{PART}\w+)(?P<place>\[(?P<group>.*)\])?", re.DOTALL)

@@ -148,6 +148,14 @@ def test_the_card_has_pictures_and_the_whole_table():
     assert not any("<b>" in text for text in headings)
 
 
+def test_an_example_shows_what_its_rewards_are_made_of():
+    example = {"prompt": "Hi", "answer": None, "reference_response": "no", "reference_reward": 0.25}
+    example |= {"final_response": "yes", "final_reward": 1.125, "reference_parts": {"met": 0.0, "words": 0.25}}
+    parts = [part.render() for part in report_card(with_parts(), [example], {}, title="")]
+    (table,) = [part for part in parts if part["type"] == "table" and "prompt" in part["columns"]]
+    assert table["data"] == [["Hi", "no", "0.25 (met 0, words 0.25)", "yes", "1.12"]]
+
+
 def test_a_curve_begins_at_the_reference():
     words, met = curves_figure(with_parts()).axes
     assert (words.get_title(loc="left"), met.get_title(loc="left")) == ("words", "met")

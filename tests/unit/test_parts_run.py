@@ -172,6 +172,17 @@ def test_an_older_rollout_without_parts_serves_as_a_rival(run):
     assert repr(again) == repr(ours)  # NaN equals NaN
 
 
+def test_examples_know_the_parts_of_both_responses(run):
+    manifests = (run.started.evaluated, run.evaluated.rollout)
+    with open_workspace(run.config, run.root, "end") as work:
+        shown = stages.examples(work, run.started.prompts, *manifests)
+    assert len(shown) == 7
+    for side, manifest in zip(("reference", "final"), manifests, strict=True):
+        texts = run.read(manifest)["texts"]
+        expected = [{part: judged(row[0], part) for part in ("count", "even")} for row in texts]
+        assert [example[f"{side}_parts"] for example in shown] == expected
+
+
 def test_without_group_by_there_are_no_groups(run, home):
     measures = run.evaluate(config=config(home, evaluation={"group_by": None})).measures
     assert [(one.name, one.group, one.prompts) for one in measures] == [("part_count", None, 7), ("part_even", None, 7)]
