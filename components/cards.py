@@ -124,7 +124,8 @@ def report_card(
     Args:
         history: a row per iteration, at least one.
         examples: with `prompt`, `answer`, `reference_response`, `final_response`, `reference_reward`
-            and `final_reward`; answer and rewards may be None or NaN.
+            and `final_reward`; answer and rewards may be None or NaN. With parts of the rewards, by name, in
+            `reference_parts` and `final_parts`.
         config: the run's config as plain data.
         title: Markdown.
         reward_reference: mean reward of the reference's responses.
@@ -135,6 +136,7 @@ def report_card(
     from metaflow.cards import Image, Markdown, Table, YAMLViewer
 
     from components.charts import history_figure, png
+    from components.parts import cards as parts_cards
 
     chart = base64.b64encode(png(history_figure(history, reward_reference=reward_reference))).decode()
     components = [
@@ -153,6 +155,7 @@ def report_card(
             Markdown("## Benchmarks"),
             Table(rows, headers=report.benchmark_headers(history), disable_updates=True),
         ]
+    components += parts_cards.components(history)
     if examples:
         components += [Markdown("## Examples"), _example_table(examples)]
     return [*components, Markdown("## Config"), YAMLViewer(dict(config), title="config.yaml")]
@@ -174,7 +177,7 @@ def _example_table(examples: Sequence[Mapping[str, Any]]) -> MetaflowCardCompone
         "final_reward": "reward",
     }
     used = [name for name in columns if not all(_missing(example[name]) for example in examples)]
-    rows = [[_cell(example[name]) for name in used] for example in examples]
+    rows = [[_cell(example[name]) + _parts(example, name) for name in used] for example in examples]
     return Table(rows, headers=[columns[name] for name in used], disable_updates=True)
 
 
@@ -186,6 +189,13 @@ def _cell(value: str | float | None) -> str:
         return f"{value:.3g}"
     text = value if len(value) <= LONGEST_TEXT else value[: LONGEST_TEXT - 1] + "…"
     return LONG_WORD.sub("\\g<0>\N{ZERO WIDTH SPACE}", " ⏎ ".join(text.splitlines()))
+
+
+def _parts(example: Mapping[str, Any], column: str) -> str:
+    """Behind a reward, what it was made of."""
+    side, _, kind = column.rpartition("_")
+    parts = example.get(f"{side}_parts", {}) if kind == "reward" else {}
+    return f" ({_figures(parts, ' ', ', ')})" if parts else ""
 
 
 def _missing(value: str | float | None) -> bool:

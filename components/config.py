@@ -106,6 +106,11 @@ class RunConfig(Section):
                 "prompts.column: stands beside a `demo` section, which makes its own prompts. Remove one of the two.",
             ),
             (
+                self.demo is not None and self.evaluation.group_by is not None,
+                "evaluation.group_by: stands beside a `demo` section, whose prompts have no metadata. "
+                "Remove one of the two.",
+            ),
+            (
                 (prompts.drop_longer or 0) > policy.max_prompt_tokens,
                 f"prompts.drop_longer: {prompts.drop_longer} exceeds policy.max_prompt_tokens, "
                 f"{policy.max_prompt_tokens}, and prompts in between stop the run. Raise that, or lower this.",

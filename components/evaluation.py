@@ -11,6 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from components.judges import Judgement
+from components.parts import PART
+from components.parts.groups import Groups
+from components.parts.measures import WIN_RATE, Mean, Measure, columns, mean_interval
 from components.store import Manifest
 
 HISTORY_COLUMNS = (
@@ -47,6 +51,23 @@ def win_rate(preference: NDArray[np.float64], ours: slice, theirs: slice) -> Win
     return WinRate(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 
+def measure(judgement: Judgement, groups: Groups, ours: slice, theirs: slice) -> tuple[Measure, ...]:
+    """Means of the judge's parts over all prompts, and of the win rate and the parts over each group of them.
+
+    `ours` and `theirs` as in `win_rate`; theirs are the reference's.
+    """
+    measures = []
+    for group, rows in groups.items():
+        rate = win_rate(judgement.preference[rows], ours, theirs)
+        measures.append(Measure(WIN_RATE, group, len(rows), Mean(rate.mean, rate.low, rate.high)))
+    places: list[tuple[str | None, NDArray[np.int64]]] = [(None, np.arange(len(judgement.preference))), *groups.items()]
+    for name, values in judgement.parts.items():
+        for place, rows in places:
+            means = (mean_interval(values[rows, side]) for side in (ours, theirs))
+            measures.append(Measure(f"{PART}{name}", place, len(rows), *means))
+    return tuple(measures)
+
+
 def kl(logp: NDArray[np.float64], logp_ref: NDArray[np.float64]) -> float:
     """Mean of log pi - log pi_ref over responses drawn from pi: KL(pi || pi_ref) in nats per response."""
     return float((logp - logp_ref).mean())
@@ -74,6 +95,7 @@ class Evaluated:
     response_length: float  # mean, tokens
     truncated: float  # share of responses that the length limit cut off
     benchmarks: tuple[Benchmark, ...] = ()
+    measures: tuple[Measure, ...] = ()  # of `measure`
 
 
 def history_row(
@@ -88,6 +110,12 @@ def history_row(
 
     An engine with log-probs of its own adds `logp_difference`; a benchmark `task_<name>`, `task_<name>_reference` and
     `task_<name>_metric`.
+
+    A part of the judge's scores adds `part_<name>`, its mean over the responses to the held-out prompts, `_low` and
+    `_high`, the 95 % interval of that mean over prompts, and the same of the reference: `part_<name>_reference`,
+    `part_<name>_reference_low`, `part_<name>_reference_high`. With groups of prompts, each of these and `win_rate`,
+    `win_rate_low` and `win_rate_high` stand also with `[<group>]` at their end, such as `part_length_low[short]`.
+    `held_out` and `held_out[<group>]` count the prompts. `components.parts.measures.tidy` gives them as rows.
 
     Args:
         iteration: 1-based.
@@ -116,4 +144,5 @@ def history_row(
     for one in evaluated.benchmarks:
         name = f"task_{one.task}"
         tasks |= {name: one.score, f"{name}_reference": one.reference, f"{name}_metric": one.metric}
-    return pd.DataFrame([{**row, **tasks}])[[*HISTORY_COLUMNS, *more, *tasks]]
+    measured = columns(evaluated.measures)
+    return pd.DataFrame([{**row, **tasks, **measured}])[[*HISTORY_COLUMNS, *more, *tasks, *measured]]

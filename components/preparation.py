@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from components import benchmarks, model_sources, prompts, rollouts
 from components.errors import PromptError
 from components.judges import Judge
+from components.parts import groups
 from components.records import Prompt
 from components.sections import PolicyConfig
 from components.store import Manifest
@@ -47,6 +48,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
         return _start_anew(work, judge)
     origin.check(work)
     _check_number(work, work.prompts(origin.started.prompts, "train"))
+    groups.split(work.prompts(origin.started.prompts, "evaluation"), work.config.evaluation.group_by)
     return origin.started
 
 
@@ -84,12 +86,12 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     if config.build_engine().reads_files:
         judge.unload()  # the engine wants the GPU for itself
     responses = work.sample(base, held_out, responses=m, purpose="evaluate", iteration=0)
-    reward = rollouts.judge(judge, held_out, [responses]).reward
+    judgement = rollouts.judge(judge, held_out, [responses])
     return Started(
         policy=policy_manifest,
         prompts=work.store.put(prompts_folder),
-        evaluated=work.keep_rollout(responses, reward),
-        reward=float(reward.mean()),
+        evaluated=work.keep_rollout(responses, judgement.reward, judgement.parts),
+        reward=float(judgement.reward.mean()),
         precision=work.precision,
     )
 
@@ -141,13 +143,15 @@ def _load_prompts(work: Workspace, sources: list[str]) -> list[list[Prompt]]:
 
 def _split(work: Workspace, loaded: list[list[Prompt]]) -> tuple[list[Prompt], list[Prompt]]:
     """Training and evaluation prompts, none in both, out of one source or two."""
-    settings, seed = work.config.prompts, work.config.seed
+    config = work.config
+    settings, seed = config.prompts, config.seed
     if len(loaded) == 1:
         trained, evaluated = prompts.split_held_out(loaded[0], settings.held_out, seed)
     else:
         trained, evaluated = loaded[0], loaded[1][: settings.held_out]
     prompts.refuse_overlap(trained, evaluated)
     _check_number(work, trained)
+    groups.split(evaluated, config.evaluation.group_by)
     return trained, evaluated
 
 

@@ -47,13 +47,16 @@ def verdict(history: pd.DataFrame) -> str:
 
 
 def summary_table(history: pd.DataFrame) -> str:
-    """The history as an aligned table, one line per iteration, and one of the benchmarks if there are any.
+    """The history as an aligned table, one line per iteration; then benchmarks, and parts and groups, if there are any.
 
     KL is in nats per response, length in tokens, time the sum over the iteration's steps.
     """
-    table = aligned(HEADERS, summary_rows(history))
+    from components.parts import report as parts
+
     rows = benchmark_rows(history)
-    return f"{table}\n\n{aligned(benchmark_headers(history), rows, labels=2)}" if rows else table
+    benchmarks = aligned(benchmark_headers(history), rows, labels=2) if rows else None
+    tables = [aligned(HEADERS, summary_rows(history)), benchmarks, parts.text(history)]
+    return "\n\n".join(table for table in tables if table)
 
 
 def benchmark_headers(history: pd.DataFrame) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from components.generation import Engine, Sampling
 from components.judges import Judge, Judgement
+from components.parts import PART
 from components.progress import Progress, silent
 from components.records import Prompt, Ragged, Responses, Rollout, Scored
 from components.seeds import derive_seed
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # `gather` and `end` read rollouts and need no torch
 
 ROWS = 1024  # decoded at a time: a column of 60,000 prompts in one go takes three times the memory of its tokens
 TOKEN_FIGURES = ("token_logp_old", "token_logp_ref")
+
+Parts = Mapping[str, NDArray[np.float64]]  # as in Judgement
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,22 @@ def _nested(inner: pa.Array, n: int) -> pa.ListArray:
     return pa.LargeListArray.from_arrays(offsets, inner)
 
 
-def save_rollout(rollout: Rollout, path: Path, reward: NDArray[np.float64] | None = None) -> Path:
+def save_rollout(
+    rollout: Rollout, path: Path, reward: NDArray[np.float64] | None = None, parts: Parts | None = None
+) -> Path:
     """One row per prompt: prompt_id, prompt_tokens, responses (token ids), texts, finished.
 
-    With logp_engine and reward if they are known.
+    With logp_engine, reward and `part_<name>` (K each) if they are known.
     """
     columns = _columns(rollout)
     if reward is not None:
         columns["reward"] = _rows(reward)
-    pq.write_table(pa.table(columns), path)
+    pq.write_table(pa.table(columns | _part_columns(parts)), path)
     return path
+
+
+def _part_columns(parts: Parts | None) -> dict[str, pa.Array]:
+    return {PART + name: _rows(values) for name, values in (parts or {}).items()}
 
 
 def _rows(figures: NDArray[Any]) -> pa.ListArray:
@@ -107,11 +116,11 @@ def _columns(rollout: Responses) -> dict[str, pa.Array]:
     return columns
 
 
-def save_scored(scored: Scored, path: Path) -> Path:
+def save_scored(scored: Scored, path: Path, parts: Parts | None = None) -> Path:
     """`save_rollout`'s columns and logp_old, logp_ref, reward (K each), preference (K·K, row by row).
 
     With token_logp_old and token_logp_ref (K lists each, one figure per token) if they are known. What `load_scored`
-    gave has no texts and no `finished` to write.
+    gave has no texts and no `finished` to write. Training reads no parts: they are for users.
     """
     numbers = ("logp_old", "logp_ref", "reward", "preference")
     columns = {name: _rows(getattr(scored, name)) for name in numbers}
@@ -119,7 +128,7 @@ def save_scored(scored: Scored, path: Path) -> Path:
     for name in TOKEN_FIGURES:
         if (values := getattr(scored, name)) is not None:
             columns[name] = _nested(pa.LargeListArray.from_arrays(offsets, values), n)
-    pq.write_table(pa.table({**_columns(scored.rollout), **columns}), path)
+    pq.write_table(pa.table({**_columns(scored.rollout), **columns, **_part_columns(parts)}), path)
     return path
 
 
@@ -154,6 +163,12 @@ def load_scored(*paths: Path) -> Scored:
 def load_reward(path: Path, k: int) -> NDArray[np.float64]:
     """The rewards in a file of `save_rollout` or `save_scored`, (n, K)."""
     return _load_figures([path], "reward").reshape(-1, k)
+
+
+def load_parts(path: Path, k: int) -> dict[str, NDArray[np.float64]]:
+    """The parts of scores in a file of `save_rollout` or `save_scored`, each (n, K); an older file has none."""
+    names = [name.removeprefix(PART) for name in pq.read_schema(path).names if name.startswith(PART)]
+    return {name: _load_figures([path], PART + name).reshape(-1, k) for name in names}
 
 
 def count(path: Path) -> Counts:

@@ -124,6 +124,12 @@ class EvaluationConfig(Section):
 
     responses: PositiveInt = Field(2, description="responses per held-out prompt and policy")
     examples: PositiveInt = Field(8, description="example prompts shown in the report")
+    group_by: str | None = Field(
+        None,
+        min_length=1,
+        description="field of the evaluation prompts' metadata; win rate and parts of the judge are also told for each "
+        "of its values, 50 at most",
+    )
     tasks: list[str] = Field([], description="benchmarks of lm-eval, such as gsm8k, or hellaswag:acc with a metric")
     tasks_path: str | None = Field(None, description="folder with task files of your own")
     tasks_limit: PositiveInt | None = Field(None, description="only so many questions of each task")

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from components import evaluation, prompts, rollouts
 from components.algorithms import Algorithm, OnPolicyAlgorithm
+from components.judges import Judgement
+from components.parts import groups
 from components.preparation import Started, start
 from components.records import Rollout, Scored
 from components.store import Manifest
@@ -72,17 +74,21 @@ def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manif
     responses = work.rollout(rollout)
     chosen = work.prompts(shard, "shard")
     judgement = rollouts.judge(work.config.build_judge(), chosen, [responses], work.progress("judge responses"))
-    algorithm, same = work.config.build_algorithm(), reference == policy
-    if isinstance(algorithm, Algorithm) and algorithm.needs_tokens:
-        old = _token_logprobs(work, work.policy(policy), responses, "policy")
-        ref = old if same else _token_logprobs(work, work.policy(reference), responses, "reference")
-        logp_old, logp_ref = (responses.tokens.sums(a).reshape(responses.shape) for a in (old, ref))
-        scored = Scored(responses, logp_old, logp_ref, judgement.preference, judgement.reward, old, ref)
-    else:
-        logp_old = _logprobs(work, work.policy(policy), responses, "policy")
-        logp_ref = logp_old if same else _logprobs(work, work.policy(reference), responses, "reference")
-        scored = Scored(responses, logp_old, logp_ref, judgement.preference, judgement.reward)
-    return work.keep("rollout.parquet", lambda path: rollouts.save_scored(scored, path))
+    scored = _scored(work, [policy, reference], responses, judgement)
+    return work.keep("rollout.parquet", lambda path: rollouts.save_scored(scored, path, judgement.parts))
+
+
+def _scored(work: Workspace, policies: Sequence[Manifest], responses: Rollout, judgement: Judgement) -> Scored:
+    """The judged responses with their log-probs under policy and reference, token by token if training wants them."""
+    names = ("policy", "reference")
+    once = policies[:1] if policies[0] == policies[1] else policies
+    algorithm = work.config.build_algorithm()
+    if not (isinstance(algorithm, Algorithm) and algorithm.needs_tokens):
+        sums = [_logprobs(work, work.policy(p), responses, name) for p, name in zip(once, names, strict=False)]
+        return Scored(responses, sums[0], sums[-1], judgement.preference, judgement.reward)
+    tokens = [_token_logprobs(work, work.policy(p), responses, name) for p, name in zip(once, names, strict=False)]
+    sums = [responses.tokens.sums(figures).reshape(responses.shape) for figures in tokens]
+    return Scored(responses, sums[0], sums[-1], judgement.preference, judgement.reward, tokens[0], tokens[-1])
 
 
 def _logprobs(work: Workspace, policy: Policy, responses: Rollout, name: str) -> NDArray[np.float64]:
@@ -159,18 +165,26 @@ def evaluate(
         work.config.build_judge(), held_out, [responses, *rivals], work.progress("judge responses")
     )
     ours, theirs, previous = (slice(i * m, (i + 1) * m) for i in range(3))
+    by_group = groups.split(held_out, work.config.evaluation.group_by)
     return evaluation.Evaluated(
-        rollout=work.keep_rollout(responses, judgement.reward[:, ours]),
+        rollout=work.keep_rollout(
+            responses, judgement.reward[:, ours], {name: values[:, ours] for name, values in judgement.parts.items()}
+        ),
         against_reference=evaluation.win_rate(judgement.preference, ours, theirs),
         against_previous=evaluation.win_rate(judgement.preference, ours, previous),
         kl=evaluation.kl(logp, logp_ref),
         reward=float(judgement.reward[:, ours].mean()),
         response_length=float(responses.tokens.lengths.mean()),
         truncated=float(1 - responses.finished.mean()),
-        benchmarks=tuple(
-            evaluation.Benchmark(ours.task, ours.metric, ours.value, theirs.value)
-            for ours, theirs in zip(scores, base_scores, strict=True)
-        ),
+        benchmarks=_benchmarks(scores, base_scores),
+        measures=evaluation.measure(judgement, by_group, ours, theirs),
+    )
+
+
+def _benchmarks(policy: Sequence[Score], reference: Sequence[Score]) -> tuple[evaluation.Benchmark, ...]:
+    return tuple(
+        evaluation.Benchmark(ours.task, ours.metric, ours.value, theirs.value)
+        for ours, theirs in zip(policy, reference, strict=True)
     )
 
 
@@ -189,6 +203,7 @@ def examples(work: Workspace, prompts_manifest: Manifest, reference: Manifest, f
     shown = work.prompts(prompts_manifest, "evaluation")[: work.config.evaluation.examples]
     rivals = [work.rollout(manifest) for manifest in (reference, final)]
     rewards = [work.rewards(manifest) for manifest in (reference, final)]
+    parts = [work.parts(manifest) for manifest in (reference, final)]
     return [
         {
             "prompt": prompt.text,
@@ -197,6 +212,8 @@ def examples(work: Workspace, prompts_manifest: Manifest, reference: Manifest, f
             "final_response": rivals[1].group(i)[0],
             "reference_reward": float(rewards[0][i, 0]),
             "final_reward": float(rewards[1][i, 0]),
+            "reference_parts": {name: float(values[i, 0]) for name, values in parts[0].items()},
+            "final_parts": {name: float(values[i, 0]) for name, values in parts[1].items()},
         }
         for i, prompt in enumerate(shown)
     ]

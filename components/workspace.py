@@ -75,6 +75,10 @@ class Workspace:
         """What the judge scored the responses to the evaluation prompts, (n, K); NaN where it compares pairs only."""
         return rollouts.load_reward(self.fetch(manifest) / "rollout.parquet", self.config.evaluation.responses)
 
+    def parts(self, manifest: Manifest) -> dict[str, NDArray[np.float64]]:
+        """The parts of those scores, each (n, K)."""
+        return rollouts.load_parts(self.fetch(manifest) / "rollout.parquet", self.config.evaluation.responses)
+
     def scored(self, manifests: Sequence[Manifest]) -> Scored:
         """Scored rollouts of all shards, in order, loaded."""
         return rollouts.load_scored(*(self.fetch(manifest) / "rollout.parquet" for manifest in manifests))
@@ -113,9 +117,14 @@ class Workspace:
         write(path)
         return self.store.put_file(path)
 
-    def keep_rollout(self, rollout: Rollout, reward: NDArray[np.float64] | None = None) -> Manifest:
-        """Stores a rollout, with what the judge scored its responses if that is known."""
-        return self.keep("rollout.parquet", lambda path: rollouts.save_rollout(rollout, path, reward))
+    def keep_rollout(
+        self,
+        rollout: Rollout,
+        reward: NDArray[np.float64] | None = None,
+        parts: rollouts.Parts | None = None,
+    ) -> Manifest:
+        """Stores a rollout, with what the judge said of its responses if that is known."""
+        return self.keep("rollout.parquet", lambda path: rollouts.save_rollout(rollout, path, reward, parts))
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ class Judgement:
 
     preference: NDArray[np.float64]  # (n, K, K), P(y_i > y_j) in [0, 1]; P + P^T = 1; ties and diagonal 1/2
     reward: NDArray[np.float64]  # (n, K), scores behind the preference; NaN where pairs are compared
+    # each (n, K), finite: what else the judge says of a response, by name; it decides nothing
+    parts: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 class Judge(Section, ABC):

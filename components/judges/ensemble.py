@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from components import registry
@@ -60,7 +61,10 @@ class Ensemble(Judge):
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress = silent
     ) -> Judgement:
-        """Mean of the members' preferences and, where all of them have some, rewards; see `Judge.judge`."""
+        """Mean of the members' preferences and, where all of them have some, rewards; see `Judge.judge`.
+
+        Parts of members keep their names. Raises JudgeError for a name that two members give.
+        """
         n, k = len(prompts), len(responses[0]) if responses else 0
         total, before = self.model_inputs(n, k), 0
         show = with_pair_rate(progress, n, k)
@@ -74,6 +78,7 @@ class Ensemble(Judge):
         return Judgement(
             np.average([judgement.preference for judgement in judgements], axis=0, weights=weights),
             np.average([judgement.reward for judgement in judgements], axis=0, weights=weights),
+            _all_parts(judgements),
         )
 
     def _members(self) -> list[tuple[Judge, float]]:
@@ -90,6 +95,20 @@ def _filled(key: str, member: Any) -> dict[str, Any]:
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
         raise ConfigError(f"{key}.weight: {weight!r} cannot be used. Give a positive number.")
     return {**filled, "weight": float(weight)}
+
+
+def _all_parts(judgements: Sequence[Judgement]) -> dict[str, NDArray[np.float64]]:
+    """The parts of all members."""
+    owners: dict[str, int] = {}
+    for i, judgement in enumerate(judgements):
+        for name in judgement.parts:
+            if name in owners:
+                raise JudgeError(
+                    f"judge.judges.{i}: returns a part {name!r}, as judge.judges.{owners[name]} does. "
+                    "Rename it in one of the two."
+                )
+            owners[name] = i
+    return {name: values for judgement in judgements for name, values in judgement.parts.items()}
 
 
 @contextmanager

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import math
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import SourceFileLoader
-from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -19,6 +17,7 @@ from pydantic import Field, PositiveFloat
 
 from components.errors import JudgeError
 from components.judges import Judge, Judgement, preference_from_scores, refuse_ragged, with_pair_rate
+from components.judges._scores import Answer, parts_of, read_answer, require_same_parts
 from components.progress import Progress, silent
 from components.records import Prompt
 
@@ -26,7 +25,7 @@ Score = Callable[[str, Prompt], Any]
 
 
 class Verifier(Judge):
-    """Scores a response by `score(response, prompt) -> float`; the higher score wins."""
+    """Scores a response by `score(response, prompt)`, a number or a dict with `score` and parts; more is better."""
 
     name: Literal["verifier"] = "verifier"
     function: str = Field(description="'module:function' or 'path/to/file.py:function'")
@@ -45,29 +44,34 @@ class Verifier(Judge):
         """Scores each response; see `Judge.judge`.
 
         Raises:
-            JudgeError: rows of unequal length, or a score that is not a finite number. What the function
-                itself raises propagates, with a note that names the prompt and the response.
+            JudgeError: rows of unequal length, a score or a part that is not a finite number, or parts whose names
+                are not those of the first response. What the function itself raises propagates, with a note that
+                names the prompt and the response.
         """
         refuse_ragged(prompts, responses)
         function = self._load()
         progress = with_pair_rate(progress, len(prompts), len(responses[0]) if responses else 0)
-        rewards = []
+        answers: list[list[Answer]] = []
         for index, (prompt, row) in enumerate(zip(prompts, responses, strict=True)):
-            rewards.append([self._score(function, prompt, row, k) for k in range(len(row))])
+            answers.append([])
+            for k in range(len(row)):
+                answer = self._answer(function, prompt, row, k)
+                answers[-1].append(answer)
+                require_same_parts(answer, answers[0][0], self._source(prompt, k))
             progress(index + 1, len(prompts))
-        reward = np.array(rewards, dtype=np.float64)
-        return Judgement(preference_from_scores(reward, self.temperature), reward)
+        reward = np.array([[answer.score for answer in row] for row in answers], dtype=np.float64)
+        return Judgement(preference_from_scores(reward, self.temperature), reward, parts_of(answers))
 
-    def _score(self, function: Score, prompt: Prompt, row: Sequence[str], k: int) -> float:
-        where = f"prompt {prompt.id!r}, response {k}"
+    def _source(self, prompt: Prompt, k: int) -> str:
+        return f"prompt {prompt.id!r}, response {k}: {self.function}"
+
+    def _answer(self, function: Score, prompt: Prompt, row: Sequence[str], k: int) -> Answer:
         try:
             value = function(row[k], prompt)
         except Exception as error:  # only annotated: a fault of the function keeps its own type and traceback
-            error.add_note(f"{where}: raised by {self.function}, called as judge.function.")
+            error.add_note(f"prompt {prompt.id!r}, response {k}: raised by {self.function}, called as judge.function.")
             raise
-        if not isinstance(value, Real | np.bool_) or not math.isfinite(value):
-            raise JudgeError(f"{where}: {self.function} returned {value!r}. Make it return a finite number.")
-        return float(value)
+        return read_answer(value, self._source(prompt, k))
 
     def _load(self) -> Score:
         place, _, attribute = self.function.rpartition(":")

@@ -1,0 +1,107 @@
+"""What a user's function says of a response: a score, alone or in a dict with named parts beside it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.errors import JudgeError
+from components.parts import ENDINGS
+
+SCORE = "score"
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The score of one response, and its parts by name."""
+
+    score: float
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+def read_answer(value: Any, source: str) -> Answer:
+    """What a function returned: a finite number, or a dict with one as `score` and a number or bool for each part.
+
+    `source` says of which response and by which function. Raises JudgeError for anything else.
+    """
+    if not isinstance(value, Mapping):
+        score = _number(value)
+        if score is None:
+            raise JudgeError(f"{source} returned {_shown(value)}. Make it return a finite number.")
+        return Answer(score)
+    if SCORE not in value:
+        raise JudgeError(
+            f"{source} returned a dict without {SCORE!r}, which decides preferences; its names: "
+            f"{', '.join(map(repr, value)) or 'none'}. Add it, a finite number."
+        )
+    figures: dict[str, float] = {}
+    for name, part in value.items():
+        number = _number(part)
+        if number is None:
+            raise JudgeError(f"{source} returned {_shown(part)} as {name!r}. Make it a finite number or a bool.")
+        figures[name] = number
+    score = figures.pop(SCORE)
+    for name in figures:
+        _check_name(name, source)
+    return Answer(score, figures)
+
+
+def require_same_parts(answer: Answer, first: Answer, source: str) -> None:
+    """Raises JudgeError unless a response has the parts that the first response of the call has."""
+    missing, extra = first.parts.keys() - answer.parts.keys(), answer.parts.keys() - first.parts.keys()
+    if not missing and not extra:
+        return
+    found = [
+        f"{word} {', '.join(map(repr, sorted(names)))}"
+        for word, names in (("lacks", missing), ("adds", extra))
+        if names
+    ]
+    raise JudgeError(
+        f"{source} returned other parts than for the first response: it {' and '.join(found)}. "
+        "Return the same names for every response."
+    )
+
+
+def parts_of(answers: Sequence[Sequence[Answer]]) -> dict[str, NDArray[np.float64]]:
+    """Each part of K responses to each of n prompts, all with the same names: (n, K)."""
+    names = answers[0][0].parts if answers and answers[0] else {}
+    return {
+        name: np.array([[answer.parts[name] for answer in row] for row in answers], dtype=np.float64) for name in names
+    }
+
+
+def _number(value: Any) -> float | None:
+    """As a float; None for what is no finite number."""
+    try:
+        number = float(value) if isinstance(value, Real | np.bool_) else math.nan
+    except OverflowError:  # a whole number or a fraction beyond what a float holds
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and value.bit_length() > 1024:  # Python may refuse to write it out
+        return f"a whole number of {value.bit_length()} bits, which no float holds"
+    return repr(value)
+
+
+def _check_name(name: Any, source: str) -> None:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise JudgeError(
+            f"{source} names a part {name!r}. Use letters, digits and underscores, and no digit at the beginning."
+        )
+    if name.lower() == SCORE:
+        raise JudgeError(f"{source} names a part {name!r} beside {SCORE!r}. Give it a name of its own.")
+    if name.endswith(ENDINGS):
+        raise JudgeError(
+            f"{source} names a part {name!r}, and columns of `history` that end so hold intervals and the reference. "
+            "Give it another name."
+        )

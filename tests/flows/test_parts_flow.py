@@ -1,0 +1,71 @@
+"""WindFlow with a judge that begins to return parts: a run goes on from one without, and tells them by group."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from flow_home import card_content
+
+from components import demo
+from components.sections import DemoConfig
+from wind_runs import FLOW
+
+pytestmark = pytest.mark.slow
+
+PLAIN = """
+def score(response, prompt):
+    return len(response.split())
+"""
+PARTS = """
+def score(response, prompt):
+    words = response.split()
+    return {"score": len(words), "words": len(words), "ends_even": bool(words) and words[-1][-1] in "02468"}
+"""
+KINDS = ["first", "second", "second", "lone"]
+CONFIG = {
+    "iterations": 1,
+    "policy": {"model": "policy"},
+    "prompts": {"train": "train.jsonl", "evaluation": "kinds.jsonl", "per_iteration": 8, "shards": 2},
+    "generation": {"responses": 4, "max_new_tokens": 6},
+    "judge": {"name": "verifier", "function": "judge.py:score"},
+    "training": {"batch_size": 4, "micro_batch_size": 4, "learning_rate": 0.01},
+    "live_cards": [],
+}
+
+
+def test_a_run_goes_on_with_parts_and_groups(run_flow, flow_env, tmp_path):
+    (tmp_path / ".metaflow").mkdir()
+    settings = DemoConfig(numbers=3, prompts=16, held_out=4, steps=5, batch_size=8, hidden_size=16, layers=1, heads=2)
+    demo.build(tmp_path, settings, seed=0)
+    records = map(json.loads, (tmp_path / "evaluation.jsonl").read_text().splitlines())
+    lines = [json.dumps({**record, "kind": kind}) for record, kind in zip(records, KINDS, strict=True)]
+    (tmp_path / "kinds.jsonl").write_text("\n".join(lines))
+
+    (tmp_path / "judge.py").write_text(PLAIN)
+    first = run_flow(FLOW, config=CONFIG)
+    assert not [name for name in first.run.data.history if name.startswith("part_")]
+    assert "(95% interval)" not in first.stdout
+
+    (tmp_path / "judge.py").write_text(PARTS)
+    going_on = {**CONFIG, "evaluation": {"group_by": "kind"}, "start_from": f"WindFlow/{first.run.id}"}
+    result = run_flow(FLOW, config=going_on)
+    history = result.run.data.history
+    assert history["iteration"].tolist() == [1, 2]
+    for column in ("part_words", "part_words_reference", "part_ends_even[lone]", "win_rate[second]", "held_out[first]"):
+        assert np.isfinite(history[column].to_numpy()).tolist() == [False, True], column
+    # The score is the number of words, which both runs know.
+    assert history["part_words"].iloc[1] == pytest.approx(history["reward_mean"].iloc[1])
+    assert history["part_words_reference"].iloc[1] == pytest.approx(result.run.data.reward_reference)
+    assert history["part_words_low[lone]"].isna().all()
+    assert history[[f"held_out[{kind}]" for kind in ("first", "second", "lone")]].iloc[1].tolist() == [1, 2, 1]
+    assert "part       group           prompts" in result.stdout
+    assert "ends_even  (95% interval)" in result.stdout
+
+    words = [str(FLOW), "card", "get", f"{result.run.id}/end", str(tmp_path / "report.html")]
+    subprocess.run([sys.executable, *words], check=True, cwd=tmp_path, env=os.environ | flow_env)
+    report = card_content((tmp_path / "report.html").read_text())
+    assert "## Parts and groups" in report
+    assert report.count("data:image/png;base64,") == 3
