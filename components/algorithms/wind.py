@@ -17,7 +17,15 @@ whose mean given y is P(y > pi_t). What is known of the four treatments of c(x),
   level of log pi_theta: only the policy's own normalisation holds it.
 * `mixed` adds a hold on that level: consistent as K grows if the level is by `monte_carlo`.
 
-`baseline_shift` and `loser_weight` are additions of this project, not of the paper.
+The exact update converges to the equilibrium, KL(pi* || pi_t) <= (1 + beta·eta)^(-t)·KL(pi* || pi_0), for eta <= beta.
+The defaults, eta = 500·beta, are outside of that: steps so small would teach a language model nothing. On bandits
+whose preferences come from rewards, the exact update reached pi* at the defaults in every trial. Where preferences are
+cyclic (A beats B beats C beats A), it moved away and circled, at last further from pi* than the reference (KL 5.0
+against 0.24): then lower eta or raise beta.
+
+`baseline_shift` and `loser_weight` are additions of this project, not of the paper. `baseline_shift` alone leaves the
+fixed point of the squared risk where it is. `loser_weight` moves it, for the weighted risk is no proper score of v: 0.1
+moved it by 0.03 to 0.20 in total variation, where that of the reference from the equilibrium was 0.11 to 0.51.
 """
 
 from __future__ import annotations
@@ -38,7 +46,9 @@ class Wind(Algorithm):
 
     name: Literal["wind"] = "wind"
     beta: float = Field(0.02, ge=0, description="KL strength of the game; 0: no regularisation")
-    eta: PositiveFloat = Field(10.0, description="step size of one iteration")
+    eta: PositiveFloat = Field(
+        10.0, description="step size of one iteration; above beta, cyclic preferences may not converge"
+    )
     risk: Literal["squared", "kl", "nce"] = Field("squared", description="score of s against v")
     eps: float = Field(0.05, gt=0, lt=0.5, description="kl and nce: distance of s from 0 and 1 where logarithms end")
     normalizer: Literal["constant", "monte_carlo", "group", "mixed"] = Field(
@@ -49,7 +59,9 @@ class Wind(Algorithm):
         "monte_carlo", description="mixed: estimate of c(x) in that term"
     )
     baseline_shift: float = Field(0.0, ge=0, lt=1, description="regress h onto v - c + shift instead of v - c")
-    loser_weight: float = Field(1.0, gt=0, le=1, description="weight of responses with v < 1/2")
+    loser_weight: float = Field(
+        1.0, gt=0, le=1, description="weight of responses with v < 1/2; below 1 it moves the fixed point"
+    )
 
     @model_validator(mode="after")
     def _shift_has_a_level(self) -> Self:

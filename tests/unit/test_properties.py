@@ -174,6 +174,15 @@ def test_monte_carlo_plays_with_beta_at_small_groups(risk, k, bound):
     assert total_variation(policy, star) < bound
 
 
+@pytest.mark.parametrize(("k", "moved"), [(2, 0.05), (4, 0.035)])
+def test_loser_weight_moves_the_fixed_point_and_the_shift_alone_does_not(k, moved):
+    """At beta = 0.3, eta = 1. `moved` is the distance that was measured with a weight of 0.1."""
+    star = equilibrium(0.3)
+    for settings, distance in (({}, 0), ({"baseline_shift": 0.3}, 0), ({"loser_weight": 0.1}, moved)):
+        policy = fixed_point(Wind(beta=0.3, eta=1.0, **settings).loss, k)
+        assert total_variation(policy, star) == pytest.approx(distance, abs=1e-3)
+
+
 @pytest.mark.parametrize("k", [2, 3])
 def test_the_own_log_ratio_in_c_would_lower_beta(k):
     """To beta·(K - 1)/K, but for the noise of v that `monte_carlo` has too."""
