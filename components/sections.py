@@ -94,8 +94,8 @@ class TrainingConfig(Section):
     epochs: PositiveInt = 1
     batch_size: PositiveInt = Field(
         32,
-        description="prompts per optimiser step; those of an epoch's last batch, if it is smaller, weigh more, so let it "
-        "divide prompts.per_iteration",
+        description="prompts per optimiser step; those of an epoch's last batch, if it is smaller, weigh more, so let "
+        "it divide prompts.per_iteration",
     )
     micro_batch_size: PositiveInt = Field(
         32, description="prompts per forward and backward pass; halved when GPU memory runs out"

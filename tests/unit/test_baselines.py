@@ -68,7 +68,8 @@ def test_sppo_at_the_papers_scale_by_hand():
 
 
 def test_at_the_papers_scale_every_step_is_clipped_and_at_ours_hardly_one():
-    """At the start d loss/d log pi, of a mean over the two of a pair, is eta·|v - 1/2| in the paper, |v - 1/2|/eta here.
+    """At the start d loss/d log pi, of a mean over the two of a pair, is eta·|v - 1/2| in the paper and
+    |v - 1/2|/eta here.
 
     So with eta = 1000 and a gradient of log pi of norm 1 to 500, ours stays below 0.25 and the paper's above 250.
     """
