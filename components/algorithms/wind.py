@@ -8,7 +8,7 @@ arXiv 2410.20727). The exact update of one iteration,
 makes h = [(1 + beta·eta)·log pi_theta - log pi_t - beta·eta·log pi_ref] / eta equal to P(y > pi_t) - c(x), with
 c(x) = ((1 + beta·eta)/eta)·log Z_t(x). The loss is a proper score of s = h + c against the leave-one-out win rate v,
 whose mean given y is P(y > pi_t). What is known of the four treatments of c(x), each proved in
-`tests/unit/test_properties.py`:
+`tests/unit/test_properties.py` and, for small K, `tests/unit/test_fixed_points.py`:
 
 * `constant` is exact in the limit eta -> 0 only; with `kl` and `nce`, only while pi_t is near pi_ref or beta small.
 * `monte_carlo` is consistent for every risk as K grows. At small K the noise of v biases it: with beta = 0.3, eta = 1
