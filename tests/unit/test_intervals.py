@@ -111,6 +111,19 @@ def test_the_interval_holds_the_rate_of_several_responses_and_ties(values_of, m,
         assert held.mean() >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / TRIALS), rate
 
 
+@pytest.mark.parametrize("n", [3, 8, 50, 400])
+def test_the_interval_holds_the_mean_of_any_mixture_of_wins_and_ties(n):
+    """Values 0, 1/4, 1/2, 3/4 and 1 with random chances, some of them with one value that is rare."""
+    rng = np.random.default_rng(n)
+    levels = np.linspace(0, 1, 5)
+    rare = [np.array([0, 0, 1 - e, 0, e]) for e in (0.01, 0.05)] + [np.array([e, 0, 0, 0, 1 - e]) for e in (0.01, 0.05)]
+    for chances in [*rare, *rng.dirichlet(np.full(5, 0.3), size=8)]:
+        rows = rng.choice(levels, p=chances, size=(TRIALS, n))
+        bounds = np.array([rate_interval(row) for row in rows])
+        held = (bounds[:, 0] <= chances @ levels) & (chances @ levels <= bounds[:, 1])
+        assert held.mean() >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / TRIALS), chances
+
+
 def test_one_value_says_nothing():
     assert rate_interval(np.array([0.9])) == (0.0, 1.0)
     assert all(math.isnan(bound) for bound in interval(np.array([0.9]))[1:])
