@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from components.intervals import rate_interval
 from components.judges import Judgement
 from components.parts import PART
 from components.parts.groups import Groups
@@ -36,7 +36,7 @@ class WinRate:
 def win_rate(preference: NDArray[np.float64], ours: slice, theirs: slice) -> WinRate:
     """Win rate of some responses of each prompt against others.
 
-    The prompt is the unit of the normal interval: responses to one prompt are not independent.
+    The prompt is the unit of the interval, `intervals.rate_interval`: responses to one prompt are not independent.
 
     Args:
         preference: (n, K, K), P(y_i > y_j).
@@ -44,11 +44,7 @@ def win_rate(preference: NDArray[np.float64], ours: slice, theirs: slice) -> Win
         theirs: the columns of its rival.
     """
     per_prompt = preference[:, ours, theirs].mean((1, 2))
-    mean = float(per_prompt.mean())
-    if len(per_prompt) < 2:
-        return WinRate(mean, 0.0, 1.0)
-    half = 1.96 * float(per_prompt.std(ddof=1)) / math.sqrt(len(per_prompt))
-    return WinRate(mean, max(0.0, mean - half), min(1.0, mean + half))
+    return WinRate(float(per_prompt.mean()), *rate_interval(per_prompt))
 
 
 def measure(judgement: Judgement, groups: Groups, ours: slice, theirs: slice) -> tuple[Measure, ...]:

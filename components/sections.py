@@ -96,7 +96,11 @@ class TrainingConfig(Section):
     """How one iteration's update is optimised. Learning rate and optimiser state run over all iterations."""
 
     epochs: PositiveInt = 1
-    batch_size: PositiveInt = Field(32, description="prompts per optimiser step")
+    batch_size: PositiveInt = Field(
+        32,
+        description="prompts per optimiser step; those of an epoch's last batch, if it is smaller, weigh more, so let "
+        "it divide prompts.per_iteration",
+    )
     micro_batch_size: PositiveInt = Field(
         32, description="prompts per forward and backward pass; halved when GPU memory runs out"
     )
@@ -107,7 +111,7 @@ class TrainingConfig(Section):
     learning_rate: PositiveFloat = 5e-4
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the run's steps")
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    max_grad_norm: PositiveFloat = 1.0
+    max_grad_norm: PositiveFloat = Field(1.0, description="gradients are clipped to it; depends on the loss's scale")
     weight_decay: float = Field(0.0, ge=0)
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="of adamw and adamw_8bit")
     adam_beta2: float = Field(0.99, ge=0, lt=1, description="of adamw and adamw_8bit")

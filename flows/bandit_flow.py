@@ -47,6 +47,8 @@ class BanditFlow(FlowSpec):
         from components.bandit import laboratory
 
         self.cells = laboratory.cells(self.settings)
+        for caution in bandit_config.cautions(self.settings):
+            print(caution)
         self.next(self.play, foreach="cells")
 
     @step

@@ -3,6 +3,11 @@
 -log pi_theta(best of K) is the forward KL to the best-of-K policy of pi_t. Where the paper mixes in log space,
 BoN^(1-alpha)·pi_ref^alpha, the mixture that a forward KL can reach from samples is (1-alpha)·BoN + alpha·pi_ref; the
 reference's part comes from pi_t's responses by importance weights, normalised within a prompt's group.
+
+That mixture always keeps alpha of the reference, as mixing in log space does only where N·(1 - alpha) < 1. But weights
+that are normalised within K responses cannot: a response that pi_t has nearly lost is drawn with probability K·pi_t(y),
+and then gets alpha in all. So per iteration its mass is multiplied by K·alpha, and with alpha < 1/K the policy ends at
+the best response all the same, only later.
 """
 
 from __future__ import annotations
@@ -23,7 +28,9 @@ class Bond(Algorithm):
     """BOND's hyper-parameter."""
 
     name: Literal["bond"] = "bond"
-    alpha: float = Field(0.0, ge=0, lt=1, description="share of the reference in the target")
+    alpha: float = Field(
+        0.0, ge=0, lt=1, description="share of the reference in the target; below 1/K it only delays the collapse"
+    )
 
     def select(self, win_rate: NDArray[np.float64]) -> NDArray[np.int64]:
         """The best response, which is all that is needed without the reference; with it, all K, the best first."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from components.bandit import report
-from components.bandit.config import LabConfig
+from components.bandit.config import LabConfig, cautions
 from components.bandit.methods import Wind
 from components.bandit.sampling import fitted_slope
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CONVERGENCE = """## Convergence with and without mixing
 KL from what each method is after: the equilibrium of the win-rate game for WIND, Nash-MD and extragradient; for BOND
 with mixing the equilibrium of its log-win-rate game; without mixing, and for self-play, the best response. The dotted
-line is WIND's linear rate. The duality gap is that of the win-rate game for all methods."""
+line is WIND's linear rate, proved for eta <= beta. The duality gap is that of the win-rate game for all methods."""
 TRAJECTORY = """## Win rate, reward and KL to the reference"""
 COMPLEXITY = """## Sample complexity"""
 LINES = "Lines: the middle seed. Bands: all seeds."
@@ -46,6 +46,7 @@ def report_card(
     return [
         Markdown(f"# {title}\n\nMeans over prompts and seeds at iteration {results['iteration'].max()}."),
         Table(report.summary_rows(results), headers=report.HEADERS, disable_updates=True),
+        *(Markdown(f"**{caution}**") for caution in cautions(config)),
         Markdown(CONVERGENCE),
         _image(figures.convergence_figure(results, rates=wind_rates(config)), LINES),
         Markdown(TRAJECTORY),

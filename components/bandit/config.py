@@ -103,6 +103,12 @@ def parse(text: str) -> dict[str, Any]:
     return config.model_copy(update=filled).model_dump()
 
 
+def cautions(config: LabConfig) -> list[str]:
+    """A sentence for each method whose results want one."""
+    found = {label: method.caution() for label, method in config.build_methods().items()}
+    return [f"methods.{label}: {caution}" for label, caution in found.items() if caution]
+
+
 def players(setting: Setting, methods: Mapping[str, Method]) -> list[str]:
     """Labels of the methods that play a setting, in the order of the config."""
     return [label for label in methods if setting.methods is None or label in setting.methods]

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.bandit.policies import Array
 
@@ -18,6 +19,10 @@ class Game(ABC):
     @abstractmethod
     def win_rate(self, log_pi: Array) -> Array:
         """P(y > pi) = E_{y' ~ pi} P(y > y') in [0, 1] of every response, shape (n, Y)."""
+
+    @abstractmethod
+    def against(self, prompt: int, rivals: NDArray[np.int64]) -> Array:
+        """P(y > y') of every response to one prompt against m of them, given by their indices: shape (Y, m)."""
 
 
 class PreferenceMatrix(Game):
@@ -44,6 +49,11 @@ class PreferenceMatrix(Game):
         rate: Array = np.einsum("nij,nj->ni", self.preference, np.exp(log_pi))
         return rate
 
+    def against(self, prompt: int, rivals: NDArray[np.int64]) -> Array:
+        """See `Game.against`."""
+        preference: Array = self.preference[prompt][:, rivals]
+        return preference
+
 
 class RewardOrder(Game):
     """The response with more reward wins, equal rewards tie. Sorted once; then a step costs O(n Y)."""
@@ -69,6 +79,12 @@ class RewardOrder(Game):
         mass = self._ranked(np.exp(log_pi))
         up_to = np.cumsum(mass, axis=1).ravel()[self._ends]
         return self._spread(up_to - np.add.reduceat(mass.ravel(), self._starts) / 2)
+
+    def against(self, prompt: int, rivals: NDArray[np.int64]) -> Array:
+        """See `Game.against`."""
+        tie = self._tie.reshape(self.shape)[prompt]
+        preference: Array = np.heaviside(tie[:, None] - tie[rivals].astype(np.float64), 0.5)
+        return preference
 
     def best_of(self, log_pi: Array, N: float) -> Array:
         """Log-probs of BoN_N, the best of N independent responses of pi, shape (n, Y).

@@ -11,8 +11,9 @@ from components.bandit import sampling
 from components.bandit.config import LabConfig, SamplingConfig, players
 from components.bandit.games import Bandit
 from components.bandit.methods import Method
-from components.bandit.metrics import duality_gap, equilibrium
+from components.bandit.metrics import duality_gap
 from components.bandit.policies import Array, expectation, kl
+from components.bandit.solver import equilibrium
 from components.progress import Progress, silent
 from components.seeds import generator
 

@@ -12,8 +12,9 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 
 from components.bandit.games import Bandit, RewardOrder
-from components.bandit.metrics import equilibrium, extragradient_step, extragradient_step_size
+from components.bandit.metrics import extragradient_step, extragradient_step_size
 from components.bandit.policies import LOWEST, Array, normalise
+from components.bandit.solver import equilibrium
 from components.errors import ConfigError
 from components.schema import Section
 
@@ -40,12 +41,17 @@ class Method(Section, ABC):
         del beta
         return None
 
+    def caution(self) -> str | None:
+        """What to know of the results, and the remedy; None if nothing."""
+        return None
+
 
 class Wind(Method):
     """Exact WIND: log pi_{t+1} = [log pi_t + beta·eta·log pi_ref + eta·P(y > pi_t)] / (1 + beta·eta) - log Z.
 
     Keeps one policy and needs one win rate a step. KL(pi* || pi_t) <= (1 + beta·eta)^(-t)·KL(pi* || pi_0) for
-    eta <= beta, and in all games tried up to eta = 10·beta.
+    eta <= beta. From the reference it held in all games tried up to eta = 10·beta, from elsewhere not always (rock,
+    paper, scissors at beta = 0.32). Far above, in games that are not transitive, the policy may leave pi* and circle.
     """
 
     name: Literal["wind"] = "wind"
@@ -64,12 +70,18 @@ class Bond(Method):
     log pi = log pi_ref + log P(y > pi) / b + const. That is exact for N = 2; for other N, P(y > pi) stands for the
     mean of F^(N-1) between F(< y) and F(<= y), to the power of 1/(N-1), the same where no response has much mass.
     Without mixing, pi_t = BoN_{N^t}(pi_0), which ends at the best response.
+
+    Mixing holds the policy only where N·(1 - alpha) < 1, that is b > 1. Of a response y with F(<= y) << 1, one step
+    multiplies log F(<= y) by N·(1 - alpha): else its log-prob, and one by one those of the next better responses, fall
+    without end, slowly at N·(1 - alpha) = 1, where `kl_target` is NaN. In the end often only the best is left.
     """
 
     name: Literal["bond"] = "bond"
     needs_order: ClassVar[bool] = True
     N: int = Field(4, ge=2, description="responses of which the best is kept")
-    alpha: float = Field(0.0, ge=0, lt=1, description="weight of the reference in the mixture; 0: no mixing")
+    alpha: float = Field(
+        0.0, ge=0, lt=1, description="weight of the reference in the mixture; 0: no mixing; else above 1 - 1/N"
+    )
 
     def step(self, bandit: Bandit, log_pi: Array) -> Array:
         """See `Method.step`. Raises ConfigError for a game without a reward order."""
@@ -78,8 +90,18 @@ class Bond(Method):
         best = bandit.game.best_of(log_pi, self.N)
         return normalise((1 - self.alpha) * best + self.alpha * bandit.log_ref)
 
+    def caution(self) -> str | None:
+        """Where the mixture does not hold the policy."""
+        if self.alpha == 0 or self.N * (1 - self.alpha) < 1 - 1e-9:
+            return None
+        return (
+            f"mixing with alpha = {self.alpha:g} does not hold the policy: N·(1 - alpha) = "
+            f"{self.N * (1 - self.alpha):.3g} is not below 1, so log-probs fall without end, from the worst response "
+            f"up. Raise alpha above {1 - 1 / self.N:.3g}, or lower N."
+        )
+
     def target(self, bandit: Bandit) -> Array | None:
-        """The fixed point that is reached from the reference."""
+        """The fixed point that is reached from the reference; with vanished responses at `LOWEST`."""
         if self.alpha == 0:
             return best_rewarded(bandit)
         log_pi = bandit.log_ref

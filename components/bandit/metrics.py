@@ -1,13 +1,9 @@
-"""How far a policy is from the equilibrium, and how to find the equilibrium.
+"""How far a policy is from the equilibrium; `solver` finds the equilibrium.
 
 The equilibrium maximises, against itself, E P(y > pi*) - beta·KL(pi* || pi_ref), so pi* ∝ pi_ref·exp(P(y > pi*)/beta).
 """
 
 from __future__ import annotations
-
-import math
-
-import numpy as np
 
 from components.bandit.games import Bandit
 from components.bandit.policies import Array, kl, normalise
@@ -44,20 +40,3 @@ def extragradient_step(bandit: Bandit, log_pi: Array, eta: float) -> Array:
     start = keep * log_pi + eta * bandit.beta * bandit.log_ref
     trial = normalise(start + eta * bandit.game.win_rate(log_pi))
     return normalise(start + eta * bandit.game.win_rate(trial))
-
-
-def equilibrium(bandit: Bandit) -> Array:
-    """pi* by extragradient steps from the reference, shape (n, Y); beta > 0.
-
-    Log-probs differ from those of the best response by at most 1e-12, or by what rounding of win rates allows at a
-    tiny beta. Raises RuntimeError if that is not reached, which theory excludes.
-    """
-    eta = extragradient_step_size(bandit.beta)
-    tolerance = max(1e-12, 1e-14 / bandit.beta)
-    log_pi, residual = bandit.log_ref, math.inf
-    for _ in range(math.ceil(200 / (eta * bandit.beta))):
-        residual = float(np.abs(best_response(bandit, log_pi) - log_pi).max())
-        if residual <= tolerance:
-            return log_pi
-        log_pi = extragradient_step(bandit, log_pi, eta)
-    raise RuntimeError(f"no equilibrium found: log-probs still {residual:.1e} from the best response's")

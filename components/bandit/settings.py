@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 
 from components.bandit.games import Bandit, Game, PreferenceMatrix, RewardOrder
 from components.bandit.policies import Array, normalise
+from components.bandit.solver import SMALLEST_BETA
 from components.schema import Section
 
 
@@ -21,7 +22,7 @@ class Setting(Section, ABC):
 
     name: str
     ordered: ClassVar[bool] = False  # by reward
-    beta: PositiveFloat = Field(0.1, description="KL strength of the game")
+    beta: PositiveFloat = Field(0.1, ge=SMALLEST_BETA, description="KL strength of the game")
     prompts: PositiveInt = Field(20, description="n")
     methods: list[str] | None = Field(None, min_length=1, description="labels of the methods that play it; absent: all")
 

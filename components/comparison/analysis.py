@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+
+from components.intervals import interval
 
 LEVELS = (0.6, 0.7, 0.8, 0.85, 0.9)
 SPENT = ["seconds_generate", "seconds_score", "seconds_train"]  # evaluation only measures
@@ -119,52 +120,39 @@ def _first_reach(cost: pd.Series[float], win_rate: pd.Series[float], level: floa
 
 
 def verdicts(results: pd.DataFrame) -> list[str]:
-    """One sentence for the arm with the highest final win rate against each other arm."""
-    winner = best(results)
-    return [verdict(results, winner, arm) for arm in results["arm"].unique() if arm != winner]
+    """One sentence for the arm with the highest final win rate against each other arm.
+
+    Which arm that is depends on the results, so each pair of arms might have been compared: see `verdict`.
+    """
+    winner, finals = best(results), _by_seed(results)
+    return [_verdict(finals, winner, str(arm)) for arm in results["arm"].unique() if arm != winner]
 
 
 def verdict(results: pd.DataFrame, arm: str, other: str) -> str:
-    """How an arm's final win rate differs from another's, by pairs of equal seed, and what that shows."""
-    pairs = final(results).pivot_table(index="seed", columns="arm", values="win_rate")
-    differences = (pairs[arm] - pairs[other]).dropna().to_numpy()
-    mean, low, high = interval(differences)
+    """How an arm's final win rate differs from another's, by pairs of equal seed, and what that shows.
+
+    The t-intervals are simultaneous over all pairs of arms (Bonferroni: each holds its difference with probability
+    1 - 0.05/pairs). So of arms that are equal, at most 5 % of all tables call one better or worse, however many arms
+    there are and whichever of them is the best.
+    """
+    return _verdict(_by_seed(results), arm, other)
+
+
+def _by_seed(results: pd.DataFrame) -> pd.DataFrame:
+    """Final win rates: a row per seed, a column per arm."""
+    return final(results).pivot_table(index="seed", columns="arm", values="win_rate")
+
+
+def _verdict(finals: pd.DataFrame, arm: str, other: str) -> str:
+    differences = (finals[arm] - finals[other]).dropna().to_numpy()
+    pairs = math.comb(finals.shape[1], 2)
+    mean, low, high = interval(differences, 1 - 0.05 / pairs)
     side = "above" if mean >= 0 else "below"
     fact = f"{arm} ends {100 * abs(mean):.1f} points {side} {other}"
     if len(differences) < 2:
         return f"{fact} with the one seed that was run: no interval, so no verdict."
-    shown = f"95% interval {100 * low:+.1f} to {100 * high:+.1f}, {len(differences)} seeds in pairs"
+    at_once = f" for all {pairs} pairs of arms at once" if pairs > 1 else ""
+    shown = f"95% interval{at_once} {100 * low:+.1f} to {100 * high:+.1f}, {len(differences)} seeds in pairs"
     if low <= 0 <= high:
         return f"{fact} ({shown}): no difference that these seeds can show."
     return f"{fact} ({shown}): {'better' if mean > 0 else 'worse'}."
-
-
-def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean of independent values with its 95 % t-interval, which is NaN for a single value."""
-    n, mean = len(values), float(np.mean(values))
-    if n < 2:
-        return mean, math.nan, math.nan
-    half = t_quantile(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
-    return mean, mean - half, mean + half
-
-
-def t_quantile(degrees: int, probability: float = 0.95) -> float:
-    """The t that Student's |T| stays below with this probability, by bisection of its distribution function."""
-    low, high = 0.0, 1e4
-    while high - low > 1e-9 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, degrees) < probability else (low, middle)
-    return high
-
-
-def _within(t: float, degrees: int) -> float:
-    """P(|T| < t) for a whole number of degrees of freedom, by the finite sums of Abramowitz and Stegun, 26.7.3-4."""
-    angle = math.atan(t / math.sqrt(degrees))
-    odd = degrees % 2
-    term, total = (math.cos(angle) if odd else 1.0), 0.0
-    for k in range(odd, degrees - 1, 2):
-        total += term
-        term *= math.cos(angle) ** 2 * (k + 1) / (k + 2)
-    if odd:
-        return 2 / math.pi * (angle + math.sin(angle) * total)
-    return math.sin(angle) * total

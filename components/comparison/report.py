@@ -14,10 +14,10 @@ from components.report import aligned, command_lines, duration, number
 SUMMARY_HEADERS = ["arm", "win rate", "95% interval", "KL", "reward", "samples", "time", "prompts", "seeds"]
 COSTS = {"samples": "Samples", "seconds": "Time"}
 SUMMARY_NOTE = (
-    "Means over seeds after the last iteration. Win rate against the reference, with its 95% t-interval over seeds; "
-    "KL in nats per response; samples are responses drawn for training, time that of generate, score and train, "
-    "prompts those of an iteration. All arms share base policy and held-out prompts: the seeds vary sampling and "
-    "training only."
+    "Means over seeds after the last iteration. Win rate against the reference, with its 95% t-interval over seeds, of "
+    "each arm for itself; KL in nats per response; samples are responses drawn for training, time that of generate, "
+    "score and train, prompts those of an iteration. All arms share base policy and held-out prompts: the seeds vary "
+    "sampling and training only."
 )
 REACH_NOTE = (
     "Where an arm's mean win rate over seeds first reaches a level, linear between evaluations; a dash: never. "

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from components.comparison.analysis import interval
+from components.intervals import interval
 from components.parts import ENDINGS, PART
 
 WIN_RATE, HELD_OUT = "win_rate", "held_out"

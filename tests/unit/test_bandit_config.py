@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from components.bandit.config import LabConfig, parse
+from components.bandit.config import LabConfig, cautions, parse
 from components.bandit.games import PreferenceMatrix, RewardOrder
 from components.bandit.methods import METHODS, Bond, Wind
 from components.bandit.settings import SETTINGS, Matrix, Reward
@@ -139,7 +139,10 @@ def test_bradley_terry_by_hand():
             "settings.rewards: there is no 'rewards'. "
             "Give a `name`, one of: reward, bradley_terry, cyclic, noise, matrix.",
         ),
-        ("settings: {reward: {beta: 0}}", "settings.reward.beta: 0 cannot be used. Input should be greater than 0."),
+        (
+            "settings: {reward: {beta: 0}}",
+            "settings.reward.beta: 0 cannot be used. Input should be greater than or equal to 0.000001.",
+        ),
         ("settings: {reward: {level: 3}}", "settings.reward.level: unknown key. Did you mean 'levels'?"),
         (
             "settings: {cyclic: {}}",
@@ -208,3 +211,11 @@ def test_the_remedy_for_a_game_without_an_order_works():
 def test_a_written_matrix_needs_its_shape():
     with pytest.raises(ValueError, match="must be square"):
         Matrix(preference=[[0.5, 0.5]])
+
+
+def test_mixing_that_holds_nothing_is_told():
+    lab = config("methods: {bond: {}, held: {name: bond, alpha: 0.76}, mixed: {name: bond, alpha: 0.5}}")
+    assert cautions(lab) == [
+        "methods.mixed: mixing with alpha = 0.5 does not hold the policy: N·(1 - alpha) = 2 is not below 1, so "
+        "log-probs fall without end, from the worst response up. Raise alpha above 0.75, or lower N."
+    ]

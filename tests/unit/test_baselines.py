@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from components.algorithms import FreshGroup, Group, best, best_and_worst
 from components.algorithms.bond import Bond
@@ -57,6 +60,34 @@ def test_pairwise_algorithms_take_best_and_worst(algorithm):
 def test_sppo_by_hand():
     """(logp - logp_old)/eta - (v - 1/2) = -0.5 - 0.25 and 0.5 + 0.25: both 0.5625 when squared."""
     assert_close(Sppo(eta=2.0).loss(pair()), tensor([[0.5625, 0.5625]]))
+
+
+def test_sppo_at_the_papers_scale_by_hand():
+    """[-1 - 2·(3/4 - 1/2)]² and [1 - 2·(1/4 - 1/2)]²: both 1.5² = 2.25."""
+    assert_close(Sppo(eta=2.0, paper_scale=True).loss(pair()), tensor([[2.25, 2.25]]))
+
+
+def test_at_the_papers_scale_every_step_is_clipped_and_at_ours_hardly_one():
+    """At the start d loss/d log pi, of a mean over the two of a pair, is eta·|v - 1/2| in the paper and
+    |v - 1/2|/eta here.
+
+    So with eta = 1000 and a gradient of log pi of norm 1 to 500, ours stays below 0.25 and the paper's above 250.
+    """
+    logp = tensor([[-400.0, -400.0]]).requires_grad_()
+    fixed = logp.detach()
+    for scale, expected in ((False, 0.5 / 1000), (True, 0.5 * 1000)):
+        loss = Sppo(eta=1000.0, paper_scale=scale).loss(Group(logp, fixed, fixed, tensor([[1.0, 0.0]]))).mean()
+        (gradient,) = torch.autograd.grad(loss, logp)
+        torch.testing.assert_close(gradient.abs(), torch.full_like(gradient, expected), rtol=1e-12, atol=0)
+
+
+def test_the_sppo_preset_has_the_papers_scale():
+    preset = Path(__file__).parents[2] / "flows" / "configs" / "llama3_8b_sppo.yaml"
+    assert yaml.safe_load(preset.read_text("utf-8"))["algorithm"] == {
+        "name": "sppo",
+        "eta": 1000.0,
+        "paper_scale": True,
+    }
 
 
 def test_sppo_is_wind_without_reference_on_best_and_worst():
@@ -120,6 +151,33 @@ def test_bond_with_reference_by_hand():
     """pi_ref/pi_t = (1, 3), normalised (1/4, 3/4); with alpha = 0.4 the weights are 0.6 + 0.1 and 0.3, times m = 2."""
     group = Group(tensor([[-1.0, -2.0]]), tensor([[0.0, 0.0]]), tensor([[0.0, math.log(3)]]), tensor([[1.0, 0.0]]))
     assert_close(Bond(alpha=0.4).loss(group), tensor([[1.4, 1.2]]))
+
+
+def mass_after_an_iteration(alpha, k, q):
+    """Of the worse of two responses, of which pi_t holds q and the reference 1/2: BOND's target over all 2^K groups.
+
+    The weights of the cross-entropy are read off a loss with log pi_theta = -1.
+    """
+    log_old, log_ref = np.log([q, 1 - q]), np.log([0.5, 0.5])
+    mass = 0.0
+    for drawn in itertools.product([0, 1], repeat=k):
+        responses = np.array([drawn])
+        wins = [(sum(mine > other for other in drawn) + (drawn.count(mine) - 1) / 2) / (k - 1) for mine in drawn]
+        picked = np.take_along_axis(responses, Bond(alpha=alpha).select(np.array([wins])), 1)
+        parts = (-np.ones(picked.shape), log_old[picked], log_ref[picked], np.zeros(picked.shape))
+        weights = Bond(alpha=alpha).loss(Group(*map(tensor, parts))).numpy() / picked.shape[1]
+        mass += np.exp(log_old[list(drawn)].sum()) * weights[picked == 0].sum()
+    return mass
+
+
+@pytest.mark.parametrize("k", [2, 4, 8])
+@pytest.mark.parametrize("alpha", [0.05, 0.2, 0.6])
+def test_bonds_mixture_multiplies_a_rare_responses_mass_by_k_alpha(alpha, k):
+    """It is drawn with probability K·q and then has nearly all of the reference's part, alpha.
+
+    With alpha < 1/K its mass falls in each iteration; the mixture with exact weights would give it alpha/2 at once.
+    """
+    assert mass_after_an_iteration(alpha, k, 1e-7) / 1e-7 == pytest.approx(k * alpha, rel=1e-4)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3])

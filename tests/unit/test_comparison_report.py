@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ from components.comparison import analysis, report
 from components.comparison.charts import STYLES, comparison_figure
 from components.comparison.report import markdown, next_commands, text
 from test_comparison import ends, history, two_arms
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def reach(results):
@@ -63,6 +66,15 @@ def test_markdown_tables_have_equal_rows():
     assert "| 0.8 | 0.800 | 10.0 s | - |" in lines
     widths = [line.count("|") for line in lines if line.startswith("|")]
     assert widths == [10] * 4 + [5] * 10
+
+
+def test_documents_follow_from_the_recorded_results():
+    results = pd.read_csv(DOCS / "comparison.csv")
+    reach = analysis.to_reach(results, analysis.levels(results))
+    expected = markdown(results, reach, title="Algorithms on the demo's task")
+    assert (DOCS / "comparison.md").read_text("utf-8") == expected
+    readme = (DOCS.parent / "README.md").read_text("utf-8")
+    assert report.verdict_list(results) in readme
 
 
 def test_commands_are_words_of_a_shell():

@@ -61,14 +61,35 @@ def test_a_tie_is_no_loser():
 
 
 def test_monte_carlo_by_hand():
-    """Exponents [eta·v - beta·eta·(logp_old - logp_ref)] / (1 + beta·eta):
-    (2·0.75 - 0.5·3) / 1.5 = 0 and (2·0.25 - 0.5·0) / 1.5 = 1/3.
+    """Exponents [eta·v - beta·eta·log_ratio] / (1 + beta·eta), where log_ratio = logp_old - logp_ref is 3 and 0, and in
+    a response's own exponent that of the other.
 
-    Z = (1 + e^(1/3)) / 2, c = (1.5 / 2)·log Z, residuals 0 + c - 0.75 and 0.75 + c - 0.25.
+    For the first: own (2·0.75 - 0.5·0) / 1.5 = 1, the other's (2·0.25 - 0.5·0) / 1.5 = 1/3.
+    For the second: own (2·0.25 - 0.5·3) / 1.5 = -2/3, the other's (2·0.75 - 0.5·3) / 1.5 = 0.
+
+    Z is their mean exponential, c = (1.5 / 2)·log Z, residuals 0 + c - 0.75 and 0.75 + c - 0.25.
     """
-    c = 0.75 * math.log((1 + math.exp(1 / 3)) / 2)
+    first = 0.75 * math.log((math.e + math.exp(1 / 3)) / 2)
+    second = 0.75 * math.log((math.exp(-2 / 3) + 1) / 2)
     loss = Wind(beta=0.25, eta=2.0, normalizer="monte_carlo").loss(group_by_hand())
-    torch.testing.assert_close(loss, tensor([[(c - 0.75) ** 2, (c + 0.5) ** 2]]), rtol=0, atol=1e-15)
+    torch.testing.assert_close(loss, tensor([[(first - 0.75) ** 2, (second + 0.5) ** 2]]), rtol=0, atol=1e-15)
+
+
+def test_monte_carlo_of_three_takes_the_mean_of_the_other_two():
+    """beta = eta = 1, all v = 1/2 and logp = logp_old: h = log_ratio / 1 = 1, 2, 6, for the second term of h is that.
+
+    Exponents (1/2 - log_ratio) / 2, own log-ratios replaced by 4, 3.5 and 1.5; c = 2·log of their mean exponential.
+    """
+    ratio, replaced = [1.0, 2.0, 6.0], [4.0, 3.5, 1.5]
+    old = tensor([[-3.0, -2.0, -1.0]])
+    group = Group(old, old, old - tensor([ratio]), tensor([[0.5, 0.5, 0.5]]))
+    expected = []
+    for i in range(3):
+        seen = [replaced[i] if j == i else ratio[j] for j in range(3)]
+        c = 2 * math.log(sum(math.exp((0.5 - r) / 2) for r in seen) / 3)
+        expected.append((ratio[i] + c - 0.5) ** 2)
+    loss = Wind(beta=1.0, eta=1.0, normalizer="monte_carlo").loss(group)
+    torch.testing.assert_close(loss, tensor([expected]), rtol=0, atol=1e-14)
 
 
 def test_beta_zero_ignores_the_reference():

@@ -1,0 +1,84 @@
+"""Where iterations of WIND's loss end with small groups: at the equilibrium, or how far from it.
+
+One iteration's minimiser is the matter of test_properties.py, whose game and helpers are used here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from components.algorithms import Group, leave_one_out
+from components.algorithms.wind import Wind, relative_logp
+from test_properties import GAME, PI_REF, tensor, total_variation
+
+
+def equilibrium(beta):
+    """pi* ∝ pi_ref·exp(P(· > pi*)/beta), by damped steps towards the best response."""
+    logits = np.log(PI_REF)
+    for _ in range(20_000):
+        pi = np.exp(logits)
+        response = np.log(PI_REF) + GAME @ (pi / pi.sum()) / beta
+        logits = logits - np.log(pi.sum()) + 0.05 * (response - response.max() - logits)
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+def fixed_point(loss, k):
+    """The policy that is the minimiser over all groups of its own K draws: where the loss has no gradient."""
+    responses = np.array(list(itertools.product(range(len(GAME)), repeat=k)))
+    win_rate = tensor(leave_one_out(GAME[responses[:, :, None], responses[:, None, :]]))
+    log_ref = np.log(PI_REF)
+    log_pi = log_ref
+    for _ in range(1000):
+        pi = np.exp(log_pi)
+        logits = tensor(log_pi).requires_grad_()
+        logp = torch.log_softmax(logits, 0)[responses]
+        group = Group(logp, tensor(log_pi[responses]), tensor(log_ref[responses]), win_rate)
+        (tensor(pi[responses].prod(1)) * loss(group).mean(1)).sum().backward()
+        slope = logits.grad.numpy() / pi
+        log_pi = log_pi - 0.3 * slope
+        log_pi -= np.log(np.exp(log_pi).sum())
+        if np.abs(slope).max() < 1e-9:
+            return np.exp(log_pi)
+    raise AssertionError(f"no fixed point: the slope is still {np.abs(slope).max()}")
+
+
+def with_own_log_ratio(group, beta, eta):
+    """The squared risk with c by the plain mean over the group."""
+    scale = 1 + beta * eta
+    exponent = (eta * group.win_rate - beta * eta * (group.logp_old - group.logp_ref)) / scale
+    c = scale / eta * (exponent.logsumexp(-1, keepdim=True) - math.log(exponent.shape[-1]))
+    return (relative_logp(group, beta=beta, eta=eta) + c - group.win_rate).square()
+
+
+# Bounds are the distances at beta = 0.3, rounded up; that of the reference from the equilibrium is 0.145.
+@pytest.mark.parametrize(
+    ("risk", "k", "bound"), [("squared", 2, 0.012), ("squared", 4, 0.003), ("kl", 2, 0.035), ("nce", 2, 0.06)]
+)
+def test_monte_carlo_plays_with_beta_at_small_groups(risk, k, bound):
+    star = equilibrium(0.3)
+    assert total_variation(star, PI_REF) > 0.14
+    policy = fixed_point(Wind(risk=risk, normalizer="monte_carlo", beta=0.3, eta=1.0).loss, k)
+    assert total_variation(policy, star) < bound
+
+
+@pytest.mark.parametrize(("k", "moved"), [(2, 0.05), (4, 0.035)])
+def test_loser_weight_moves_the_fixed_point_and_the_shift_alone_does_not(k, moved):
+    """At beta = 0.3, eta = 1. `moved` is the distance that was measured with a weight of 0.1."""
+    star = equilibrium(0.3)
+    for settings, distance in (({}, 0), ({"baseline_shift": 0.3}, 0), ({"loser_weight": 0.1}, moved)):
+        policy = fixed_point(Wind(beta=0.3, eta=1.0, **settings).loss, k)
+        assert total_variation(policy, star) == pytest.approx(distance, abs=1e-3)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_the_own_log_ratio_in_c_would_lower_beta(k):
+    """To beta·(K - 1)/K, but for the noise of v that `monte_carlo` has too."""
+    wrong = fixed_point(lambda group: with_own_log_ratio(group, 0.3, 1.0), k)
+    right = fixed_point(Wind(normalizer="monte_carlo", beta=0.3, eta=1.0).loss, k)
+    assert total_variation(wrong, equilibrium(0.3 * (k - 1) / k)) < 0.021
+    assert total_variation(wrong, equilibrium(0.3)) > 8 * total_variation(right, equilibrium(0.3))
