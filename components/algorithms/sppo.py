@@ -32,3 +32,7 @@ class Sppo(Algorithm):
     def loss(self, group: Group) -> Tensor:
         """[(log pi_theta - log pi_t) / eta - (v - 1/2)]², (n, 2)."""
         return ((group.logp - group.logp_old) / self.eta - (group.win_rate - 0.5)).square()
+
+    def target(self, group: Group) -> Tensor:
+        """log pi_t + eta·(v - 1/2), where the loss is 0, (n, 2)."""
+        return group.logp_old + self.eta * (group.win_rate - 0.5)

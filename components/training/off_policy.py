@@ -52,6 +52,13 @@ class Selection:
     win_rate: NDArray[np.float64]  # (n, m), leave-one-out over all K
 
 
+def selected(data: Scored, algorithm: Algorithm) -> Selection:
+    """What an algorithm trains on."""
+    win_rate = leave_one_out(data.preference)
+    indices = algorithm.select(win_rate)
+    return Selection(indices, np.take_along_axis(win_rate, indices, 1))
+
+
 def steps_per_iteration(settings: TrainingConfig, prompts: int) -> int:
     """Optimiser steps of one iteration."""
     return settings.epochs * math.ceil(prompts / settings.batch_size)
@@ -95,15 +102,13 @@ def train(
     Raises:
         FloatingPointError: a loss or gradient that is not finite, before it reaches the weights.
     """
-    win_rate = leave_one_out(data.preference)
-    indices = algorithm.select(win_rate)
-    selection = Selection(indices, np.take_along_axis(win_rate, indices, 1))
+    selection = selected(data, algorithm)
     return run_steps(
         OffPolicyTrainer(state, data, selection, algorithm),
         state,
         settings,
         np.flatnonzero(algorithm.informative(selection.win_rate)),
-        steps=steps_per_iteration(settings, len(win_rate)),
+        steps=steps_per_iteration(settings, len(selection.win_rate)),
         iteration=iteration,
         iterations=iterations,
         seed=seed,
@@ -190,9 +195,8 @@ class OffPolicyTrainer:
 
     def gradient(self, chosen: NDArray[np.int64]) -> tuple[float, dict[str, float]]:
         """See `Trainer`; in micro-batches of similar length, of which each process has its share."""
-        by_size = chosen[np.argsort(-_group_lengths(self.data)[chosen], kind="stable")]
         sums = [0.0, 0.0]
-        for micro, weight in _micro_batches(by_size, self.state.micro_batch_size):
+        for micro, weight in shares(self.data, chosen, self.state.micro_batch_size):
             group = group_of(self.state.policy, self.data, self.selection, micro)
             loss = self.algorithm.loss(group).mean() * weight
             torch.autograd.backward(loss * sharding.world())  # gradients are averaged over the processes
@@ -205,11 +209,12 @@ class OffPolicyTrainer:
         """See `Trainer`."""
 
 
-def _micro_batches(prompts: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], float]]:
-    """This process's micro-batches and their weights in the mean over all prompts.
+def shares(data: Scored, chosen: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], float]]:
+    """This process's micro-batches, of similar length, and their weights in the mean over all chosen prompts.
 
     Every process has as many: where one has no prompts left, it takes part with one that does not count.
     """
+    prompts = chosen[np.argsort(-_group_lengths(data)[chosen], kind="stable")]
     share = prompts[sharding.rank() :: sharding.world()]
     for begin in range(0, -(-len(prompts) // sharding.world()), size):
         micro = share[begin : begin + size]
