@@ -160,7 +160,7 @@ def _ran_away(seen: Seen, algorithm: Algorithm, settings: TrainingConfig) -> str
         return None
     return (
         f"Log-probs of the responses fell by {fall / tokens:.2g} nats per token: the policy left the one that drew "
-        f"them. {_remedy([_lower_rate(settings), _fewer_epochs(settings), _eta('lower', algorithm)])}"
+        f"them. {_remedy([_lower_rate(settings), _fewer_epochs(settings), _closer(algorithm)])}"
     )
 
 
@@ -187,6 +187,12 @@ def _fewer_epochs(settings: TrainingConfig) -> str:
 def _eta(verb: str, algorithm: Algorithm) -> str:
     eta = getattr(algorithm, "eta", None)
     return "" if eta is None else f"{verb} algorithm.eta ({eta:g})"
+
+
+def _closer(algorithm: Algorithm) -> str:
+    """What holds a policy nearer to the previous one, or to the reference."""
+    beta = getattr(algorithm, "beta", None)
+    return _eta("lower", algorithm) or ("" if beta is None else f"raise algorithm.beta ({beta:g})")
 
 
 def _remedy(ways: Sequence[str]) -> str:
