@@ -247,6 +247,7 @@ def test_a_rate_without_measure_runs_away():
     """DPO's risk falls as long as the winner stays above the loser; both lose half of each token's probability."""
     text = warned(Dpo(beta=0.01), words="abcd", epochs=8, learning_rate=0.1)
     assert "nats per token" in text
+    assert "or raise algorithm.beta (0.01)" in text
 
 
 # Resume
