@@ -1,6 +1,8 @@
 """Measures what an iteration's training does to some of its own responses: forward passes without a gradient.
 
 One after each pass over the prompts. Before the first step pi_theta is pi_t, whose log-probs are known.
+
+Those came from other batches: in bf16 a single response's move is off by the rounding that this makes, the mean is not.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def test_history_has_a_row_per_iteration(smoke):
     assert list(history["algorithm"]) == ["wind"] * T
     for name in COLUMNS:
         expected = "int64" if name in COUNTS else "float64"
-        assert name == "algorithm" or history[name].dtype == expected, name
+        assert name in ("algorithm", "warnings") or history[name].dtype == expected, name
     assert history.notna().all(axis=None)
     assert (history["prompts"] == N).all()
     assert (history["responses"] == N * K).all()
