@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from tqdm import tqdm
 
-from components import report
+from components import learning, report
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,6 +148,7 @@ def report_card(
         Markdown("## History"),
         Table(report.summary_rows(history), headers=report.HEADERS, disable_updates=True),
     ]
+    components += _learning(history)
     if engines := report.engine_sentence(history):
         components.append(Markdown(engines))
     if rows := report.benchmark_rows(history):
@@ -159,6 +160,17 @@ def report_card(
     if examples:
         components += [Markdown("## Examples"), _example_table(examples)]
     return [*components, Markdown("## Config"), YAMLViewer(dict(config), title="config.yaml")]
+
+
+def _learning(history: pd.DataFrame) -> list[MetaflowCardComponent]:
+    """Whether training learned: a table, and every iteration's warnings; nothing if it was not measured."""
+    from metaflow.cards import Markdown, Table
+
+    rows = report.learning_rows(history)
+    warned = "\n".join(f"- Iteration {count}: {text}" for count, text in learning.warned(history).items())
+    shown = [Table(rows, headers=report.LEARNING_HEADERS, disable_updates=True)] if rows else []
+    notes = [Markdown(warned)] if warned else []
+    return [Markdown("## Did training learn?"), *shown, *notes] if rows else []
 
 
 def _example_table(examples: Sequence[Mapping[str, Any]]) -> MetaflowCardComponent:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from components import learning
 from components.intervals import rate_interval
 from components.judges import Judgement
 from components.parts import PART
@@ -21,6 +24,7 @@ HISTORY_COLUMNS = (
     "iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl",
     "reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated",
     "seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate", "micro_batch_size",
+    "kl_token", *learning.COLUMNS, "warnings",
 )  # fmt: skip
 
 
@@ -101,11 +105,15 @@ def history_row(
     evaluated: Evaluated,
     counts: Mapping[str, float],
     seconds: Mapping[str, float],
+    training: Mapping[str, float] | None = None,
+    warnings: str = "",
 ) -> pd.DataFrame:
     """One row of `history`.
 
     An engine with log-probs of its own adds `logp_difference`; a benchmark `task_<name>`, `task_<name>_reference` and
-    `task_<name>_metric`.
+    `task_<name>_metric`; training in several passes `risk_1`, `risk_2` … after each. `kl_token` is `kl` in nats per
+    token: log-ratios summed over all responses, by all their tokens. `learning.figures` tells of the columns from
+    `risk_before` to `kl_step_token`.
 
     A part of the judge's scores adds `part_<name>`, its mean over the responses to the held-out prompts, `_low` and
     `_high`, the 95 % interval of that mean over prompts, and the same of the reference: `part_<name>_reference`,
@@ -120,7 +128,10 @@ def history_row(
         counts: `prompts`, `responses` and `tokens_generated` of the iteration's rollout, `micro_batch_size` of its
             training, smaller than configured if memory ran out; `logp_difference` as `stages.gather` has it.
         seconds: wall time of `generate`, `score`, `train`, `evaluate`; of parallel shards the slowest.
+        training: `Trained.figures`; without those of `learning`, as of an on-policy algorithm, their columns are NaN.
+        warnings: `Trained.warnings`.
     """
+    passes = {name: risk for name, risk in (training or {}).items() if re.fullmatch(r"risk_\d+", name)}
     row: dict[str, Any] = {
         "iteration": iteration,
         "algorithm": algorithm,
@@ -134,8 +145,12 @@ def history_row(
         "truncated": evaluated.truncated,
         **counts,
         **{f"seconds_{step}": seconds[step] for step in ("generate", "score", "train", "evaluate")},
+        "kl_token": evaluated.kl / evaluated.response_length,
+        **{name: (training or {}).get(name, math.nan) for name in learning.COLUMNS},
+        "warnings": warnings,
+        **passes,
     }
-    more = [name for name in counts if name not in HISTORY_COLUMNS]
+    more = [name for name in (*counts, *passes) if name not in HISTORY_COLUMNS]
     tasks: dict[str, Any] = {}
     for one in evaluated.benchmarks:
         name = f"task_{one.task}"

@@ -56,6 +56,8 @@ class Pipeline:
                 evaluated=result,
                 counts=counts,
                 seconds=self.seconds,
+                training=trained.figures,
+                warnings=trained.warnings,
             )
             history = row if history is None else pd.concat([history, row], ignore_index=True)
             yield history

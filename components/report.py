@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from components import learning
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -22,6 +24,16 @@ HEADERS = [
     "truncated",
     "time",
 ]
+LEARNING_HEADERS = [
+    "iteration",
+    "risk, before and after each pass",
+    "winners moved",
+    "target",
+    "losers moved",
+    "target",
+    "KL to previous",
+    "per token",
+]
 MISSING = "-"
 LESS_MEMORY = {  # by kind of step: how its tasks need less
     "generate": "raise prompts.shards or lower generation.max_new_tokens, run fewer tasks at once (--max-workers), or ",
@@ -32,7 +44,11 @@ LESS_MEMORY = {  # by kind of step: how its tasks need less
 
 
 def verdict(history: pd.DataFrame) -> str:
-    """One sentence: how the last policy does against the reference, with its 95% interval."""
+    """One sentence: how the last policy does against the reference, with its 95% interval; and what training warned."""
+    return "\n\n".join(text for text in (_against_reference(history), learning.told(history)) if text)
+
+
+def _against_reference(history: pd.DataFrame) -> str:
     last = history.iloc[-1]
     rate, low, high = (100 * float(last[name]) for name in ("win_rate", "win_rate_low", "win_rate_high"))
     count = int(last["iteration"])
@@ -76,6 +92,29 @@ def benchmark_rows(history: pd.DataFrame) -> list[list[str]]:
         ]
         for name in tasks
     ]
+
+
+def learning_rows(history: pd.DataFrame) -> list[list[str]]:
+    """Cells under `LEARNING_HEADERS` for each iteration whose training was measured; log-probs and KL in nats."""
+    if "risk_before" not in history:
+        return []
+    measured = history[history["risk_before"].notna()]
+    passes = [f"risk_{number}" for number in range(1, len(history.columns)) if f"risk_{number}" in history]
+    return [
+        [
+            str(int(row["iteration"])),
+            " → ".join(number(risk, ".3g") for risk in _risks(row, passes)),
+            *(number(row[f"{side}_{what}"], "+.3g") for side in ("winners", "losers") for what in ("moved", "target")),
+            *(number(row[name], ".3g") for name in ("kl_step", "kl_step_token")),
+        ]
+        for _, row in measured.iterrows()
+    ]
+
+
+def _risks(row: pd.Series, passes: Sequence[str]) -> list[float]:
+    """Before training and after each pass; a run that goes on from another may have fewer passes than that had."""
+    between = [float(row[name]) for name in passes if not math.isnan(row[name])]
+    return [float(row["risk_before"]), *(between or [float(row["risk_after"])])]
 
 
 def engine_sentence(history: pd.DataFrame) -> str | None:

@@ -119,6 +119,12 @@ class TrainingConfig(Section):
     gradient_checkpointing: bool = Field(
         False, description="keep each layer's inputs only and compute the rest again: less memory, more time"
     )
+    monitor_prompts: int = Field(
+        64,
+        ge=0,
+        description="at most so many prompts, and at most a quarter of more than 32, whose risk and log-probs are "
+        "measured after each epoch; 0: no such figures and no warnings",
+    )
     checkpoint_minutes: PositiveFloat = Field(10.0, description="time after which unfinished training is saved")
     checkpoint_steps: PositiveInt | None = Field(None, description="…or optimiser steps, if they come first")
 

@@ -85,7 +85,7 @@ class Iteration(AlignmentFlow):
         self.seconds["train"] += trained.seconds_before
         self.policy, self.optimizer, self.training = trained.policy, trained.optimizer, trained.figures
         self.counts = {**self.counts, **trained.counts}
-        self.unfinished = trained.unfinished
+        self.unfinished, self.warnings = trained.unfinished, trained.warnings
         self.next(self.evaluate)
 
     @resources(**config_expr("config.resources.evaluate"))
@@ -107,6 +107,8 @@ class Iteration(AlignmentFlow):
             evaluated=result,
             counts=self.counts,
             seconds=self.seconds,
+            training=self.training,
+            warnings=self.warnings,
         )
         self.history = pd.concat([self.history, row], ignore_index=True)
         self.next(self.plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +42,11 @@ class Group:
     win_rate: Tensor  # leave-one-out estimate of P(y > pi_t) over all K, in [0, 1]
     reward: Tensor | None = None  # the judge's scores; NaN where it compares pairs only
     tokens: Tokens | None = None  # for algorithms that need them
+
+    def at_start(self) -> Group:
+        """The same before training, when pi_theta is pi_t."""
+        tokens = self.tokens and replace(self.tokens, logp=self.tokens.logp_old)
+        return replace(self, logp=self.logp_old, tokens=tokens)
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,13 @@ class Algorithm(BaseAlgorithm):
     @abstractmethod
     def loss(self, group: Group) -> Tensor:
         """Loss per response, shape (n, m); the trainer takes its mean."""
+
+    def target(self, group: Group) -> Tensor | None:  # noqa: ARG002 - its overriders read it
+        """log pi_theta of each response at which the mean loss is least, (n, m); of several, the nearest to `logp_old`.
+
+        Default: None, for losses that fall without end.
+        """
+        return None
 
 
 class OnPolicyAlgorithm(BaseAlgorithm):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat
 
+from components.algorithms import Group
 from components.algorithms._pairwise import Pairwise
 
 if TYPE_CHECKING:
@@ -25,3 +26,13 @@ class Ipo(Pairwise):
     def pair_loss(self, margin: Tensor) -> Tensor:
         """[margin - 1/(2·beta)]², (n,)."""
         return (margin - 1 / (2 * self.beta)).square()
+
+    def target(self, group: Group) -> Tensor:
+        """Log-probs at which the margin is 1/(2·beta), (n, 2): of these, those that moved as far up as down.
+
+        Where the two tie, the loss is 0 everywhere, and log pi_t the nearest.
+        """
+        gain = group.logp_old - group.logp_ref
+        missing = 1 / (2 * self.beta) - (gain[:, :1] - gain[:, 1:])
+        preferred = (group.win_rate[:, :1] > group.win_rate[:, 1:]).to(gain.dtype)
+        return group.logp_old + missing * preferred * gain.new_tensor([0.5, -0.5])

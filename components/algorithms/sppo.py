@@ -38,3 +38,7 @@ class Sppo(Algorithm):
         """[(log pi_theta - log pi_t) / eta - (v - 1/2)]², (n, 2); with `paper_scale` times eta²."""
         loss = ((group.logp - group.logp_old) / self.eta - (group.win_rate - 0.5)).square()
         return self.eta**2 * loss if self.paper_scale else loss
+
+    def target(self, group: Group) -> Tensor:
+        """log pi_t + eta·(v - 1/2), where the loss is 0, (n, 2)."""
+        return group.logp_old + self.eta * (group.win_rate - 0.5)

@@ -105,6 +105,29 @@ class Wind(Algorithm):
         # A lower c, not a higher v: the risk stays a proper score of a win rate in [0, 1].
         return h + self._c(group, self.normalizer) - self.baseline_shift
 
+    def target(self, group: Group) -> Tensor:
+        """log pi_theta at which every risk is least, (n, m), whatever `loser_weight`.
+
+        Each risk is least at s = v, also where its logarithms have ended. With a c that knows nothing of pi_theta, so
+        at h = v - c + baseline_shift. With the group's level, s_i - 1/2 = m/(m - 1)·(h_i - mean h), and v_i - 1/2 has
+        the mean 0 over all K: so h_i = (m - 1)/m·(v_i - mean v) + any level. `mixed` holds that at mean v - mean c +
+        baseline_shift; `group` does not, and the mean of log pi_theta stays that of log pi_t. From h,
+        log pi_theta = (eta·h + log pi_t + beta·eta·log pi_ref) / (1 + beta·eta).
+        """
+        v, m = group.win_rate, group.win_rate.shape[-1]
+        if self.normalizer in {"group", "mixed"}:
+            mean = v.mean(-1, keepdim=True)
+            if self.normalizer == "mixed":
+                level = mean - self._c(group, self.mean_normalizer) + self.baseline_shift
+            else:
+                start = relative_logp(group.at_start(), beta=self.beta, eta=self.eta)
+                level = start.mean(-1, keepdim=True)
+            h = (m - 1) / m * (v - mean) + level
+        else:
+            h = v - self._c(group, self.normalizer) + self.baseline_shift
+        mixed = group.logp_old + self.beta * self.eta * group.logp_ref
+        return (self.eta * h + mixed) / (1 + self.beta * self.eta)
+
     def _c(self, group: Group, normalizer: str) -> Tensor | float:
         return constant() if normalizer == "constant" else monte_carlo(group, beta=self.beta, eta=self.eta)
 

@@ -17,17 +17,14 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from components.algorithms import Algorithm, Group, Tokens, leave_one_out
-from components.batches import Batch, collate
-from components.logprobs import response_logprobs, response_token_logprobs
-from components.policy import Policy
+from components.algorithms import Algorithm
 from components.progress import Progress, silent
 from components.records import Scored
 from components.sections import TrainingConfig
 from components.seeds import generator
 from components.training import sharding
+from components.training.groups import Selection, group_of, length_for, selected
 from components.training.optimizer import clip_and_step, learning_rate
 from components.training.state import TrainingState
 
@@ -42,14 +39,6 @@ class Trainer(Protocol):
 
     def updated(self) -> None:
         """Called when the optimiser has moved the weights."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The responses that an algorithm trains on, m of K per prompt."""
-
-    indices: NDArray[np.int64]  # (n, m) into K
-    win_rate: NDArray[np.float64]  # (n, m), leave-one-out over all K
 
 
 def steps_per_iteration(settings: TrainingConfig, prompts: int) -> int:
@@ -95,15 +84,13 @@ def train(
     Raises:
         FloatingPointError: a loss or gradient that is not finite, before it reaches the weights.
     """
-    win_rate = leave_one_out(data.preference)
-    indices = algorithm.select(win_rate)
-    selection = Selection(indices, np.take_along_axis(win_rate, indices, 1))
+    selection = selected(data, algorithm)
     return run_steps(
         OffPolicyTrainer(state, data, selection, algorithm),
         state,
         settings,
         np.flatnonzero(algorithm.informative(selection.win_rate)),
-        steps=steps_per_iteration(settings, len(win_rate)),
+        steps=steps_per_iteration(settings, len(selection.win_rate)),
         iteration=iteration,
         iterations=iterations,
         seed=seed,
@@ -190,10 +177,9 @@ class OffPolicyTrainer:
 
     def gradient(self, chosen: NDArray[np.int64]) -> tuple[float, dict[str, float]]:
         """See `Trainer`; in micro-batches of similar length, of which each process has its share."""
-        by_size = chosen[np.argsort(-_group_lengths(self.data)[chosen], kind="stable")]
         sums = [0.0, 0.0]
-        mean_length = _mean_length(self.data, self.selection, chosen) if self.algorithm.needs_tokens else None
-        for micro, weight in _micro_batches(by_size, self.state.micro_batch_size):
+        mean_length = length_for(self.algorithm, self.data, self.selection, chosen)
+        for micro, weight in shares(self.data, chosen, self.state.micro_batch_size):
             group = group_of(self.state.policy, self.data, self.selection, micro, mean_length=mean_length)
             loss = self.algorithm.loss(group).mean() * weight
             torch.autograd.backward(loss * sharding.world())  # gradients are averaged over the processes
@@ -206,11 +192,12 @@ class OffPolicyTrainer:
         """See `Trainer`."""
 
 
-def _micro_batches(prompts: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], float]]:
-    """This process's micro-batches and their weights in the mean over all prompts.
+def shares(data: Scored, chosen: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], float]]:
+    """This process's micro-batches, of similar length, and their weights in the mean over all chosen prompts.
 
     Every process has as many: where one has no prompts left, it takes part with one that does not count.
     """
+    prompts = chosen[np.argsort(-_group_lengths(data)[chosen], kind="stable")]
     share = prompts[sharding.rank() :: sharding.world()]
     for begin in range(0, -(-len(prompts) // sharding.world()), size):
         micro = share[begin : begin + size]
@@ -222,64 +209,3 @@ def _group_lengths(data: Scored) -> NDArray[np.int64]:
     rollout = data.rollout
     longest: NDArray[np.int64] = rollout.tokens.lengths.reshape(rollout.shape).max(1)
     return rollout.prompt_tokens.lengths + longest
-
-
-def _mean_length(data: Scored, selection: Selection, chosen: NDArray[np.int64]) -> float:
-    """Tokens of a response, in the mean over those selected of some prompts."""
-    lengths = data.rollout.tokens.lengths.reshape(data.rollout.shape)[chosen]
-    return float(np.take_along_axis(lengths, selection.indices[chosen], 1).mean())
-
-
-def group_of(
-    policy: Policy,
-    data: Scored,
-    selection: Selection,
-    chosen: NDArray[np.int64],
-    *,
-    mean_length: float | None = None,
-) -> Group:
-    """The tensors of an algorithm's loss for some prompts, one forward pass over their selected responses.
-
-    `mean_length` is that of the optimiser step's responses, in tokens; with it, the group has `tokens`.
-    """
-    picked = selection.indices[chosen]
-    batch = _batch(policy, data, chosen, picked)
-    if mean_length is None:
-        tokens, logp = None, response_logprobs(policy, batch).reshape(picked.shape)
-    else:
-        grid = response_token_logprobs(policy, batch).reshape(*picked.shape, -1)
-        tokens, logp = _tokens(data, chosen, picked, grid, mean_length), grid.sum(-1)
-
-    def as_tensor(a: NDArray[np.float64]) -> Tensor:
-        return torch.as_tensor(a, dtype=logp.dtype, device=logp.device)
-
-    old, ref, reward = (
-        as_tensor(np.take_along_axis(a[chosen], picked, 1)) for a in (data.logp_old, data.logp_ref, data.reward)
-    )
-    return Group(logp, old, ref, as_tensor(selection.win_rate[chosen]), reward, tokens)
-
-
-def _tokens(
-    data: Scored, chosen: NDArray[np.int64], picked: NDArray[np.int64], logp: Tensor, mean_length: float
-) -> Tokens:
-    """What is known of each token of the selected responses; `logp` (n, m, L) is that of the policy in training."""
-    assert data.token_logp_old is not None and data.token_logp_ref is not None
-    rows = (chosen[:, None] * data.rollout.shape[1] + picked).reshape(-1)
-    begins, lengths = data.rollout.tokens.offsets[rows], data.rollout.tokens.lengths[rows]
-    where = np.arange(logp.shape[-1])
-    mask = where < lengths[:, None]
-    places = np.where(mask, begins[:, None] + where, 0)
-
-    def as_tensor(a: NDArray[np.float32] | NDArray[np.bool_]) -> Tensor:
-        return torch.as_tensor(a * mask, dtype=logp.dtype, device=logp.device).reshape(logp.shape)
-
-    old, ref = as_tensor(data.token_logp_old[places]), as_tensor(data.token_logp_ref[places])
-    return Tokens(logp, old, ref, as_tensor(mask), mean_length)
-
-
-def _batch(policy: Policy, data: Scored, chosen: NDArray[np.int64], picked: NDArray[np.int64]) -> Batch:
-    rollout, k = data.rollout, data.rollout.shape[1]
-    prompts = [rollout.prompt_tokens[i] for i in chosen]
-    responses = [rollout.tokens[i * k + j] for i, row in zip(chosen, picked, strict=True) for j in row]
-    alone = policy.sharded is None
-    return collate(prompts, responses, policy.pad_id, policy.device, share_prompts=policy.shares_prompts, split=alone)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,16 @@ class _TokenLogProbs(nn.Module):
         from components.logprobs import flat_logprobs
 
         return flat_logprobs(self._policy, batch)
+
+
+def reshard(policy: Policy) -> None:
+    """Gives up the weights that a forward pass without a backward pass left gathered.
+
+    The next pass would read them again, whatever the optimiser has done to the shares meanwhile.
+    """
+    root: Any = policy.sharded  # an FSDPModule since `shard`
+    if root is not None:
+        root.reshard()
 
 
 def gathered(policy: Policy, load: Callable[[], Policy]) -> Policy | None:

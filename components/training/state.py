@@ -41,10 +41,11 @@ class TrainingState:
     done: int = 0  # optimiser steps
     sums: dict[str, float] = field(default_factory=dict)  # of each step's figures
     drawn: dict[str, int] = field(default_factory=dict)  # what training itself generated
+    measured: list[list[list[float]]] = field(default_factory=list)  # of each pass, as `monitor.Monitor.measure`
 
     def save(self, path: Path, **about: str) -> None:
         """Writes a safetensors file, the first of several processes; `about` goes into its metadata."""
-        numbers = {name: getattr(self, name) for name in ("micro_batch_size", "done", "sums", "drawn")}
+        numbers = {name: getattr(self, name) for name in ("micro_batch_size", "done", "sums", "drawn", "measured")}
         tensors = self._tensors()
         if rank() == 0:
             save_file(tensors, path, {PROGRESS: json.dumps(numbers), **about})

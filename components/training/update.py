@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,9 @@ if TYPE_CHECKING:  # stages import this module, also in steps that do without to
     from components.training.state import TrainingState
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class Before:
     """What an iteration's training begins with."""
@@ -42,7 +46,8 @@ class Trained:
 
     policy: Manifest
     optimizer: Manifest  # its state and, for on-policy algorithms, the anchor
-    figures: dict[str, float]  # means over the iteration's optimiser steps
+    figures: dict[str, float]  # means over the iteration's optimiser steps, and `learning.figures`
+    warnings: str  # of `learning.warnings`
     counts: dict[str, int]  # micro_batch_size at its end; responses, tokens_generated if training itself drew any
     seconds_before: float  # spent by earlier attempts on what this one did not have to do again
     unfinished: str  # key of the state saved on the way, for `forget_unfinished` once this is recorded
@@ -73,9 +78,13 @@ def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: S
     if work.config.training.processes > 1:
         from components.training import distributed
 
-        return distributed.train(work, before, shards, scored)
-    trained = train_here(work, before, shards, scored)
-    assert trained is not None
+        trained = distributed.train(work, before, shards, scored)
+    else:
+        alone = train_here(work, before, shards, scored)
+        assert alone is not None
+        trained = alone
+    if trained.warnings:
+        logger.warning("iteration %d: %s", before.iteration, trained.warnings)
     return trained
 
 
@@ -92,9 +101,9 @@ def train_here(
     state = _begin(work, before)
     checkpoints.restore(state)
     if state.anchor is None:
-        figures = _fit(work, before, state, scored, checkpoints)
+        figures, warnings = _fit(work, before, state, scored, checkpoints)
     else:
-        figures = _fit_on_policy(work, before, state, shards, checkpoints)
+        figures, warnings = _fit_on_policy(work, before, state, shards, checkpoints), ""
     kept = work.new_folder()
     save_optimizer(state.policy, state.optimizer, kept / OPTIMIZER_FILE)
     if state.anchor is not None:
@@ -108,6 +117,7 @@ def train_here(
         policy=_keep_policy(work, before, policy),
         optimizer=work.store.put(kept),
         figures=figures,
+        warnings=warnings,
         counts={**state.drawn, "micro_batch_size": state.micro_batch_size},
         seconds_before=checkpoints.seconds_before,
         unfinished=key,
@@ -174,13 +184,25 @@ def _key(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Se
 
 def _fit(
     work: Workspace, before: Before, state: TrainingState, scored: Sequence[Manifest], checkpoints: Checkpoints
-) -> dict[str, float]:
+) -> tuple[dict[str, float], str]:
+    """Figures, and warnings if training went wrong."""
+    from components import learning
     from components.training import off_policy
+    from components.training.monitor import Monitor, pace
 
-    algorithm = work.config.build_algorithm()
+    algorithm, settings = work.config.build_algorithm(), work.config.training
     assert isinstance(algorithm, Algorithm)
     data = work.scored(scored)
-    return off_policy.train(state, data, algorithm, work.config.training, **_schedule(work, before, checkpoints))
+    monitor = Monitor.of(data, algorithm, settings, seed=work.config.seed, iteration=before.iteration)
+    schedule = _schedule(work, before, checkpoints)
+    schedule["saved"] = monitor.around(checkpoints.step_done)
+    figures = off_policy.train(state, data, algorithm, settings, **schedule)
+    seen = monitor.seen(state)
+    if seen is None:
+        return figures, ""
+    when = {"iteration": before.iteration, "iterations": work.config.iterations, "since": before.since}
+    share = pace(settings, len(data.logp_old), **when)
+    return figures | learning.figures(seen), learning.warnings(seen, algorithm, settings, pace=share)
 
 
 def _fit_on_policy(

@@ -19,6 +19,8 @@ COLUMNS = [
     "iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl",
     "reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated",
     "seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate", "micro_batch_size",
+    "kl_token", "risk_before", "risk_after", "winners_moved", "winners_target", "losers_moved", "losers_target",
+    "kl_step", "kl_step_token", "warnings",
 ]  # fmt: skip
 COUNTS = ["iteration", "prompts", "responses", "tokens_generated", "micro_batch_size"]
 # Of smoke.yaml: iterations, shards, prompts per iteration, responses per prompt, tokens per response.
@@ -82,7 +84,7 @@ def test_history_has_a_row_per_iteration(smoke):
     assert list(history["algorithm"]) == ["wind"] * T
     for name in COLUMNS:
         expected = "int64" if name in COUNTS else "float64"
-        assert name == "algorithm" or history[name].dtype == expected, name
+        assert name in ("algorithm", "warnings") or history[name].dtype == expected, name
     assert history.notna().all(axis=None)
     assert (history["prompts"] == N).all()
     assert (history["responses"] == N * K).all()

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from components.cards import StepProgress, report_card
-from components.report import HEADERS
+from components.report import HEADERS, LEARNING_HEADERS
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)
@@ -91,6 +91,19 @@ def test_report_tells_how_far_the_engine_is_from_the_trainer():
     shown = [part.render().get("source", "") for part in report_card(history, [], {}, title="")]
     sentence = "Log-probs of the engine and of the trainer differ by at most 0.03 nats per response (iteration 1); "
     assert any(sentence in text for text in shown)
+
+
+def test_report_shows_whether_training_learned():
+    assert not any("learn?" in part.get("source", "") for part in rendered([]))
+    moves = {"winners_moved": 1.0, "winners_target": 2.0, "losers_moved": -1.0, "losers_target": -2.0}
+    kl = {"kl_step": 0.5, "kl_step_token": 0.05}
+    history = HISTORY.assign(risk_before=0.25, risk_after=[0.1, 0.5], **moves, **kl, warnings=["", "It rose."])
+    shown = [part.render() for part in report_card(history, [], {}, title="")]
+    (place,) = [i for i, part in enumerate(shown) if part.get("source", "").startswith("## Did training learn?")]
+    assert shown[place + 1]["columns"] == LEARNING_HEADERS
+    assert [row[1] for row in shown[place + 1]["data"]] == ["0.25 → 0.1", "0.25 → 0.5"]
+    assert shown[place + 2]["source"].strip() == "- Iteration 2: It rose."
+    assert "Training in iteration 2: It rose." in shown[0]["source"]
 
 
 def test_report_shows_the_config_as_it_is():

@@ -77,6 +77,17 @@ def test_two_processes_train_as_one(iteration, changes):
     assert_close(found, expected)
 
 
+def test_two_processes_measure_each_pass_as_one(iteration):
+    """Weights that a measurement gathers must not be read by the next pass. A rate of 1e-9 makes both warn."""
+    alone, expected = train(iteration, epochs=2)
+    together, found = train(iteration, processes=2, epochs=2)
+    assert_close(found, expected)
+    assert {"risk_before", "risk_1", "risk_2", "kl_step_token"} < alone.figures.keys()
+    assert together.figures == pytest.approx(alone.figures, rel=1e-4, abs=1e-6)
+    still = [train(iteration, processes=processes, learning_rate=1e-9)[0].warnings for processes in (1, 2)]
+    assert all("training hardly moved the policy" in text for text in still)
+
+
 def test_a_failure_in_a_process_is_the_tasks(iteration, capfd):
     with pytest.raises(RuntimeError, match="training in 2 processes failed, see above"):
         train(iteration, processes=2, learning_rate=1e30)

@@ -97,10 +97,35 @@ def test_history_row():
         *("iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl"),
         *("reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated"),
         *("seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate", "micro_batch_size"),
+        *("kl_token", "risk_before", "risk_after", "winners_moved", "winners_target", "losers_moved", "losers_target"),
+        *("kl_step", "kl_step_token", "warnings"),
     ]
-    assert row.to_numpy().tolist() == [
+    assert row.iloc[:, :18].to_numpy().tolist() == [
         [2, "wind", 0.7, 0.6, 0.8, 0.55, 1.5, 0.25, 12.5, 16, 64, 0.125, 900, 1.0, 2.0, 3.0, 4.0, 4]
     ]
+    # 1.5 nats over 12.5 tokens; the rest is for algorithms that train on responses drawn before.
+    assert row["kl_token"].tolist() == [0.12]
+    assert row.loc[:, "risk_before":"kl_step_token"].isna().all(axis=None)
+    assert row["warnings"].tolist() == [""]
     compared = history_row(**arguments | {"counts": arguments["counts"] | {"logp_difference": 0.01}})
     assert list(compared) == [*row, "logp_difference"]
     assert compared["logp_difference"].tolist() == [0.01]
+
+
+def test_history_row_of_training_in_passes():
+    """What `Trained.figures` holds beside: the means over optimiser steps are not for the history."""
+    learned = {"risk_before": 0.3, "risk_1": 0.2, "risk_2": 0.1, "risk_after": 0.1, "winners_moved": 1.0}
+    learned |= {"winners_target": 2.0, "losers_moved": -1.5, "losers_target": -2.5, "kl_step": 0.5}
+    row = history_row(
+        iteration=1,
+        algorithm="wind",
+        evaluated=Evaluated({}, WinRate(0.7, 0.6, 0.8), WinRate(0.7, 0.6, 0.8), 1.5, 0.25, 12.5, 0.0),
+        counts={"prompts": 16, "responses": 64, "tokens_generated": 900, "micro_batch_size": 4, "logp_difference": 0.1},
+        seconds={"generate": 1.0, "score": 2.0, "train": 3.0, "evaluate": 4.0},
+        training={"loss": 0.2, "grad_norm": 3.0, **learned, "kl_step_token": 0.05},
+        warnings="It rose.",
+    )
+    assert list(row)[-4:] == ["warnings", "logp_difference", "risk_1", "risk_2"]
+    assert "loss" not in row
+    assert row[list(learned)].iloc[0].to_dict() == learned
+    assert row[["kl_step_token", "warnings"]].to_numpy().tolist() == [[0.05, "It rose."]]

@@ -16,7 +16,7 @@ from components.algorithms.wind import Wind, proximal
 from components.logprobs import response_token_logprobs, score_responses, score_tokens
 from components.records import Ragged
 from components.rollouts import load_scored, save_scored
-from components.training.off_policy import Selection, _batch, group_of
+from components.training.groups import Selection, _batch, group_of
 from tiny import make_policy, make_scored
 
 

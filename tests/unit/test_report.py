@@ -4,7 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.report import killed, next_commands, resume_command, summary_table, verdict
+from components.report import (
+    LEARNING_HEADERS,
+    killed,
+    learning_rows,
+    next_commands,
+    resume_command,
+    summary_table,
+    verdict,
+)
 
 
 def history(**changed):
@@ -111,3 +119,44 @@ def test_resume_names_the_run():
 def test_a_task_that_was_killed(step, remedy):
     assert killed(step).startswith(f"A task of {step} was killed from outside.")
     assert remedy in killed(step)
+
+
+# Did training learn?
+
+
+def learned(**changed):
+    """Two passes in the first iteration, one in the second, which a run with other settings added."""
+    columns = {
+        "risk_before": [0.25, 0.2],
+        "risk_after": [0.1, 0.15],
+        "risk_1": [0.125, np.nan],
+        "risk_2": [0.1, np.nan],
+        "winners_moved": [1.25, 0.5],
+        "winners_target": [2.5, np.nan],
+        "losers_moved": [-1.75, -0.5],
+        "losers_target": [-2.5, np.nan],
+        "kl_step": [0.5, np.nan],
+        "kl_step_token": [0.025, np.nan],
+        "warnings": ["", ""],
+    }
+    return history(**columns | changed)
+
+
+def test_what_training_did():
+    rows = learning_rows(learned())
+    assert all(len(row) == len(LEARNING_HEADERS) for row in rows)
+    assert rows == [
+        ["1", "0.25 → 0.125 → 0.1", "+1.25", "+2.5", "-1.75", "-2.5", "0.5", "0.025"],
+        ["2", "0.2 → 0.15", "+0.5", "-", "-0.5", "-", "-", "-"],
+    ]
+
+
+def test_only_training_that_was_measured_is_told_of():
+    assert learning_rows(history()) == []
+    assert [row[0] for row in learning_rows(learned(risk_before=[np.nan, 0.2]))] == ["2"]
+
+
+def test_the_verdict_passes_warnings_on():
+    plain = verdict(learned())
+    warned = verdict(learned(warnings=["It rose from 1 to 2.", ""]))
+    assert warned == f"{plain}\n\nTraining in iteration 1: It rose from 1 to 2."
