@@ -118,7 +118,7 @@ class Wind(Algorithm):
         if self.normalizer in {"group", "mixed"}:
             mean = v.mean(-1, keepdim=True)
             if self.normalizer == "mixed":
-                level = mean - self._c(group, self.mean_normalizer) + self.baseline_shift
+                level = (v - self._c(group, self.mean_normalizer)).mean(-1, keepdim=True) + self.baseline_shift
             else:
                 start = relative_logp(group.at_start(), beta=self.beta, eta=self.eta)
                 level = start.mean(-1, keepdim=True)
