@@ -72,7 +72,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     logprobs.check_head(base)
     update.check(config.training, base.model)
     work = replace(work, precision=precision.pick_precision(base, config.policy.precision))
-    policy_manifest = work.store.put(folder)
+    policy_manifest = work.keep_files(folder)
     prompts_folder = work.folder / "prompts"
     prompts_folder.mkdir()
     prompts.save(train, prompts_folder / "train.jsonl")
@@ -86,7 +86,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     reward = rollouts.judge(judge, held_out, [responses]).reward
     return Started(
         policy=policy_manifest,
-        prompts=work.store.put(prompts_folder),
+        prompts=work.keep_files(prompts_folder),
         evaluated=work.keep_rollout(responses, reward),
         reward=float(reward.mean()),
         precision=work.precision,

@@ -1,11 +1,16 @@
-"""Processes that do not outlive the one that started them."""
+"""Processes: that do not outlive the one that started them, that clean up when told to end, and who is who."""
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import signal
+import socket
 import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -25,3 +30,55 @@ def die_with_parent(parent: int | None = None) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def identity(pid: int | None = None) -> dict[str, str | int]:
+    """What tells a process, by default this one, from every other: also one that has its number later, or elsewhere.
+
+    Plain JSON data, for `state`.
+    """
+    pid = os.getpid() if pid is None else pid
+    return {"machine": _machine(), "boot": _boot(), "pid": pid, "started": _started(pid)}
+
+
+def state(process: object) -> Literal["alive", "ended", "unknown"]:
+    """How the process of an `identity` fares; unknown if it is of another machine or container, or not an identity."""
+    if not isinstance(process, dict) or not isinstance(process.get("pid"), int) or process.get("machine") != _machine():
+        return "unknown"
+    if process.get("boot") != _boot():
+        return "ended"  # with the machine
+    return "alive" if _started(process["pid"]) == process.get("started") != "" else "ended"
+
+
+def _machine() -> str:
+    """This machine, also after it has started again, or this container, whose process ids mean other processes."""
+    names = [socket.gethostname()]
+    with suppress(OSError):
+        names.append(str(Path("/proc/self/ns/pid").readlink()))
+    for file in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        with suppress(OSError):
+            names.append(Path(file).read_text().strip())
+    return hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]  # a machine's id is nobody else's business
+
+
+def _boot() -> str:
+    """The kernel's start, since when process ids mean what they mean."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def _started(pid: int) -> str:
+    """When a process began, in ticks since the kernel's start; "" if there is none of this id, or it is a zombie."""
+    if not Path("/proc/self/stat").exists():  # no Linux: the id alone must do
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ""
+        except PermissionError:  # another user's
+            return "runs"
+        return "runs"
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
+    return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,10 +36,15 @@ class Workspace:
     precision: str  # of every forward pass of the run
     threads: int  # compute threads of the step
     progress: Callable[[str], Progress]  # progress of a named piece of work
+    kept: list[Manifest] = field(default_factory=list)  # what the step has stored so far
+    told: Callable[[], None] = lambda: None  # is called when that grows
 
     def fetch(self, manifest: Manifest) -> Path:
-        """The files of a manifest, copied into a new folder."""
-        return self.store.get(manifest, self.new_folder())
+        """The files of a manifest in a folder, only to be read: they may be the store's own.
+
+        A file is checked, and from an object store brought here, once a step.
+        """
+        return self.store.view(manifest, self.new_folder(), self.folder / "cache")
 
     def policy(self, manifest: Manifest, *, weights: bool = True) -> Policy:
         """A policy, loaded; without its weights for an engine that reads the files."""
@@ -111,7 +116,16 @@ class Workspace:
         """Stores the file that `write` writes."""
         path = self.new_folder() / name
         write(path)
-        return self.store.put_file(path)
+        return self._kept(self.store.put_file(path))
+
+    def keep_files(self, directory: Path) -> Manifest:
+        """Stores every file below a directory."""
+        return self._kept(self.store.put(directory))
+
+    def _kept(self, manifest: Manifest) -> Manifest:
+        self.kept.append(manifest)
+        self.told()
+        return manifest
 
     def keep_rollout(self, rollout: Rollout, reward: NDArray[np.float64] | None = None) -> Manifest:
         """Stores a rollout, with what the judge scored its responses if that is known."""

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from metaflow.util import get_username
 from components import gpus, report, runs
 from components.cards import StepProgress
 from components.config import RunConfig, parse
-from components.errors import UserError
+from components.errors import BlobError, StoreError, UserError
 from components.processes import die_with_parent
-from components.store import store_root
+from components.store import Manifest, open_store, store_root
+from components.store.references import manifests
+from components.store.task_notes import Task, noted
 from components.workspace import Workspace, open_workspace
 
 # Metaflow refuses to run as an unnamed user or as root, which is all that many containers have.
@@ -94,9 +97,50 @@ class AlignmentFlow(FlowSpec):
         return RunConfig.model_validate({**values, "seed": self.seed})
 
     def remember_store(self) -> None:
-        """Notes where the weights store is: next to the run's own datastore."""
+        """Notes where the weights store is, next to the run's own datastore, and checks it."""
+        self.store_root = self._store_root()
+        open_store(self.store_root).check()
+
+    def follow_store(self) -> None:
+        """Turns to the store of the datastore that this task has, which was moved or copied if it is not `start`'s.
+
+        Raises StoreError if the files of the run did not come with it: nothing goes to the old place unasked.
+        """
+        root, before = self._store_root(), self.store_root
+        if root == before:
+            return
+        store = open_store(root)
+        try:
+            for manifest in manifests(self.manifests_at_hand()):
+                store.require(manifest)
+        except BlobError as error:
+            raise StoreError(
+                f"{root}: the weights store of this datastore lacks files of the run, which began with {before}. "
+                f"Copy {before} to {root} too, or resume in the datastore that stands beside it. ({error})"
+            ) from error
+        self.store_root = root
+
+    def _store_root(self) -> str:
         datastore = self._datastore  # Metaflow has no public name for the datastore of a running task
-        self.store_root = store_root(datastore.TYPE, datastore._storage_impl.datastore_root)
+        return store_root(datastore.TYPE, datastore._storage_impl.datastore_root)
+
+    def manifests_at_hand(self) -> dict[str, list[Manifest]]:
+        """The manifests in the task's artifacts, by name; tables and the like are not loaded."""
+        stored = self._datastore
+        names = [name for name, _ in stored.items() if _may_hold_manifests(stored._info[name]["type"])]
+        names += [name for name, value in vars(self).items() if _may_hold_manifests(str(type(value)))]
+        public = [name for name in dict.fromkeys(names) if not name.startswith("_")]
+        found = {name: list(manifests(getattr(self, name))) for name in public}
+        return {name: those for name, those in found.items() if those}
+
+    def _task(self) -> Task:
+        launcher, origin = os.environ.get(LAUNCHER), current.origin_run_id
+        return Task(
+            run=f"{current.flow_name}/{current.run_id}",
+            name=f"{current.step_name}/{current.task_id}",
+            origin=f"{current.flow_name}/{origin}" if origin else None,
+            launcher=int(launcher) if launcher else None,
+        )
 
     @contextmanager
     def work(self, kind: str) -> Iterator[Workspace]:
@@ -104,19 +148,30 @@ class AlignmentFlow(FlowSpec):
 
         Notes its wall time, less that of imports and of waiting for a GPU, which are no algorithm's.
         """
-        with _model_ready(self.settings, kind):
-            begin = time.perf_counter()
-            precision = getattr(self, "precision", "fp32")
-            live = current.card["progress"] if kind in self.settings.live_cards else None
-            with open_workspace(
-                self.settings,
+        settings = self.settings
+        self.follow_store()
+        files = self.manifests_at_hand()
+        live = current.card["progress"] if kind in settings.live_cards else None
+        with (
+            open_workspace(
+                settings,
                 self.store_root,
                 kind,
-                precision=precision,
+                precision=getattr(self, "precision", "fp32"),
                 progress=lambda description: StepProgress(description, live),
-            ) as workspace:
-                yield workspace
+            ) as workspace,
+            # Noted before it waits for a GPU, and that may take days.
+            noted(workspace.store, self._task(), lambda: {**files, "stored": workspace.kept}) as tell,
+            _model_ready(settings, kind),
+        ):
+            begin = time.perf_counter()
+            yield replace(workspace, told=tell)
             self.seconds = {**getattr(self, "seconds", {}), kind: time.perf_counter() - begin}
+
+
+def _may_hold_manifests(kind: str) -> bool:
+    """Whether a value of this type, as `str` gives it, may be or hold a manifest."""
+    return kind.startswith("<class 'components.") or kind in [str(known) for known in (dict, list, tuple)]
 
 
 @contextmanager

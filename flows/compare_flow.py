@@ -49,6 +49,7 @@ class CompareFlow(Iteration):
         """Turn to one arm with one seed; with a budget of seconds, measure what it affords."""
         from components.comparison import arms
 
+        self.follow_store()
         self.chosen = self.input
         config = arms.branch_config(self.settings, self.chosen, self.started, self.store_root)
         self.branch_config = config.model_dump()

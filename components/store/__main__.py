@@ -6,13 +6,14 @@
     python -m components.store gc --older-than 30d         what no run of the last 30 days needs
     python -m components.store gc --older-than 30d --delete   …and removes it
 
-The store is that of the Metaflow datastore used from here; the runs are those that Metaflow's client knows here, and
-finished ones of which the store has a note.
+The store is that of the Metaflow datastore used from here; the runs are those of which it has notes, whoever ran them
+and wherever. No artifact is read.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import time
@@ -63,7 +64,9 @@ def human(size: float) -> str:
 
 
 def age(moment: float) -> str:
-    """Time since `moment`, in its largest unit."""
+    """Time since `moment`, in its largest unit; `now` for what lasts."""
+    if moment == math.inf:
+        return "now"
     passed = max(0.0, time.time() - moment)
     return f"{passed / DAY:.0f} d" if passed >= 2 * DAY else f"{passed / 3600:.0f} h"
 
@@ -119,7 +122,7 @@ def collect(store: Store, used: Uses, options: argparse.Namespace) -> None:
     if rows:
         print(table(["file", "size", "age", "needed by"], rows))
     if options.delete:
-        found = remove(store, found, options.older_than, options.ignore_flow)
+        found = remove(store, found, options.older_than, options.forget)
     done = "removed" if options.delete else "would be removed; `--delete` does it"
     size = human(sum(blob.size for blob in found.blobs))
     also = f"{len(found.unfinished)} unfinished ones and {len(found.notes)} notes"
@@ -131,7 +134,6 @@ def parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--root", help="the store itself; default: that of the datastore")
     shared.add_argument("--datastore", choices=["local", "s3"], help="default: the one Metaflow is configured for")
-    shared.add_argument("--ignore-flow", action="append", default=[], metavar="FLOW", help="it stores no weights")
     described = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser(prog="python -m components.store", description=__doc__, formatter_class=described)
     actions = top.add_subparsers(dest="action", required=True)
@@ -142,16 +144,16 @@ def parser() -> argparse.ArgumentParser:
     cleaning = actions.add_parser("gc", parents=[shared], help="remove what no run needs")
     cleaning.add_argument("--older-than", type=seconds, required=True, metavar="AGE", help="12h, 30d, 4w")
     cleaning.add_argument("--delete", action="store_true", help="act; without it only tell")
+    forget = "a run that left no note, as those of earlier versions; what it keeps may go"
+    cleaning.add_argument("--forget", action="append", default=[], metavar="FLOW/RUN", help=forget)
     return top
 
 
 def run(options: argparse.Namespace) -> int:
     """Does what was asked; the exit status."""
     store = open_store(options.root or default_root(options.datastore))
-    used = uses(store, options.ignore_flow)
-    from metaflow import get_metadata
-
-    print(f"{store.root}, runs known to {get_metadata()}\n")
+    used = uses(store)
+    print(f"{store.root}\n")
     if options.action == "verify":
         return verify(store, used, options.run)
     if options.action == "gc":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from components.errors import BlobError, StoreError
-from components.store.files import check_name, checked, chunks, files_below, replacing, target_of
+from components.store.files import CHUNK, check_name, checked, chunks, files_below, replacing, target_of
 
 REFRESH = 3600  # seconds after which a `put` that finds its blob stored notes that it is in use
 
@@ -96,10 +96,22 @@ class Store(ABC):
         """
         self.require(manifest)
         for name, entry in manifest.items():
-            target = target_of(directory, name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(target, target.parent) as file:
-                file.writelines(self._blob(name, entry))
+            self._copy(name, entry, _parented(target_of(directory, name)))
+        return directory
+
+    def view(self, manifest: Manifest, directory: Path, cache: Path) -> Path:
+        """Shows the files of `manifest` in the new or empty `directory`, only to be read, and returns it.
+
+        Files of over CHUNK bytes are links, to the store's own or to a copy in the folder `cache`, which one reader
+        keeps: there each is checked, and brought once. Smaller ones are copies. Raises as `get` does.
+        """
+        self.require(manifest)
+        for name, entry in manifest.items():
+            target = _parented(target_of(directory, name))
+            if entry["size"] <= CHUNK:
+                self._copy(name, entry, target)
+            else:
+                target.symlink_to(self._at_hand(name, entry, cache))
         return directory
 
     def verify(self, manifest: Manifest) -> None:
@@ -169,6 +181,18 @@ class Store(ABC):
     def _keep(self, sha256: str) -> None:
         """Notes that a blob is in use now, if the last such note is older than REFRESH."""
 
+    def _at_hand(self, name: str, entry: FileEntry, cache: Path) -> Path:
+        """A file with the checked bytes of a blob that nobody writes to."""
+        path = _parented(cache / entry["sha256"])
+        if not path.exists():
+            self._copy(name, entry, path)
+            path.chmod(0o444)
+        return path
+
+    def _copy(self, name: str, entry: FileEntry, target: Path) -> None:
+        with replacing(target, target.parent) as file:
+            file.writelines(self._blob(name, entry))
+
     def _size(self, sha256: str) -> int | None:
         blob = self.find(sha256)
         return blob.size if blob else None
@@ -211,6 +235,12 @@ class Store(ABC):
     def _bad(self, name: str, entry: FileEntry, how: str) -> BlobError:
         mend = "Restore it from a backup, or delete what is left of it and run the step that saved it again"
         return BlobError(f"{name}: the stored {self.locate(entry['sha256'])} {how}. {mend}.")
+
+
+def _parented(path: Path) -> Path:
+    """The path, in a folder that is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def is_entry(value: object) -> bool:

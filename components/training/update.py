@@ -106,7 +106,7 @@ def train_here(
         return None
     return Trained(
         policy=_keep_policy(work, before, policy),
-        optimizer=work.store.put(kept),
+        optimizer=work.keep_files(kept),
         figures=figures,
         counts={**state.drawn, "micro_batch_size": state.micro_batch_size},
         seconds_before=checkpoints.seconds_before,
@@ -128,8 +128,8 @@ def _keep_policy(work: Workspace, before: Before, policy: Policy) -> Manifest:
 
     folder = work.folder / "trained"
     if work.config.training.lora is None:
-        return work.store.put(policies.save(policy, folder))
-    return dict(sorted({**before.policy, **work.store.put(adapters.save(policy.model, folder))}.items()))
+        return work.keep_files(policies.save(policy, folder))
+    return dict(sorted({**before.policy, **work.keep_files(adapters.save(policy.model, folder))}.items()))
 
 
 def _begin(work: Workspace, before: Before) -> TrainingState:
