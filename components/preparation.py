@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import benchmarks, prompts, rollouts
+from components import benchmarks, prompts, rollouts, space
 from components.errors import PromptError
 from components.judges import Judge
 from components.records import Prompt
@@ -45,6 +45,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
     if origin is None:
         return _start_anew(work, judge)
     origin.check(work)
+    space.check(work.config, work.store, space.of_origin(origin.started.policy, origin.policy, origin.optimizer))
     _check_number(work, work.prompts(origin.started.prompts, "train"))
     return origin.started
 
@@ -71,6 +72,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     )
     logprobs.check_head(base)
     update.check(config.training, base.model)
+    space.check(config, work.store, space.of_base(config, base, folder))
     work = replace(work, precision=precision.pick_precision(base, config.policy.precision))
     policy_manifest = work.keep_files(folder)
     prompts_folder = work.folder / "prompts"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import StoreError
-from components.store import PARTIAL, STALE, LocalStore, Manifest, Store, open_store, store_root
+from components.errors import BlobError, StoreError
+from components.store import PARTIAL, STALE, FileEntry, LocalStore, Manifest, Store, open_store, store_root
 
 # SHA-256 of b"abc" and of nothing, from FIPS 180-4's examples
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -119,6 +119,58 @@ def test_copies_are_writable_and_independent(store: Store, source: Path, tmp_pat
     (source / "abc").write_bytes(b"changed")
     store.verify(manifest)
     assert (store.get(manifest, tmp_path / "again") / "abc").read_bytes() == b"abc"
+
+
+def test_a_view_takes_no_space_for_large_files(store: Store, source: Path, tmp_path: Path) -> None:
+    manifest = store.put(source)
+    view = store.view(manifest, tmp_path / "view", tmp_path / "cache")
+    assert content(view) == content(source)
+    large = view / "deep" / "er" / "Ünï code"
+    assert large.resolve() == blob(store, manifest["deep/er/Ünï code"]["sha256"])
+    own = [path for path in view.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert sorted(path.relative_to(view).as_posix() for path in own) == ["abc", "deep.txt", "deep/empty"]
+    (view / "abc").write_bytes(b"xyz")
+    large.unlink()
+    store.verify(manifest)
+
+
+def test_files_seen_in_a_view_cannot_be_written(source: Path, tmp_path: Path) -> None:
+    """By a user who is not root, as on most machines; root is stopped by nothing."""
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    code = """
+import os, sys
+from pathlib import Path
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    Path(sys.argv[1]).open("r+b")
+except PermissionError:
+    print("refused")
+"""
+    store = open_store(str(tmp_path / "store"))
+    view = store.view(store.put(source), tmp_path / "view", tmp_path / "cache")
+    assert python(code, view / "deep" / "er" / "Ünï code").communicate()[0] == "refused\n"
+
+
+def test_a_view_checks_a_file_once(store: Store, source: Path, tmp_path: Path, monkeypatch) -> None:
+    manifest = store.put(source)
+    read: list[str] = []
+    blobs_of = LocalStore._blob
+
+    def reading(self: LocalStore, name: str, entry: FileEntry) -> Iterator[bytes]:
+        read.append(name)
+        return blobs_of(self, name, entry)
+
+    monkeypatch.setattr(LocalStore, "_blob", reading)
+    for number in range(2):
+        store.view(manifest, tmp_path / f"view-{number}", tmp_path / "cache")
+    assert read.count("deep/er/Ünï code") == 1
+    damaged = blob(store, manifest["deep/er/Ünï code"]["sha256"])
+    flip_last_byte(damaged)
+    with pytest.raises(BlobError, match="is damaged"):
+        store.view(manifest, tmp_path / "view", tmp_path / "another cache")
 
 
 def test_get_replaces_its_own_files_only(store: Store, source: Path, tmp_path: Path) -> None:

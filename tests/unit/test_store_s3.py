@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from components.errors import StoreError
 from components.store import Manifest, Store, open_store
 from components.store import s3 as s3_module
 from components.store.s3_client import connect
-from components.store.s3_transfer import AHEAD, PART, in_order, part_size
+from components.store.s3_transfer import AHEAD, PART, Object, in_order, part_size
 
 pytestmark = pytest.mark.s3
 
@@ -96,6 +97,25 @@ def test_directory_comes_back_as_it_was(store: Store, source: Path, tmp_path: Pa
     assert sorted(bucket.keys()) == sorted(bucket.key(entry["sha256"]) for entry in manifest.values())
     assert {blob.sha256: blob.size for blob in store.blobs()} == {e["sha256"]: e["size"] for e in manifest.values()}
     assert list(store.unfinished()) == []
+
+
+def test_a_view_brings_a_file_once(store: Store, source: Path, tmp_path: Path, monkeypatch) -> None:
+    manifest = store.put(source)
+    large = {name for name, entry in manifest.items() if entry["size"] > 1 << 20}
+    assert large
+    fetched: list[str] = []
+    read = Object.read
+
+    def reading(self: Object, size: int) -> Iterator[bytes]:
+        fetched.append(self.key[-64:])
+        return read(self, size)
+
+    monkeypatch.setattr(Object, "read", reading)
+    views = [store.view(manifest, tmp_path / f"view-{number}", tmp_path / "cache") for number in range(2)]
+    assert [content(view) for view in views] == [content(source)] * 2
+    assert all(fetched.count(manifest[name]["sha256"]) == 1 for name in large)
+    copies = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "cache").iterdir()}
+    assert copies == {manifest[name]["sha256"]: 0o444 for name in large}
 
 
 def test_equal_manifest_on_any_store(store: Store, source: Path, tmp_path: Path) -> None:
