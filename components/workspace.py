@@ -18,6 +18,7 @@ from components.config import RunConfig
 from components.generation import Sampling
 from components.progress import Progress, silent
 from components.records import Prompt, Rollout, Scored
+from components.scratch import scratch
 from components.store import Manifest, Store, open_store
 
 if TYPE_CHECKING:  # steps that need no model do without torch
@@ -142,6 +143,6 @@ def open_workspace(
     progress: Callable[[str], Progress] = lambda _: silent,
 ) -> Iterator[Workspace]:
     """Workspace of a step of the given kind."""
-    with tempfile.TemporaryDirectory(prefix=f"wind-{kind}-") as folder:
+    with scratch(kind) as folder:
         threads = getattr(config.resources, kind).cpu
-        yield Workspace(config, open_store(store_root), Path(folder), precision, threads, progress)
+        yield Workspace(config, open_store(store_root), folder, precision, threads, progress)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,28 +15,33 @@ from metaflow import Config, FlowMutator, FlowSpec, Parameter, card, config_expr
 from metaflow.exception import MetaflowException
 from metaflow.util import get_username
 
-from components import gpus, report, runs
+from components import gpus, report
 from components.cards import StepProgress
 from components.config import RunConfig, parse
-from components.errors import BlobError, StoreError, UserError
-from components.processes import die_with_parent
+from components.errors import BlobError, ConfigError, StoreError, UserError
 from components.store import Manifest, open_store, store_root
 from components.store.references import manifests
 from components.store.task_notes import Task, noted
 from components.workspace import Workspace, open_workspace
+from launcher import LAUNCHER
 
 # Metaflow refuses to run as an unnamed user or as root, which is all that many containers have.
 if get_username() is None:
     os.environ["USERNAME"] = "wind"
 
 CONFIGS = Path(__file__).parent / "configs"
-LAUNCHER = "WIND_LAUNCHER"  # environment variable: process id of what starts a run's tasks on this machine
 
 
 class BadConfig(MetaflowException):
     """A config that cannot be run."""
 
     headline = "The config cannot be run"
+
+
+class BadRun(MetaflowException):
+    """What a user can put right, as Metaflow prints it: no traceback."""
+
+    headline = "The step cannot be run"
 
 
 def parse_config(text: str) -> dict[str, Any]:
@@ -148,6 +152,10 @@ class AlignmentFlow(FlowSpec):
 
         Notes its wall time, less that of imports and of waiting for a GPU, which are no algorithm's.
         """
+        with told_plainly():
+            yield from self._work(kind)
+
+    def _work(self, kind: str) -> Iterator[Workspace]:
         settings = self.settings
         self.follow_store()
         files = self.manifests_at_hand()
@@ -169,6 +177,17 @@ class AlignmentFlow(FlowSpec):
             self.seconds = {**getattr(self, "seconds", {}), kind: time.perf_counter() - begin}
 
 
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Turns a UserError into one that Metaflow prints without a traceback; says so where the config is at fault."""
+    try:
+        yield
+    except ConfigError as error:
+        raise BadConfig(str(error)) from error
+    except UserError as error:
+        raise BadRun(str(error)) from error
+
+
 def _may_hold_manifests(kind: str) -> bool:
     """Whether a value of this type, as `str` gives it, may be or hold a manifest."""
     return kind.startswith("<class 'components.") or kind in [str(known) for known in (dict, list, tuple)]
@@ -184,24 +203,3 @@ def _model_ready(settings: RunConfig, kind: str) -> Iterator[None]:
         importlib.import_module("components.training.on_policy")
         settings.build_engine()
         yield
-
-
-def main(flow: type[FlowSpec]) -> None:
-    """Runs the flow's command line. After a failed run or resume, says what killed it and the command to go on."""
-    launched = {"run", "resume"} & set(sys.argv[1:])
-    if launched:
-        os.environ[LAUNCHER] = str(os.getpid())
-    elif "step" in sys.argv[1:]:
-        launcher = os.environ.get(LAUNCHER)  # on a cluster there is none
-        die_with_parent(int(launcher) if launcher else None)
-    try:
-        flow()
-    except SystemExit as stop:
-        if stop.code and launched and current.run_id:
-            for step in runs.killed(f"{current.flow_name}/{current.run_id}"):
-                print(f"\n{report.killed(step)}", file=sys.stderr)
-            print(
-                f"\nTo go on where it failed:\n  {report.resume_command(sys.argv[0], current.run_id)}",
-                file=sys.stderr,
-            )
-        raise
