@@ -126,9 +126,7 @@ def command_line(words: Sequence[str], folder: str | None = None) -> str:
     return f"cd {shlex.quote(folder)} && {shlex.join(words)}" if folder else shlex.join(words)
 
 
-def resume_command(
-    flow_file: str, run_id: str, options: Sequence[str] = (), folder: str | None = None
-) -> str:
+def resume_command(flow_file: str, run_id: str, options: Sequence[str] = (), folder: str | None = None) -> str:
     """The command that goes on where a run failed. It names the run: a bare `resume` may pick another.
 
     Args:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from metaflow import FlowSpec, current
+from metaflow import current
 from metaflow.exception import MetaflowException
 
 from components import processes, report, runs
 from components.errors import UserError
 
 LAUNCHER = "WIND_LAUNCHER"  # environment variable: process id of what starts a run's tasks on this machine
+ORIGIN = "--origin-run-id="
 LOCAL_ROOT = "METAFLOW_DATASTORE_SYSROOT_LOCAL"
 KEPT = ("--datastore", "--datastore-root", "--metadata", "--environment")  # options that a resume needs again
 FLOWS = {"WindFlow": "wind_flow.py", "CompareFlow": "compare_flow.py", "BanditFlow": "bandit_flow.py"}
@@ -28,8 +29,13 @@ class ResumeError(UserError):
     """A run that cannot be resumed."""
 
 
-def main(flow: type[FlowSpec]) -> None:
-    """Runs the flow's command line. After a failed run or resume, says what killed it and the command to go on."""
+def main(flow: Any) -> None:
+    """Runs the command line of a flow, a FlowSpec as its decorators left it.
+
+    After a failed run or resume, says what killed it and the command to go on.
+    """
+    # Metaflow looks for the origin's config under the option as a word of its own, or else takes another run's.
+    sys.argv = [part for word in sys.argv for part in (word.split("=", 1) if word.startswith(ORIGIN) else [word])]
     launched = {"run", "resume"} & set(sys.argv[1:])
     came: list[int] = []
     if launched:
@@ -42,8 +48,8 @@ def main(flow: type[FlowSpec]) -> None:
         launcher = os.environ.get(LAUNCHER)  # on a cluster there is none
         processes.die_with_parent(int(launcher) if launcher else None)
     try:
-        if "resume" in launched:
-            check_resume(flow.__name__, sys.argv[1:])
+        if "resume" in launched and "--help" not in sys.argv:
+            check_resume(getattr(flow, "_flow_cls", flow).__name__, sys.argv[1:])  # mutators wrap it
         flow()
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -62,8 +68,8 @@ def _after(run: str, came: Sequence[int]) -> str:
     anew = report.command_line(["python", script(), *_anew(sys.argv[1:])], run_folder())
     if faults and {step for step, _ in faults} == {"start"} and {kind for _, kind in faults} <= PUT_RIGHT:
         return f"A resumed run would keep its config. When that is put right, run it again:\n  {anew}"
-    if "BadConfig" in {kind for _, kind in faults}:
-        keep = f"; to keep what this one has trained, give it `start_from: {run}`" if run.startswith("WindFlow/") else ""
+    if {"BadConfig", "FloatingPointError"} & {kind for _, kind in faults}:  # the latter where training diverged
+        keep = f"; to keep what this one has trained, add `start_from: {run}`" if run.startswith("WindFlow/") else ""
         return f"A resumed run keeps its config. Correct it, and begin a new run{keep}:\n  {anew}"
     return "\n".join([*said, f"To go on where it failed:\n  {again}"])
 
