@@ -39,6 +39,7 @@ class Workspace:
     progress: Callable[[str], Progress]  # progress of a named piece of work
     kept: list[Manifest] = field(default_factory=list)  # what the step has stored so far
     told: Callable[[], None] = lambda: None  # is called when that grows
+    heals: bool = False  # whether a file that is stored already is read, and replaced if it is damaged
 
     def fetch(self, manifest: Manifest) -> Path:
         """The files of a manifest in a folder, only to be read: they may be the store's own.
@@ -117,11 +118,11 @@ class Workspace:
         """Stores the file that `write` writes."""
         path = self.new_folder() / name
         write(path)
-        return self._kept(self.store.put_file(path))
+        return self._kept(self.store.put_file(path, check=self.heals))
 
     def keep_files(self, directory: Path) -> Manifest:
         """Stores every file below a directory."""
-        return self._kept(self.store.put(directory))
+        return self._kept(self.store.put(directory, check=self.heals))
 
     def _kept(self, manifest: Manifest) -> Manifest:
         self.kept.append(manifest)

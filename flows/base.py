@@ -21,7 +21,7 @@ from components.config import RunConfig, parse
 from components.errors import BlobError, ConfigError, StoreError, UserError
 from components.store import Manifest, open_store, store_root
 from components.store.references import manifests
-from components.store.task_notes import Task, noted
+from components.store.task_notes import STORED, Task, noted
 from components.workspace import Workspace, open_workspace
 from launcher import LAUNCHER
 
@@ -169,11 +169,12 @@ class AlignmentFlow(FlowSpec):
                 progress=lambda description: StepProgress(description, live),
             ) as workspace,
             # Noted before it waits for a GPU, and that may take days.
-            noted(workspace.store, self._task(), lambda: {**files, "stored": workspace.kept}) as tell,
+            noted(workspace.store, self._task(), lambda: {**files, STORED: workspace.kept}) as tell,
             _model_ready(settings, kind),
         ):
             begin = time.perf_counter()
-            yield replace(workspace, told=tell)
+            # A resumed run heals: what an earlier one stored may have been damaged since.
+            yield replace(workspace, told=tell, heals=current.origin_run_id is not None)
             self.seconds = {**getattr(self, "seconds", {}), kind: time.perf_counter() - begin}
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from components.errors import StoreError
-from components.store.base import Blob, FileEntry, Note, Store, Unfinished
+from components.store.base import Store
+from components.store.records import Blob, FileEntry, Note, Unfinished
 from components.store.references import Use, uses, without_note
 
 DAY = 24 * 3600.0  # seconds
@@ -68,9 +71,20 @@ def damages(store: Store, used: Uses, run: str | None = None) -> Iterator[str | 
         try:
             store.verify({name: entry})
         except StoreError as error:
-            yield str(error)
+            yield f"{error}{_healed_by(used.get(entry['sha256'], ()))}"
         else:
             yield None
+
+
+def _healed_by(those: Sequence[Use]) -> str:
+    """The command that has a file stored again, if it is known which step stored it."""
+    for use in those:
+        if use.stored_by is not None:
+            flow, _, run = use.run.partition("/")
+            script = re.sub("(?<=[a-z])(?=[A-Z])", "_", flow).lower()
+            words = ["python", f"flows/{script}.py", "resume", use.stored_by, "--origin-run-id", run]
+            return f"\n  {shlex.join(words)}"
+    return ""
 
 
 def garbage(store: Store, used: Uses, older_than: float, now: float | None = None) -> Garbage:

@@ -12,8 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from components.errors import StoreError
-from components.store.base import REFRESH, Blob, FileEntry, Note, Store, Unfinished
+from components.store.base import REFRESH, Store
 from components.store.files import CHUNK, PARTIAL, chunks, replacing
+from components.store.records import Blob, FileEntry, Note, Unfinished
 
 STALE = 24 * 3600  # seconds without a write after which an unfinished file belongs to a dead process
 

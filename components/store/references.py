@@ -13,8 +13,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from components.errors import StoreError
-from components.store.base import FileEntry, Manifest, Note, Store, is_entry
-from components.store.task_notes import TASK, runs_now
+from components.store.base import Store
+from components.store.records import FileEntry, Manifest, Note, is_entry
+from components.store.task_notes import STORED, TASK, runs_now
 
 UNFINISHED = "unfinished training"
 
@@ -29,6 +30,7 @@ class Use:
     name: str
     entry: FileEntry
     note: str = ""  # name of the note
+    stored_by: str | None = None  # step of the task that stored the file, if this is its note
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ class _Read:
     def run(self) -> str:
         run = self.content.get("run")
         return run if isinstance(run, str) else UNFINISHED
+
+    @property
+    def step(self) -> str | None:
+        """The task's step."""
+        task = self.content.get("task")
+        return task.partition("/")[0] if isinstance(task, str) else None
 
     @property
     def active(self) -> float:
@@ -70,7 +78,8 @@ def uses(store: Store) -> dict[str, list[Use]]:
         since = active.get(one.run, one.active) if one.run != UNFINISHED else one.active
         for artifact, manifest in one.manifests():
             for name, entry in manifest.items():
-                use = Use(one.run, since, artifact, name, entry, one.note.name)
+                step = one.step if artifact == STORED else None
+                use = Use(one.run, since, artifact, name, entry, one.note.name, step)
                 found.setdefault(entry["sha256"], []).append(use)
     return {sha256: sorted(those, key=lambda use: use.active, reverse=True) for sha256, those in found.items()}
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from components.errors import StoreError
-from components.store.base import REFRESH, Blob, FileEntry, Note, Store, Unfinished
+from components.store.base import REFRESH, Store
+from components.store.records import Blob, FileEntry, Note, Unfinished
 from components.store.s3_client import ALLOW, CHECK_TRIES, code, connect, explained, server_side_encryption
 from components.store.s3_transfer import Object
 

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 
 from components import processes
 from components.errors import StoreError
-from components.store.base import Manifest, Store
+from components.store.base import Store
+from components.store.records import Manifest
 
 TASK = "task-"  # begins the names of these notes
+STORED = "stored"  # what a task calls the files that it has stored itself
 BEAT = 3600.0  # seconds after which a task that runs renews its note
 SILENT = 7 * 24 * 3600.0  # seconds without that after which a task of which nothing else is known has ended
 

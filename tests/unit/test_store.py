@@ -228,6 +228,21 @@ def test_damage_is_named_and_not_passed_on(store: Store, source: Path, tmp_path:
     assert not [name for name in left if PARTIAL in name]
 
 
+@pytest.mark.parametrize("damage", [flip_last_byte, truncate])
+def test_put_heals_when_told_so(store: Store, source: Path, damage) -> None:
+    manifest = store.put(source)
+    path = blob(store, manifest["deep/er/Ünï code"]["sha256"])
+    damage(path)
+    whole = blob(store, ABC).stat().st_ino
+    assert store.put(source, check=True) == manifest
+    store.verify(manifest)
+    assert path.stat().st_mode & 0o777 == 0o444
+    assert blob(store, ABC).stat().st_ino == whole
+    damage(path)
+    assert store.put_file(source / "deep" / "er" / "Ünï code", "name", check=True)
+    store.verify(manifest)
+
+
 def test_blob_of_wrong_size_is_reported_by_put_and_kept(store: Store, source: Path) -> None:
     store.put(source)
     truncate(blob(store, ABC))

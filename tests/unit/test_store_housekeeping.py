@@ -21,7 +21,7 @@ from components.store import FileEntry, Manifest, Store, base, open_store
 from components.store import __main__ as command
 from components.store.housekeeping import DAY, Garbage, damages, garbage, remove, run_sizes
 from components.store.references import Use, manifests, uses
-from components.store.task_notes import SILENT, Task, noted
+from components.store.task_notes import SILENT, STORED, Task, noted
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)
@@ -209,6 +209,17 @@ def test_verify_names_what_is_damaged_or_missing(home: Home, said) -> None:
         make_old(home.store, home.files["stray"], 40)
         Path(f"{one}-away").rename(one)
     assert "refers to no file" in said("verify", "Tiny/none")[1]
+
+
+def test_verify_gives_the_command_that_heals(store: Store, tmp_path: Path) -> None:
+    manifest = put(store, tmp_path, "file", b"any")
+    with noted(store, Task("CompareFlow/7", "train_2/31"), lambda: {STORED: [manifest]}):
+        pass
+    leave_note(store, "CompareFlow/7", {"policy": [manifest]})
+    Path(store.locate(sha(manifest))).unlink()
+    [said] = damages(store, uses(store))
+    assert said
+    assert said.splitlines()[-1] == "  python flows/compare_flow.py resume train_2 --origin-run-id 7"
 
 
 def test_gc_tells_first_and_removes_what_is_old_and_unneeded(home: Home, said) -> None:

@@ -314,3 +314,11 @@ def test_notes_may_change(store: Store) -> None:
     assert store.read_note("one") is None
     assert [note.name for note in store.notes()] == ["two"]
     assert list(store.unfinished()) == list(store.blobs()) == []
+
+
+@pytest.mark.parametrize("damage", [flip, truncate])
+def test_put_heals_when_told_so(store: Store, source: Path, tmp_path: Path, bucket: Bucket, damage) -> None:
+    manifest = store.put(source)
+    damage(bucket, manifest["deep/Ünï code"]["sha256"])
+    assert store.put(source, check=True) == manifest
+    store.verify(manifest)
