@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from components.prompts.records import BESIDE
 from components.schema import Section
+
+MICRO_BATCH = 32  # prompts
 
 
 class DemoConfig(Section):
@@ -94,7 +97,9 @@ class TrainingConfig(Section):
     epochs: PositiveInt = 1
     batch_size: PositiveInt = Field(32, description="prompts per optimiser step")
     micro_batch_size: PositiveInt = Field(
-        32, description="prompts per forward and backward pass; halved when GPU memory runs out"
+        MICRO_BATCH,
+        description="prompts per forward and backward pass, by default no more than a step has; halved when GPU memory "
+        "runs out",
     )
     processes: PositiveInt = Field(1, description="on one machine, each with a GPU and a share of the weights (FSDP)")
     optimizer: Literal["adamw", "rmsprop", "adamw_8bit"] = Field(
@@ -207,3 +212,11 @@ class ClusterConfig(PodConfig):
         """The pods of a kind of step, such as "train"."""
         own = getattr(self.steps, kind).model_dump(exclude_none=True)
         return PodConfig(**{**{name: getattr(self, name) for name in PodConfig.model_fields}, **own})
+
+
+def fitting_micro_batch(values: Mapping[str, Any]) -> int:
+    """The micro-batch of a config, not checked yet, that names none."""
+    sections = [values.get("training"), values.get("prompts")]
+    keys = ["batch_size", "per_iteration"]
+    given = [section.get(key) for section, key in zip(sections, keys, strict=True) if isinstance(section, dict)]
+    return min([MICRO_BATCH, *(size for size in given if type(size) is int and size > 0)])
