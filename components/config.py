@@ -189,9 +189,9 @@ class RunConfig(Section):
         try:
             arm, budget = self.compare.arm(name), self.compare.budget
             values = arm.over(self.model_dump(exclude={"compare"}))
-            training, own = values["training"], arm.training or {}
-            if "micro_batch_size" not in own and training["micro_batch_size"] == fitting_micro_batch(self.model_dump()):
-                training["micro_batch_size"] = min(training["micro_batch_size"], fitting_micro_batch(values))  # nobody chose it
+            training, fitting = values["training"], fitting_micro_batch(self.model_dump())
+            if "micro_batch_size" not in (arm.training or {}) and training["micro_batch_size"] == fitting:
+                training["micro_batch_size"] = min(fitting, fitting_micro_batch(values))  # nobody chose it
             config = checked(values)
             if budget is None or budget.samples is None:
                 return config
