@@ -15,7 +15,7 @@ import pytest
 from components.errors import StoreError
 from components.store import Manifest, Store, open_store
 from components.store import s3 as s3_module
-from components.store.s3_client import connect
+from components.store.s3_client import CHECK_TRIES, connect
 from components.store.s3_transfer import AHEAD, PART, Object, in_order, part_size
 
 pytestmark = pytest.mark.s3
@@ -243,6 +243,19 @@ def test_check_leaves_one_small_object(store: Store, bucket: Bucket) -> None:
     assert list(store.blobs()) == []
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_long_prefix_is_refused_at_once(moto_server, use_server, fits: bool) -> None:
+    """The longest name below the root has 96 bytes and the slash before them: 1024 - 97 are left, "é" takes two."""
+    use_server(moto_server)
+    prefix = "é" * 10 + "p" * (1024 - 97 - 20 + (0 if fits else 1))
+    store = open_store(f"s3://wind/{prefix}")
+    if fits:
+        store.check()
+        return
+    with pytest.raises(StoreError, match=r": is 1 bytes too long.*Shorten METAFLOW_DATASTORE_SYSROOT_S3\.$"):
+        store.check()
+
+
 def test_failure_to_read_back_is_reported(store: Store, monkeypatch) -> None:
     monkeypatch.setattr("components.store.s3_transfer.Object.read", lambda self, size: iter([b"other"]))
     with pytest.raises(StoreError, match="did not read as it was written"):
@@ -266,11 +279,17 @@ def test_server_side_encryption_is_asked_for(store: Store, tmp_path: Path, monke
         asked.append(params["headers"].pop("x-amz-server-side-encryption", None))  # not every server can do it
 
     for operation in ("PutObject", "CreateMultipartUpload"):
-        connect(store.root).meta.events.register(f"before-call.s3.{operation}", note)
+        for tries in (None, CHECK_TRIES):  # a client each
+            connect(store.root, tries).meta.events.register(f"before-call.s3.{operation}", note)
     (tmp_path / "small").write_bytes(b"abc")
     (tmp_path / "big").write_bytes(bytes(BIG))
-    store.put(tmp_path)
+    manifest = store.put(tmp_path)
     assert asked == ["AES256", "AES256"]
+    store.check()
+    store.write_note("note", "text")
+    monkeypatch.setattr(s3_module, "REFRESH", -1)  # every put of what is there marks it
+    assert store.put(tmp_path) == manifest
+    assert asked == ["AES256"] * 7  # two probes, a note and two marks
 
 
 @pytest.mark.parametrize(
