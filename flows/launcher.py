@@ -14,6 +14,7 @@ from metaflow.exception import MetaflowException
 
 from components import processes, report, runs
 from components.errors import UserError
+from components.store import open_store, store_root
 
 LAUNCHER = "WIND_LAUNCHER"  # environment variable: process id of what starts a run's tasks on this machine
 ORIGIN = "--origin-run-id="
@@ -48,6 +49,8 @@ def main(flow: Any) -> None:
         launcher = os.environ.get(LAUNCHER)  # on a cluster there is none
         processes.die_with_parent(int(launcher) if launcher else None)
     try:
+        if (launched or {"argo-workflows", "create"} <= {*sys.argv}) and "--help" not in sys.argv:
+            check_s3(sys.argv[1:])
         if "resume" in launched and "--help" not in sys.argv:
             check_resume(getattr(flow, "_flow_cls", flow).__name__, sys.argv[1:])  # mutators wrap it
         flow()
@@ -108,6 +111,14 @@ def kept_options(arguments: Sequence[str]) -> list[str]:
         elif word.partition("=")[0] in KEPT:
             kept.append(word)
     return kept
+
+
+def check_s3(arguments: Sequence[str]) -> None:
+    """Checks the weights store of a datastore on S3. Raises StoreError, where Metaflow would try for minutes first."""
+    options = _options(arguments)
+    root = options.get("--datastore-root") or _configured("DATASTORE_SYSROOT_S3")
+    if root and (options.get("--datastore") or _configured("DEFAULT_DATASTORE")) == "s3":
+        open_store(store_root("s3", str(root))).check()
 
 
 def check_resume(flow: str, arguments: Sequence[str]) -> None:

@@ -8,6 +8,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -95,16 +97,16 @@ def test_the_folder_is_named_where_the_runs_are_found_only_there(place, monkeypa
 @pytest.fixture
 def begin(tmp_path, flow_env):
     """`begin(config)`: the launcher of a run in a folder of its own, with TMPDIR in it; found only from there."""
-    env = {**os.environ, **flow_env, "TMPDIR": str(tmp_path / "scratch"), "OMP_NUM_THREADS": "1"}
-    del env["METAFLOW_DATASTORE_SYSROOT_LOCAL"]
+    own = {**os.environ, **flow_env, "TMPDIR": str(tmp_path / "scratch"), "OMP_NUM_THREADS": "1"}
+    del own["METAFLOW_DATASTORE_SYSROOT_LOCAL"]
     (tmp_path / "scratch").mkdir()
     (tmp_path / ".metaflow").mkdir()
 
-    def start(config, *words):
+    def start(config, *words, env=None):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
         command = [sys.executable, str(FLOW), "--no-pylint", *(words or ("--config", "config", "config.yaml", "run"))]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(command, cwd=tmp_path, env={**(env or {}), **own}, stdout=pipe, stderr=pipe, text=True)
 
     return start
 
@@ -142,6 +144,43 @@ def test_what_a_user_can_put_right_comes_without_a_traceback_and_with_a_new_run(
     assert "Traceback" not in out + said
     assert said.rstrip().endswith(f"cd {tmp_path} && python {FLOW} --no-pylint --config config config.yaml run")
     assert "resume --origin-run-id" not in said
+
+
+class Expired(BaseHTTPRequestHandler):
+    """Answers everything as S3 does when a session is over."""
+
+    def refuse(self):
+        body = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(400)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+for command in ("GET", "HEAD", "PUT"):
+    setattr(Expired, f"do_{command}", Expired.refuse)
+
+
+@pytest.mark.parametrize("words", ["run", "resume --origin-run-id 1", "argo-workflows create"])
+def test_an_expired_session_is_told_at_once(begin, monkeypatch, words):
+    monkeypatch.setenv("METAFLOW_DATASTORE_SYSROOT_S3", "s3://wind/metaflow")
+    keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
+    for name, value in {**dict.fromkeys(keys, "old"), "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Expired) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("METAFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        process = begin({"demo": {}}, "--datastore", "s3", *words.split(), env=os.environ)
+        out, said = process.communicate(timeout=60)
+        server.shutdown()
+    assert process.returncode == 1
+    assert "error: s3://wind/wind_store: the session token is not valid, or no longer" in said
+    assert "Log in again" in said
+    assert "Traceback" not in out + said
 
 
 @pytest.mark.slow
