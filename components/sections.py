@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from components.prompts.records import BESIDE
+from components.schedule import check_cron, check_time_zone
 from components.schema import Section
 
 MICRO_BATCH = 32  # prompts
@@ -194,6 +195,18 @@ class ScheduleConfig(Section):
     cron: str = Field(description="five fields: minute, hour, day of month, month, day of week")
     timezone: str = Field("UTC", description="an IANA name, such as Europe/Berlin")
 
+    @field_validator("cron")
+    @classmethod
+    def _comes(cls, cron: str) -> str:
+        check_cron(cron)
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _exists(cls, timezone: str) -> str:
+        check_time_zone(timezone)
+        return timezone
+
 
 class ClusterConfig(PodConfig):
     """How the flow runs on Kubernetes and Argo; ignored where it runs locally.
@@ -201,6 +214,7 @@ class ClusterConfig(PodConfig):
     The namespace is not here: Metaflow takes it from METAFLOW_KUBERNETES_NAMESPACE, for Argo from nowhere else.
     """
 
+    root: bool = Field(False, description="whether images that run as root may; the project's own do not")
     project: str | None = Field(None, description="Metaflow's @project: keeps the deployments of branches apart")
     schedule: ScheduleConfig | None = None
     retries: int = Field(3, ge=0, le=9, description="of a task that fails")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from argo import compact
-from deployment import CLUSTER, GUIDE, create, deploy
+from deployment import CLUSTER, GUIDE, SECRET, create, deploy
 from flow_home import FLOW, Home
 from hera.workflows.models import WorkflowTemplate
 from pydantic import ValidationError
@@ -57,6 +57,34 @@ def test_what_the_config_says_is_in_the_template(smoke) -> None:
         assert one["retryStrategy"]["limit"] == 2
         assert one["activeDeadlineSeconds"] == 72 * 3600
         assert one["container"]["envFrom"] == [{"secretRef": {"name": "hub"}}]
+
+
+def test_containers_have_no_rights_that_a_restricted_namespace_refuses(smoke, home: Home) -> None:
+    """What the standard asks of a container (kubernetes.io, Pod Security Standards, restricted)."""
+    wanted = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    contained = [one["container"] for one in templates(smoke).values() if one.get("container")]
+    assert len(contained) == 9  # start, plan, generate, score, gather, train, evaluate, end: and the exit's
+    for container in contained:
+        assert container.get("securityContext") == wanted
+    changed(home, cluster={**CLUSTER, "root": True})
+    of = templates(deploy(home))
+    assert of["train-1"]["container"]["securityContext"] == {**wanted, "runAsNonRoot": False}
+
+
+@pytest.mark.parametrize(
+    "env", [{"METAFLOW_SERVICE_AUTH_KEY": SECRET}, {"METAFLOW_SERVICE_HEADERS": f'{{"x-api-key": "{SECRET}"}}'}]
+)
+def test_the_key_of_the_metadata_service_does_not_reach_the_template(home: Home, env: dict[str, str]) -> None:
+    refused = create(home, **env)
+    assert refused.status == 1
+    assert "METAFLOW_SERVICE_AUTH_KEY: would stand in the deployed template" in refused.stderr
+    assert "name that in cluster.secrets" in refused.stderr
+    assert SECRET not in refused.stdout + refused.stderr
 
 
 def test_the_steps_of_a_comparison_have_pods(home: Home) -> None:
