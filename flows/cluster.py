@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from metaflow import FlowMutator, kubernetes, metaflow_config, project, retry, schedule, timeout
+from metaflow.packaging_sys import ContentType
 
+import shipping
 from base import BadConfig
 from components.report import kind_of
 from components.sections import ClusterConfig
@@ -35,10 +38,15 @@ class OnCluster(FlowMutator):
     def pre_mutate(self, mutable_flow: Any) -> None:
         """Decorates; above `@unroll`, so that the copies are decorated and no step of a base class."""
         config = _plain(dict(mutable_flow.configs)["config"])
+        self._shipped: dict[str, Path] = {}
         if {"argo-workflows", "create"} <= {*sys.argv}:
             refuse_plain_key(metaflow_config.SERVICE_HEADERS)
             refuse_too_many(config, [name for name, _ in mutable_flow.steps])
-        if config["cluster"] is None or not leaves_this_machine(sys.argv, os.environ):
+        if not leaves_this_machine(sys.argv, os.environ):
+            return
+        if {"run", "resume", "create"} & {*sys.argv}:
+            self._shipped = shipping.files(config, begins="resume" not in sys.argv)
+        if config["cluster"] is None:
             return
         cluster = ClusterConfig.model_validate(config["cluster"])
         for name, step in mutable_flow.steps:
@@ -51,6 +59,11 @@ class OnCluster(FlowMutator):
             mutable_flow.add_decorator(project, deco_kwargs={"name": cluster.project})
         if cluster.schedule:
             mutable_flow.add_decorator(schedule, deco_kwargs=cluster.schedule.model_dump())
+
+    def add_to_package(self) -> Iterator[tuple[str, str, ContentType]]:
+        """What the config names on this machine, beside the flow's own files."""
+        for name, path in self._shipped.items():
+            yield str(path), name, ContentType.USER_CONTENT
 
 
 def pod_options(cluster: ClusterConfig, kind: str) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
 from argo import compact
@@ -67,12 +70,11 @@ def test_containers_have_no_rights_that_a_restricted_namespace_refuses(smoke, ho
         "runAsNonRoot": True,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
-    contained = [one["container"] for one in templates(smoke).values() if one.get("container")]
-    assert len(contained) == 9  # start, plan, generate, score, gather, train, evaluate, end: and the exit's
-    for container in contained:
-        assert container.get("securityContext") == wanted
+    of = templates(json.loads(compact(smoke)))
+    steps = ["start", "plan-1", "generate-1", "score-1", "gather-1", "train-1", "evaluate-1", "end"]
+    assert [of[name]["container"].get("securityContext") for name in steps] == [wanted] * len(steps)
     changed(home, cluster={**CLUSTER, "root": True})
-    of = templates(deploy(home))
+    of = templates(json.loads(compact(deploy(home))))
     assert of["train-1"]["container"]["securityContext"] == {**wanted, "runAsNonRoot": False}
 
 
@@ -85,6 +87,33 @@ def test_the_key_of_the_metadata_service_does_not_reach_the_template(home: Home,
     assert "METAFLOW_SERVICE_AUTH_KEY: would stand in the deployed template" in refused.stderr
     assert "name that in cluster.secrets" in refused.stderr
     assert SECRET not in refused.stdout + refused.stderr
+
+
+def test_the_judge_and_the_prompts_are_in_the_code_package(home: Home, s3_server) -> None:
+    """Beside the flow's file, where a pod works."""
+    files = {
+        "prompts.jsonl": '{"prompt": "sort 2 1"}\n',
+        "my_judge.py": "import helper\n\n\ndef score(response, prompt):\n    return helper.length(response)\n",
+        "helper.py": "def length(response):\n    return len(response)\n",
+    }
+    for name, text in files.items():
+        (home.folder / name).write_text(text)
+    judge = {"name": "verifier", "function": "my_judge:score"}
+    values = {"policy": {"model": "some/model"}, "prompts": {"train": "prompts.jsonl"}, "judge": judge}
+    (home.folder / "config.yaml").write_text(yaml.safe_dump({**values, "iterations": 1, "cluster": CLUSTER}))
+    start = templates(deploy(home))["start"]
+    [address] = [one["value"] for one in start["container"]["env"] if one["name"] == "METAFLOW_CODE_URL"]
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    keys = {name.lower(): s3_server.env[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    s3 = boto3.client("s3", endpoint_url=s3_server.endpoint, region_name="us-east-1", **keys)
+    with tarfile.open(fileobj=BytesIO(s3.get_object(Bucket=bucket, Key=key)["Body"].read())) as package:
+        held = {name: package.extractfile(name).read().decode() for name in files}
+        assert "wind_flow.py" in package.getnames()
+    assert held == files
+    (home.folder / "prompts.jsonl").unlink()
+    refused = create(home)
+    assert refused.status == 1
+    assert "prompts.train: prompts.jsonl: there is no such file here" in refused.stderr
 
 
 def test_the_steps_of_a_comparison_have_pods(home: Home) -> None:
