@@ -69,9 +69,11 @@ def _after(run: str, came: Sequence[int]) -> str:
     again = report.resume_command(script(), run.split("/")[1], kept_options(sys.argv[1:]), run_folder())
     faults = set() if came or ended else runs.faults(run)
     anew = report.command_line(["python", script(), *_anew(sys.argv[1:])], run_folder())
-    if faults and {step for step, _ in faults} == {"start"} and {kind for _, kind in faults} <= PUT_RIGHT:
-        return f"A resumed run would keep its config. When that is put right, run it again:\n  {anew}"
-    if {"BadConfig", "FloatingPointError"} & {kind for _, kind in faults}:  # the latter where training diverged
+    kinds = {kind for _, kind in faults}
+    if {step for step, _ in faults} == {"start"} and kinds <= PUT_RIGHT:
+        same = "" if "BadConfig" in kinds else f"\nIf the config can stay as it is, this does as well:\n  {again}"
+        return f"When that is put right, run it again; a resumed run would keep its config:\n  {anew}{same}"
+    if {"BadConfig", "FloatingPointError"} & kinds:  # the latter where training diverged
         keep = f"; to keep what this one has trained, add `start_from: {run}`" if run.startswith("WindFlow/") else ""
         return f"A resumed run keeps its config. Correct it, and begin a new run{keep}:\n  {anew}"
     return "\n".join([*said, f"To go on where it failed:\n  {again}"])

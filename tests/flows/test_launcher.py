@@ -142,6 +142,18 @@ def test_what_a_user_can_put_right_comes_without_a_traceback_and_with_a_new_run(
         out, said = process.communicate(timeout=120)
     assert "policy.model: 'none' is neither a directory here" in out + said
     assert "Traceback" not in out + said
+    lines = [line.strip() for line in said.splitlines() if line.startswith("  cd ")]
+    assert lines[0] == f"cd {tmp_path} && python {FLOW} --no-pylint --config config config.yaml run"
+    assert lines[1].startswith(f"cd {tmp_path} && python {FLOW} resume --origin-run-id ")
+    assert "a resumed run would keep its config" in said
+
+
+@pytest.mark.slow
+def test_where_the_config_is_at_fault_a_new_run_alone_is_advised(begin, tmp_path):
+    with begin(smoke(training={"optimizer": "adamw", "lora": {"target_modules": ["nowhere"]}})) as process:
+        out, said = process.communicate(timeout=120)
+    assert "training.lora.target_modules: 'nowhere' is no linear layer" in out + said
+    assert "Traceback" not in out + said
     assert said.rstrip().endswith(f"cd {tmp_path} && python {FLOW} --no-pylint --config config config.yaml run")
     assert "resume --origin-run-id" not in said
 
