@@ -53,7 +53,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
 def _start_anew(work: Workspace, judge: Judge) -> Started:
     import torch
 
-    from components import logprobs, policy, precision
+    from components import policy, precision
 
     config = work.config
     source, sources = _sources(work)
@@ -64,15 +64,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     base = policy.load(folder, config.policy, precision=config.policy.precision, frozen=lora)
     if config.prompts.drop_longer is not None:
         train, held_out = _split_without_longer(work, base, sources, loaded)
-    policy.check_lengths(
-        base,
-        [*train, *held_out],
-        max_prompt_tokens=config.policy.max_prompt_tokens,
-        max_new_tokens=config.generation.max_new_tokens,
-    )
-    logprobs.check_head(base)
-    update.check(config.training, base.model)
-    space.check(config, work.store, space.of_base(config, base, folder))
+    _check_base(work, base, [*train, *held_out], folder)
     work = replace(work, precision=precision.pick_precision(base, config.policy.precision))
     policy_manifest = work.keep_files(folder)
     prompts_folder = work.folder / "prompts"
@@ -93,6 +85,22 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
         reward=float(reward.mean()),
         precision=work.precision,
     )
+
+
+def _check_base(work: Workspace, base: Policy, asked: list[Prompt], folder: Path) -> None:
+    """Raises UserError for a base policy, with its files in `folder`, that these prompts or the training cannot use."""
+    from components import logprobs, policy
+
+    config = work.config
+    policy.check_lengths(
+        base,
+        asked,
+        max_prompt_tokens=config.policy.max_prompt_tokens,
+        max_new_tokens=config.generation.max_new_tokens,
+    )
+    logprobs.check_head(base)
+    update.check(config.training, base.model)
+    space.check(config, work.store, space.of_base(config, base, folder))
 
 
 def _sources(work: Workspace) -> tuple[Path, list[str]]:

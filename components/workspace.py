@@ -34,6 +34,7 @@ class Workspace:
     config: RunConfig
     store: Store
     folder: Path  # scratch, gone with the step
+    cache: Path  # what the step's processes have fetched; see `Store.view`
     precision: str  # of every forward pass of the run
     threads: int  # compute threads of the step
     progress: Callable[[str], Progress]  # progress of a named piece of work
@@ -46,7 +47,7 @@ class Workspace:
 
         A file is checked, and from an object store brought here, once a step.
         """
-        return self.store.view(manifest, self.new_folder(), self.folder / "cache")
+        return self.store.view(manifest, self.new_folder(), self.cache)
 
     def policy(self, manifest: Manifest, *, weights: bool = True) -> Policy:
         """A policy, loaded; without its weights for an engine that reads the files."""
@@ -142,8 +143,10 @@ def open_workspace(
     *,
     precision: str = "fp32",
     progress: Callable[[str], Progress] = lambda _: silent,
+    cache: Path | None = None,
 ) -> Iterator[Workspace]:
-    """Workspace of a step of the given kind."""
+    """Workspace of a step of the given kind; `cache` is that of another process of the same step."""
     with scratch(kind) as folder:
         threads = getattr(config.resources, kind).cpu
-        yield Workspace(config, open_store(store_root), folder, precision, threads, progress)
+        found = folder / "cache" if cache is None else cache
+        yield Workspace(config, open_store(store_root), folder, found, precision, threads, progress)

@@ -87,7 +87,12 @@ def needed_by(used: Uses, sha256: str) -> str:
     if not those:
         return "no run"
     more = len({use.run for use in those}) - 1
-    return f"{those[0].run} {those[0].artifact}: {those[0].name}{f' and {more} more' if more else ''}"
+    return plain(f"{those[0].run} {those[0].artifact}: {those[0].name}{f' and {more} more' if more else ''}")
+
+
+def plain(text: str) -> str:
+    """What other users wrote into notes, without what would control the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def list_files(store: Store, used: Uses) -> None:
@@ -99,7 +104,7 @@ def list_files(store: Store, used: Uses) -> None:
 def usage(store: Store, used: Uses) -> None:
     """`du`."""
     blobs = list(store.blobs())
-    rows = [(r.run, age(r.active), str(r.files), human(r.size), human(r.alone)) for r in run_sizes(used)]
+    rows = [(plain(r.run), age(r.active), str(r.files), human(r.size), human(r.alone)) for r in run_sizes(used)]
     free = [blob for blob in blobs if blob.sha256 not in used]
     print(table(["run", "active", "files", "size", "not shared"], rows))
     print(f"\n{store.root} holds {len(blobs)} files, {human(sum(b.size for b in blobs))}")
@@ -110,7 +115,7 @@ def usage(store: Store, used: Uses) -> None:
 def verify(store: Store, used: Uses, run: str | None) -> int:
     """`verify`; 1 if something is wrong."""
     states = list(damages(store, used, run))
-    wrong = [state for state in states if state]
+    wrong = ["\n".join(map(plain, state.splitlines())) for state in states if state]
     print("\n".join([*wrong, f"{len(states)} files read, {len(wrong)} of them missing or damaged"]))
     return 1 if wrong else 0
 

@@ -122,12 +122,7 @@ def remove(
             "--datastore. If its runs are gone, delete the store as a whole."
         )
     limit = (time.time() if now is None else now) - older_than
-    if unknown := [run for run in without_note(store, limit) if run not in forgotten]:
-        raise StoreError(
-            f"{unknown[0]}: has left no note of its files, as runs of an earlier version did not"
-            f"{f' (nor have {len(unknown) - 1} more)' if unknown[1:] else ''}. Choose an --older-than that leaves it "
-            f"out, or give up what it keeps: {' '.join(f'--forget {run}' for run in unknown)}"
-        )
+    _refuse_unknown(store, limit, forgotten)
     still = garbage(store, used, older_than, now)
     blobs, notes = {blob.sha256 for blob in still.blobs}, {note.name for note in still.notes}
     removed = []
@@ -142,3 +137,12 @@ def remove(
     for note in gone:
         store.remove_note(note.name)
     return Garbage(removed, found.unfinished, gone)
+
+
+def _refuse_unknown(store: Store, since: float, forgotten: Collection[str]) -> None:
+    if unknown := [run for run in without_note(store, since) if run not in forgotten]:
+        raise StoreError(
+            f"{unknown[0]}: has left no note of its files, as runs of an earlier version did not"
+            f"{f' (nor have {len(unknown) - 1} more)' if unknown[1:] else ''}. Choose an --older-than that leaves it "
+            f"out, or give up what it keeps: {' '.join(f'--forget {run}' for run in unknown)}"
+        )

@@ -36,9 +36,12 @@ GRACE = 10.0  # seconds to end in when another of the processes has failed
 def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> Trained:
     """`update.train` in `training.processes` processes. Raises RuntimeError when they fail."""
     folder = work.new_folder()
+    for manifest in filter(None, [before.policy, before.optimizer, *shards, *scored]):
+        work.fetch(manifest)  # once, for all of them
     job = {
         "config": work.config.model_dump(),
         "root": work.store.root,
+        "cache": str(work.cache),
         "precision": work.precision,
         "before": asdict(before),
         "shards": list(shards),
@@ -123,7 +126,12 @@ def work_in_group(folder: Path) -> None:
         job: dict[str, Any] = json.loads((folder / "job.json").read_text())
         config = RunConfig.model_validate(job["config"])
         with open_workspace(
-            config, job["root"], "train", precision=job["precision"], progress=lambda _: _writer(folder)
+            config,
+            job["root"],
+            "train",
+            precision=job["precision"],
+            progress=lambda _: _writer(folder),
+            cache=Path(job["cache"]),
         ) as work:
             trained = update.train_here(work, Before(**job["before"]), job["shards"], job["scored"])
         if trained is not None:

@@ -241,6 +241,17 @@ def test_gc_tells_first_and_removes_what_is_old_and_unneeded(home: Home, said) -
         make_old(home.store, put(home.store, home.path, "stray", b"s" * 4000), 40)
 
 
+def test_what_others_wrote_does_not_control_the_terminal(store: Store, tmp_path: Path, capsys) -> None:
+    manifest = put(store, tmp_path, "file", b"any")
+    leave_note(store, "Flow/1\x1b[2J", {"\x1b]0;name\x07": [manifest]})
+    for action in ("ls", "du"):
+        with pytest.raises(SystemExit):
+            command.main([action, "--root", store.root])
+    said = capsys.readouterr().out
+    assert "Flow/1?[2J" in said
+    assert all(letter.isprintable() or letter == "\n" for letter in said)
+
+
 def test_young_files_are_not_to_be_removed(said) -> None:
     assert "must be at least 1d" in said("gc", "--older-than", "23h", "--delete")[1]
 
