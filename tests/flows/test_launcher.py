@@ -17,6 +17,7 @@ import yaml
 from metaflow.plugins.datastores.local_storage import LocalStorage
 
 import launcher
+from components.store import s3_client
 from wind_runs import FLOW, SMOKE
 
 
@@ -193,6 +194,21 @@ def test_an_expired_session_is_told_at_once(begin, monkeypatch, words):
     assert "error: s3://wind/wind_store: the session token is not valid, or no longer" in said
     assert "Log in again" in said
     assert "Traceback" not in out + said
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_on_s3(begin, moto_server, use_server, there):
+    """One that Metaflow's client does not know, as those that Argo started; what it holds is no artifact."""
+    place = f"s3://wind/{use_server(moto_server).split('/')[3]}/metaflow"
+    if there:
+        where = {"Bucket": "wind", "Key": f"{place[10:]}/WindFlow/argo-1/_parameters/1/0.data.json"}
+        s3_client.connect(place).put_object(**where, Body=b"{}")
+    env = {**os.environ, "METAFLOW_DATASTORE_SYSROOT_S3": place, "METAFLOW_S3_WORKER_COUNT": "2"}
+    with begin({"demo": {}}, "--datastore", "s3", "resume", "--origin-run-id", "argo-1", env=env) as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert (f"error: --origin-run-id: WindFlow has no run argo-1 in the s3 datastore {place}." in said) is not there
 
 
 @pytest.mark.slow
