@@ -28,6 +28,7 @@ from components.sections import (
     Resources,
     StepResources,
     TrainingConfig,
+    fitting_micro_batch,
 )
 
 # Metaflow's checks recurse over the unrolled graph; a compiled Argo template passes its 1 MB limit earlier.
@@ -60,6 +61,15 @@ class RunConfig(Section):
         description="steps with a live progress card; each costs its task about a second",
     )
     compare: CompareConfig | None = Field(None, description="for compare_flow.py")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _micro_batches_fit(cls, values: Any) -> Any:
+        """Where nobody says how large a micro-batch is, no larger than a step has prompts."""
+        training = values.get("training", {}) if isinstance(values, dict) else None
+        if not isinstance(training, dict) or "micro_batch_size" in training:
+            return values
+        return {**values, "training": {**training, "micro_batch_size": fitting_micro_batch(values)}}
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -183,7 +193,11 @@ class RunConfig(Section):
         assert self.compare is not None
         try:
             arm, budget = self.compare.arm(name), self.compare.budget
-            config = checked(arm.over(self.model_dump(exclude={"compare"})))
+            values = arm.over(self.model_dump(exclude={"compare"}))
+            training, fitting = values["training"], fitting_micro_batch(self.model_dump())
+            if "micro_batch_size" not in (arm.training or {}) and training["micro_batch_size"] == fitting:
+                training["micro_batch_size"] = min(fitting, fitting_micro_batch(values))  # nobody chose it
+            config = checked(values)
             if budget is None or budget.samples is None:
                 return config
             per_prompt = config.build_algorithm().responses_per_prompt(config)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from components.errors import UserError
 from components.policy_files import ADAPTER
 from components.runs import finished
+from components.scratch import scratch
 from components.store import Manifest, open_store
 
 
@@ -41,8 +41,8 @@ def export(pathspec: str, directory: Path) -> Path:
     from components import adapters  # torch and transformers take seconds to import
 
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=directory.parent, prefix="wind-export-") as folder:  # a disk with room for the model
-        return adapters.merge(store.get(policy, Path(folder)), directory)
+    with scratch("export", directory.parent) as folder:  # a disk with room for the model
+        return adapters.merge(store.get(policy, folder / "policy"), directory)
 
 
 def load_snippet(directory: Path) -> str:

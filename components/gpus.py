@@ -11,13 +11,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from components.errors import ConfigError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOCKS = Path(tempfile.gettempdir()) / f"wind-gpus-{os.getuid()}"
+REMEDY = "Have it removed, or set TMPDIR to a folder that only you can write to."
 PAUSE = 0.5  # seconds between two looks for a GPU that has become free
 
 
@@ -73,11 +74,13 @@ def claim(names: Sequence[str], count: int, tell: Callable[[str], object] = prin
 
 def _locked(names: Sequence[str], count: int, held: ExitStack) -> list[str]:
     """The first `count` free GPUs, locked until `held` closes; none if there are fewer: who waits must not hold any."""
-    LOCKS.mkdir(exist_ok=True)
+    folder = _own_folder()
     with ExitStack() as trial:
+        trial.callback(os.close, folder)
         free: list[str] = []
         for name in names:
-            lock = trial.enter_context((LOCKS / name.replace("/", "-")).open("w"))
+            lock = _open(name.replace("/", "-"), folder)
+            trial.callback(os.close, lock)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -87,3 +90,33 @@ def _locked(names: Sequence[str], count: int, held: ExitStack) -> list[str]:
                 held.enter_context(trial.pop_all())
                 return free
     return []
+
+
+def _own_folder() -> int:
+    """The folder of locks, open: this user's and closed to others, who could else put links to files into it.
+
+    Raises ConfigError if somebody else has made it, or a link or file in its place.
+    """
+    with suppress(FileExistsError):
+        LOCKS.mkdir(mode=0o700)
+    with _refused():
+        folder = os.open(LOCKS, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    if os.fstat(folder).st_uid != os.getuid():
+        os.close(folder)
+        raise ConfigError(f"{LOCKS}: belongs to another user. {REMEDY}")
+    os.fchmod(folder, 0o700)  # an earlier version left it open
+    return folder
+
+
+def _open(name: str, folder: int) -> int:
+    """The file of a lock, never another file by a link, and never changed."""
+    with _refused():
+        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{LOCKS}: cannot hold the locks of GPUs ({error}). {REMEDY}") from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import benchmarks, model_sources, prompts, rollouts
+from components import benchmarks, model_sources, prompts, rollouts, space
 from components.errors import PromptError
 from components.judges import Judge
 from components.parts import groups
@@ -47,6 +47,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
     if origin is None:
         return _start_anew(work, judge)
     origin.check(work)
+    space.check(work.config, work.store, space.of_origin(origin.started.policy, origin.policy, origin.optimizer))
     _check_number(work, work.prompts(origin.started.prompts, "train"))
     groups.split(work.prompts(origin.started.prompts, "evaluation"), work.config.evaluation.group_by)
     return origin.started
@@ -55,7 +56,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
 def _start_anew(work: Workspace, judge: Judge) -> Started:
     import torch
 
-    from components import logprobs, policy, precision
+    from components import policy, precision
 
     config = work.config
     source, sources = _sources(work)
@@ -66,16 +67,9 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     base = policy.load(folder, config.policy, precision=config.policy.precision, frozen=lora)
     if config.prompts.drop_longer is not None:
         train, held_out = _split_without_longer(work, base, sources, loaded)
-    policy.check_lengths(
-        base,
-        [*train, *held_out],
-        max_prompt_tokens=config.policy.max_prompt_tokens,
-        max_new_tokens=config.generation.max_new_tokens,
-    )
-    logprobs.check_head(base)
-    update.check(config.training, base.model)
+    _check_base(work, base, [*train, *held_out], folder)
     work = replace(work, precision=precision.pick_precision(base, config.policy.precision))
-    policy_manifest = work.store.put(folder)
+    policy_manifest = work.keep_files(folder)
     prompts_folder = work.folder / "prompts"
     prompts_folder.mkdir()
     prompts.save(train, prompts_folder / "train.jsonl")
@@ -89,11 +83,27 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     judgement = rollouts.judge(judge, held_out, [responses])
     return Started(
         policy=policy_manifest,
-        prompts=work.store.put(prompts_folder),
+        prompts=work.keep_files(prompts_folder),
         evaluated=work.keep_rollout(responses, judgement.reward, judgement.parts),
         reward=float(judgement.reward.mean()),
         precision=work.precision,
     )
+
+
+def _check_base(work: Workspace, base: Policy, asked: list[Prompt], folder: Path) -> None:
+    """Raises UserError for a base policy, with its files in `folder`, that these prompts or the training cannot use."""
+    from components import logprobs, policy
+
+    config = work.config
+    policy.check_lengths(
+        base,
+        asked,
+        max_prompt_tokens=config.policy.max_prompt_tokens,
+        max_new_tokens=config.generation.max_new_tokens,
+    )
+    logprobs.check_head(base)
+    update.check(config.training, base.model)
+    space.check(config, work.store, space.of_base(config, base, folder))
 
 
 def _sources(work: Workspace) -> tuple[Path, list[str]]:

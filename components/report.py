@@ -144,8 +144,8 @@ def summary_rows(history: pd.DataFrame) -> list[list[str]]:
     return [_row(row) for _, row in history.iterrows()]
 
 
-def next_commands(flow_file: str, flow: str, run_id: str) -> str:
-    """The commands that show a finished run: its report card, its final policy, its history."""
+def next_commands(flow_file: str, flow: str, run_id: str, folder: str | None = None) -> str:
+    """The commands that show a finished run: its report card, its final policy, its history; see `command_lines`."""
     history = (
         f'from metaflow import Run, namespace; namespace(None); print(Run("{flow}/{run_id}").data.history.to_string())'
     )
@@ -154,18 +154,30 @@ def next_commands(flow_file: str, flow: str, run_id: str) -> str:
         ("export the policy", ["python", "-m", "components.export", f"{flow}/{run_id}", "exported"]),
         ("read the history", ["python", "-c", history]),
     ]
-    return command_lines(commands)
+    return command_lines(commands, folder)
 
 
-def command_lines(commands: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Purposes and, beside them, the commands as one types them."""
+def command_lines(commands: Sequence[tuple[str, Sequence[str]]], folder: str | None = None) -> str:
+    """Purposes and, beside them, the commands as one types them; those that need to be in `folder` go there first."""
     width = max(len(purpose) for purpose, _ in commands)
-    return "\n".join(f"{purpose.ljust(width)}  {shlex.join(words)}" for purpose, words in commands)
+    return "\n".join(f"{purpose.ljust(width)}  {command_line(words, folder)}" for purpose, words in commands)
 
 
-def resume_command(flow_file: str, run_id: str) -> str:
-    """The command that goes on where a run failed. It names the run: a bare `resume` may pick another."""
-    return shlex.join(["python", flow_file, "resume", "--origin-run-id", run_id])
+def command_line(words: Sequence[str], folder: str | None = None) -> str:
+    """A command as one types it, after going to `folder` if there is one."""
+    return f"cd {shlex.quote(folder)} && {shlex.join(words)}" if folder else shlex.join(words)
+
+
+def resume_command(flow_file: str, run_id: str, options: Sequence[str] = (), folder: str | None = None) -> str:
+    """The command that goes on where a run failed. It names the run: a bare `resume` may pick another.
+
+    Args:
+        flow_file: path of the flow.
+        run_id: the failed run.
+        options: of the flow itself, such as --datastore s3.
+        folder: where to go first, if the datastore is found only there.
+    """
+    return command_line(["python", flow_file, *options, "resume", "--origin-run-id", run_id], folder)
 
 
 def kind_of(step: str) -> str:

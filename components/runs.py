@@ -43,6 +43,22 @@ def killed(pathspec: str) -> list[str]:
     return [] if raised else sorted({step for step, said in outcomes if said is None})
 
 
+def faults(pathspec: str) -> set[tuple[str, str]]:
+    """Of each task of a run that raised an error, the step and the name of the error's class; "" if that is unknown."""
+    tasks = [(step.id, task) for step in _find(pathspec, "WindFlow") for task in step if _outcome(task) == "False"]
+    return {(step, _raised(task)) for step, task in tasks}
+
+
+def _raised(task: Any) -> str:
+    from metaflow.exception import MetaflowException
+
+    try:
+        error = task.exception
+    except (MetaflowException, OSError):  # the datastore may be what failed
+        return ""
+    return str(getattr(error, "type", "")).rpartition(".")[2]
+
+
 def _outcome(task: Any) -> str | None:
     """What the last attempt at a task said of its success, "True" or "False"; None if it ended before it could."""
     records = task.metadata

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from components.prompts.records import BESIDE
+from components.schedule import check_cron, check_time_zone
 from components.schema import Section
+
+MICRO_BATCH = 32  # prompts
 
 
 class DemoConfig(Section):
@@ -102,7 +106,9 @@ class TrainingConfig(Section):
         "it divide prompts.per_iteration",
     )
     micro_batch_size: PositiveInt = Field(
-        32, description="prompts per forward and backward pass; halved when GPU memory runs out"
+        MICRO_BATCH,
+        description="prompts per forward and backward pass, by default no more than a step has; halved when GPU memory "
+        "runs out",
     )
     processes: PositiveInt = Field(1, description="on one machine, each with a GPU and a share of the weights (FSDP)")
     optimizer: Literal["adamw", "rmsprop", "adamw_8bit"] = Field(
@@ -209,6 +215,18 @@ class ScheduleConfig(Section):
     cron: str = Field(description="five fields: minute, hour, day of month, month, day of week")
     timezone: str = Field("UTC", description="an IANA name, such as Europe/Berlin")
 
+    @field_validator("cron")
+    @classmethod
+    def _comes(cls, cron: str) -> str:
+        check_cron(cron)
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _exists(cls, timezone: str) -> str:
+        check_time_zone(timezone)
+        return timezone
+
 
 class ClusterConfig(PodConfig):
     """How the flow runs on Kubernetes and Argo; ignored where it runs locally.
@@ -216,6 +234,7 @@ class ClusterConfig(PodConfig):
     The namespace is not here: Metaflow takes it from METAFLOW_KUBERNETES_NAMESPACE, for Argo from nowhere else.
     """
 
+    root: bool = Field(False, description="whether images that run as root may; the project's own do not")
     project: str | None = Field(None, description="Metaflow's @project: keeps the deployments of branches apart")
     schedule: ScheduleConfig | None = None
     retries: int = Field(3, ge=0, le=9, description="of a task that fails")
@@ -227,3 +246,11 @@ class ClusterConfig(PodConfig):
         """The pods of a kind of step, such as "train"."""
         own = getattr(self.steps, kind).model_dump(exclude_none=True)
         return PodConfig(**{**{name: getattr(self, name) for name in PodConfig.model_fields}, **own})
+
+
+def fitting_micro_batch(values: Mapping[str, Any]) -> int:
+    """The micro-batch of a config, not checked yet, that names none."""
+    sections = [values.get("training"), values.get("prompts")]
+    keys = ["batch_size", "per_iteration"]
+    given = [section.get(key) for section, key in zip(sections, keys, strict=True) if isinstance(section, dict)]
+    return min([MICRO_BATCH, *(size for size in given if type(size) is int and size > 0)])

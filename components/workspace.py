@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from components.config import RunConfig
 from components.generation import Sampling
 from components.progress import Progress, silent
 from components.records import Prompt, Rollout, Scored
+from components.scratch import scratch
 from components.store import Manifest, Store, open_store
 
 if TYPE_CHECKING:  # steps that need no model do without torch
@@ -33,13 +34,20 @@ class Workspace:
     config: RunConfig
     store: Store
     folder: Path  # scratch, gone with the step
+    cache: Path  # what the step's processes have fetched; see `Store.view`
     precision: str  # of every forward pass of the run
     threads: int  # compute threads of the step
     progress: Callable[[str], Progress]  # progress of a named piece of work
+    kept: list[Manifest] = field(default_factory=list)  # what the step has stored so far
+    told: Callable[[], None] = lambda: None  # is called when that grows
+    heals: bool = False  # whether a file that is stored already is read, and replaced if it is damaged
 
     def fetch(self, manifest: Manifest) -> Path:
-        """The files of a manifest, copied into a new folder."""
-        return self.store.get(manifest, self.new_folder())
+        """The files of a manifest in a folder, only to be read: they may be the store's own.
+
+        A file is checked, and from an object store brought here, once a step.
+        """
+        return self.store.view(manifest, self.new_folder(), self.cache)
 
     def policy(self, manifest: Manifest, *, weights: bool = True) -> Policy:
         """A policy, loaded; without its weights for an engine that reads the files."""
@@ -115,7 +123,16 @@ class Workspace:
         """Stores the file that `write` writes."""
         path = self.new_folder() / name
         write(path)
-        return self.store.put_file(path)
+        return self._kept(self.store.put_file(path, check=self.heals))
+
+    def keep_files(self, directory: Path) -> Manifest:
+        """Stores every file below a directory."""
+        return self._kept(self.store.put(directory, check=self.heals))
+
+    def _kept(self, manifest: Manifest) -> Manifest:
+        self.kept.append(manifest)
+        self.told()
+        return manifest
 
     def keep_rollout(
         self,
@@ -135,8 +152,10 @@ def open_workspace(
     *,
     precision: str = "fp32",
     progress: Callable[[str], Progress] = lambda _: silent,
+    cache: Path | None = None,
 ) -> Iterator[Workspace]:
-    """Workspace of a step of the given kind."""
-    with tempfile.TemporaryDirectory(prefix=f"wind-{kind}-") as folder:
+    """Workspace of a step of the given kind; `cache` is that of another process of the same step."""
+    with scratch(kind) as folder:
         threads = getattr(config.resources, kind).cpu
-        yield Workspace(config, open_store(store_root), Path(folder), precision, threads, progress)
+        found = folder / "cache" if cache is None else cache
+        yield Workspace(config, open_store(store_root), folder, found, precision, threads, progress)

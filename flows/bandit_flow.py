@@ -12,9 +12,10 @@ from typing import Any
 
 from metaflow import Config, FlowSpec, card, current, step
 
-from base import BadConfig, main
+from base import BadConfig
 from components.bandit import config as bandit_config
 from components.errors import UserError
+from launcher import main, run_folder, script
 
 # Inherited by the tasks: on bandits this small, a second BLAS thread only waits.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -94,7 +95,7 @@ class BanditFlow(FlowSpec):
         current.card["report"].extend(cards.report_card(self.results, self.errors, self.settings, title=title))
         print(f"{report.summary_table(self.results)}\n")
         print(f"{report.complexity_sentence(cards.slope(self.errors))}\n")
-        print(report.next_commands("flows/bandit_flow.py", "BanditFlow", current.run_id))
+        print(report.next_commands(script(), "BanditFlow", current.run_id, run_folder()))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,33 @@ from metaflow import Config, FlowMutator, FlowSpec, Parameter, card, config_expr
 from metaflow.exception import MetaflowException
 from metaflow.util import get_username
 
-from components import gpus, report, runs
+from components import gpus, report
 from components.cards import StepProgress
 from components.config import RunConfig, parse
-from components.errors import UserError
-from components.processes import die_with_parent
-from components.store import store_root
+from components.errors import BlobError, ConfigError, StoreError, UserError
+from components.store import Manifest, open_store, store_root
+from components.store.references import manifests
+from components.store.task_notes import STORED, Task, noted
 from components.workspace import Workspace, open_workspace
+from launcher import LAUNCHER
 
 # Metaflow refuses to run as an unnamed user or as root, which is all that many containers have.
 if get_username() is None:
     os.environ["USERNAME"] = "wind"
 
 CONFIGS = Path(__file__).parent / "configs"
-LAUNCHER = "WIND_LAUNCHER"  # environment variable: process id of what starts a run's tasks on this machine
 
 
 class BadConfig(MetaflowException):
     """A config that cannot be run."""
 
     headline = "The config cannot be run"
+
+
+class BadRun(MetaflowException):
+    """What a user can put right, as Metaflow prints it: no traceback."""
+
+    headline = "The step cannot be run"
 
 
 def parse_config(text: str) -> dict[str, Any]:
@@ -94,9 +101,50 @@ class AlignmentFlow(FlowSpec):
         return RunConfig.model_validate({**values, "seed": self.seed})
 
     def remember_store(self) -> None:
-        """Notes where the weights store is: next to the run's own datastore."""
+        """Notes where the weights store is, next to the run's own datastore, and checks it."""
+        self.store_root = self._store_root()
+        open_store(self.store_root).check()
+
+    def follow_store(self) -> None:
+        """Turns to the store of the datastore that this task has, which was moved or copied if it is not `start`'s.
+
+        Raises StoreError if the files of the run did not come with it: nothing goes to the old place unasked.
+        """
+        root, before = self._store_root(), self.store_root
+        if root == before:
+            return
+        store = open_store(root)
+        try:
+            for manifest in manifests(self.manifests_at_hand()):
+                store.require(manifest)
+        except BlobError as error:
+            raise StoreError(
+                f"{root}: the weights store of this datastore lacks files of the run, which began with {before}. "
+                f"Copy {before} to {root} too, or resume in the datastore that stands beside it. ({error})"
+            ) from error
+        self.store_root = root
+
+    def _store_root(self) -> str:
         datastore = self._datastore  # Metaflow has no public name for the datastore of a running task
-        self.store_root = store_root(datastore.TYPE, datastore._storage_impl.datastore_root)
+        return store_root(datastore.TYPE, datastore._storage_impl.datastore_root)
+
+    def manifests_at_hand(self) -> dict[str, list[Manifest]]:
+        """The manifests in the task's artifacts, by name; tables and the like are not loaded."""
+        stored = self._datastore
+        names = [name for name, _ in stored.items() if _may_hold_manifests(stored._info[name]["type"])]
+        names += [name for name, value in vars(self).items() if _may_hold_manifests(str(type(value)))]
+        public = [name for name in dict.fromkeys(names) if not name.startswith("_")]
+        found = {name: list(manifests(getattr(self, name))) for name in public}
+        return {name: those for name, those in found.items() if those}
+
+    def _task(self) -> Task:
+        launcher, origin = os.environ.get(LAUNCHER), current.origin_run_id
+        return Task(
+            run=f"{current.flow_name}/{current.run_id}",
+            name=f"{current.step_name}/{current.task_id}",
+            origin=f"{current.flow_name}/{origin}" if origin else None,
+            launcher=int(launcher) if launcher else None,
+        )
 
     @contextmanager
     def work(self, kind: str) -> Iterator[Workspace]:
@@ -104,19 +152,46 @@ class AlignmentFlow(FlowSpec):
 
         Notes its wall time, less that of imports and of waiting for a GPU, which are no algorithm's.
         """
-        with _model_ready(self.settings, kind):
-            begin = time.perf_counter()
-            precision = getattr(self, "precision", "fp32")
-            live = current.card["progress"] if kind in self.settings.live_cards else None
-            with open_workspace(
-                self.settings,
+        with told_plainly():
+            yield from self._work(kind)
+
+    def _work(self, kind: str) -> Iterator[Workspace]:
+        settings = self.settings
+        self.follow_store()
+        files = self.manifests_at_hand()
+        live = current.card["progress"] if kind in settings.live_cards else None
+        with (
+            open_workspace(
+                settings,
                 self.store_root,
                 kind,
-                precision=precision,
+                precision=getattr(self, "precision", "fp32"),
                 progress=lambda description: StepProgress(description, live),
-            ) as workspace:
-                yield workspace
+            ) as workspace,
+            # Noted before it waits for a GPU, and that may take days.
+            noted(workspace.store, self._task(), lambda: {**files, STORED: workspace.kept}) as tell,
+            _model_ready(settings, kind),
+        ):
+            begin = time.perf_counter()
+            # A resumed run heals: what an earlier one stored may have been damaged since.
+            yield replace(workspace, told=tell, heals=current.origin_run_id is not None)
             self.seconds = {**getattr(self, "seconds", {}), kind: time.perf_counter() - begin}
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Turns a UserError into one that Metaflow prints without a traceback; says so where the config is at fault."""
+    try:
+        yield
+    except ConfigError as error:
+        raise BadConfig(str(error)) from error
+    except UserError as error:
+        raise BadRun(str(error)) from error
+
+
+def _may_hold_manifests(kind: str) -> bool:
+    """Whether a value of this type, as `str` gives it, may be or hold a manifest."""
+    return kind.startswith("<class 'components.") or kind in [str(known) for known in (dict, list, tuple)]
 
 
 @contextmanager
@@ -129,24 +204,3 @@ def _model_ready(settings: RunConfig, kind: str) -> Iterator[None]:
         importlib.import_module("components.training.on_policy")
         settings.build_engine()
         yield
-
-
-def main(flow: type[FlowSpec]) -> None:
-    """Runs the flow's command line. After a failed run or resume, says what killed it and the command to go on."""
-    launched = {"run", "resume"} & set(sys.argv[1:])
-    if launched:
-        os.environ[LAUNCHER] = str(os.getpid())
-    elif "step" in sys.argv[1:]:
-        launcher = os.environ.get(LAUNCHER)  # on a cluster there is none
-        die_with_parent(int(launcher) if launcher else None)
-    try:
-        flow()
-    except SystemExit as stop:
-        if stop.code and launched and current.run_id:
-            for step in runs.killed(f"{current.flow_name}/{current.run_id}"):
-                print(f"\n{report.killed(step)}", file=sys.stderr)
-            print(
-                f"\nTo go on where it failed:\n  {report.resume_command(sys.argv[0], current.run_id)}",
-                file=sys.stderr,
-            )
-        raise

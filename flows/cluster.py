@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from metaflow import FlowMutator, kubernetes, project, retry, schedule, timeout
+from metaflow import FlowMutator, kubernetes, metaflow_config, project, retry, schedule, timeout
+from metaflow.packaging_sys import ContentType
 
+import shipping
 from base import BadConfig
 from components.report import kind_of
 from components.sections import ClusterConfig
@@ -23,7 +26,7 @@ LIKE = {"branch": "train", "join": "gather"}  # a comparison's own steps have th
 # A run that outgrows it fails on the way. What Metaflow 2.19 makes of a step, beside its pod options, is 6,900 bytes
 # with a datastore root of 50 characters, which comes seven times; of a task, with its attempts, Argo keeps 200.
 ARGO_KEEPS = 1 << 20
-STEP_BYTES, TASK_BYTES, OTHER_BYTES = 7_400, 250, 10_000
+STEP_BYTES, TASK_BYTES, OTHER_BYTES = 7_600, 250, 10_000
 
 
 class OnCluster(FlowMutator):
@@ -35,26 +38,59 @@ class OnCluster(FlowMutator):
     def pre_mutate(self, mutable_flow: Any) -> None:
         """Decorates; above `@unroll`, so that the copies are decorated and no step of a base class."""
         config = _plain(dict(mutable_flow.configs)["config"])
+        self._shipped: dict[str, Path] = {}
         if {"argo-workflows", "create"} <= {*sys.argv}:
+            refuse_plain_key(metaflow_config.SERVICE_HEADERS)
             refuse_too_many(config, [name for name, _ in mutable_flow.steps])
-        if config["cluster"] is None or not leaves_this_machine(sys.argv, os.environ):
+        if not leaves_this_machine(sys.argv, os.environ):
+            return
+        if {"run", "resume", "create"} & {*sys.argv}:
+            self._shipped = shipping.files(config, begins="resume" not in sys.argv)
+        if config["cluster"] is None:
             return
         cluster = ClusterConfig.model_validate(config["cluster"])
         for name, step in mutable_flow.steps:
-            step.add_decorator(kubernetes, deco_kwargs=pod_options(cluster, kind_of(name)))
+            options = {**pod_options(cluster, kind_of(name)), "security_context": security_context(cluster)}
+            step.add_decorator(kubernetes, deco_kwargs=options)
             step.add_decorator(timeout, deco_kwargs={"hours": cluster.timeout_hours})
-            options = {"times": cluster.retries, "minutes_between_retries": cluster.minutes_between_retries}
-            step.add_decorator(retry, deco_kwargs=options)
+            again = {"times": cluster.retries, "minutes_between_retries": cluster.minutes_between_retries}
+            step.add_decorator(retry, deco_kwargs=again)
         if cluster.project:
             mutable_flow.add_decorator(project, deco_kwargs={"name": cluster.project})
         if cluster.schedule:
             mutable_flow.add_decorator(schedule, deco_kwargs=cluster.schedule.model_dump())
+
+    def add_to_package(self) -> Iterator[tuple[str, str, ContentType]]:
+        """What the config names on this machine, beside the flow's own files."""
+        for name, path in self._shipped.items():
+            yield str(path), name, ContentType.USER_CONTENT
 
 
 def pod_options(cluster: ClusterConfig, kind: str) -> dict[str, Any]:
     """`@kubernetes`'s options for a kind of step; what is not given stays Metaflow's own choice."""
     given = cluster.pod(LIKE.get(kind, kind)).model_dump(exclude_none=True)
     return {RENAMED.get(name, name): value for name, value in given.items()}
+
+
+def security_context(cluster: ClusterConfig) -> dict[str, Any]:
+    """What a step's container may do: nothing that a namespace of the standard "restricted" refuses, by default."""
+    return {
+        "allow_privilege_escalation": False,
+        "run_as_non_root": not cluster.root,
+        "capabilities": {"drop": ["ALL"]},
+        "seccomp_profile": {"type": "RuntimeDefault"},
+    }
+
+
+def refuse_plain_key(headers: Mapping[str, str]) -> None:
+    """Raises BadConfig for headers of the metadata service: Metaflow would write them into the template as they are."""
+    if headers:
+        raise BadConfig(
+            "METAFLOW_SERVICE_AUTH_KEY: would stand in the deployed template, where all who may read that can read it. "
+            "Make a secret of it (kubectl create secret generic wind-metadata --from-literal="
+            "METAFLOW_SERVICE_AUTH_KEY=…), name that in cluster.secrets, and unset METAFLOW_SERVICE_AUTH_KEY and "
+            "METAFLOW_SERVICE_HEADERS, here and in Metaflow's own configuration, for `create`."
+        )
 
 
 def most_iterations(config: Mapping[str, Any], steps: Sequence[str]) -> int:

@@ -11,10 +11,11 @@ import os
 
 from metaflow import card, config_expr, current, resources, step
 
-from base import LiveCards, config_file, main, parse_comparison
+from base import LiveCards, config_file, parse_comparison, told_plainly
 from cluster import OnCluster
 from components.config import RunConfig
 from iteration import BODY, Iteration
+from launcher import main, run_folder, script
 from loop import unroll
 
 
@@ -37,7 +38,8 @@ class CompareFlow(Iteration):
         """Make what all branches share: base policy, prompts, the reference's responses for evaluation."""
         from components.comparison import arms
 
-        self.remember_store()
+        with told_plainly():
+            self.remember_store()
         with self.work("start") as work:
             self.started = arms.start(work)
         self.branches = arms.branches(self.settings)
@@ -50,7 +52,9 @@ class CompareFlow(Iteration):
         from components.comparison import arms
 
         self.chosen = self.input
-        config = arms.branch_config(self.settings, self.chosen, self.started, self.store_root)
+        with told_plainly():
+            self.follow_store()
+            config = arms.branch_config(self.settings, self.chosen, self.started, self.store_root)
         self.branch_config = config.model_dump()
         self.begin(self.started)
         self.next(self.plan)
@@ -82,7 +86,7 @@ class CompareFlow(Iteration):
         shown = cards.report_card(self.results, self.reach, self.settings.model_dump(), title=title)
         current.card["report"].extend(shown)
         print(f"{report.text(self.results, self.reach)}\n")
-        print(report.next_commands("flows/compare_flow.py", "CompareFlow", current.run_id))
+        print(report.next_commands(script(), "CompareFlow", current.run_id, run_folder()))
 
 
 if __name__ == "__main__":

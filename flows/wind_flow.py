@@ -9,9 +9,10 @@ The steps from plan to evaluate are in iteration.py; loop.py repeats them T time
 
 from metaflow import card, config_expr, current, resources, step
 
-from base import LiveCards, config_file, main, parse_run
+from base import LiveCards, config_file, parse_run, told_plainly
 from cluster import OnCluster
 from iteration import BODY, Iteration
+from launcher import main, run_folder, script
 from loop import unroll
 
 
@@ -29,7 +30,8 @@ class WindFlow(Iteration):
         """Check config, policy, prompts, judge and store; sample the reference's responses for evaluation."""
         from components import origin, stages
 
-        self.remember_store()
+        with told_plainly():
+            self.remember_store()
         with self.work("start") as work:
             earlier = origin.find(work)
             print(origin.beginning(work, earlier))
@@ -56,7 +58,7 @@ class WindFlow(Iteration):
         )
         current.card["report"].extend(shown)
         print(f"{report.verdict(self.history)}\n\n{report.summary_table(self.history)}\n")
-        print(report.next_commands("flows/wind_flow.py", "WindFlow", current.run_id))
+        print(report.next_commands(script(), "WindFlow", current.run_id, run_folder()))
 
 
 if __name__ == "__main__":

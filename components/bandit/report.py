@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-import shlex
 from typing import TYPE_CHECKING
+
+from components.report import command_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,7 @@ def summary_table(results: pd.DataFrame) -> str:
     return "\n".join(_aligned(row, widths) for row in rows)
 
 
-def next_commands(flow_file: str, flow: str, run_id: str) -> str:
+def next_commands(flow_file: str, flow: str, run_id: str, folder: str | None = None) -> str:
     """The commands that show a finished run: its report card and its results."""
     read = (
         f'from metaflow import Run, namespace; namespace(None); print(Run("{flow}/{run_id}").data.results.to_string())'
@@ -39,8 +40,7 @@ def next_commands(flow_file: str, flow: str, run_id: str) -> str:
         ("see the report", ["python", flow_file, "card", "view", f"{run_id}/end"]),
         ("read the results", ["python", "-c", read]),
     ]
-    width = max(len(purpose) for purpose, _ in commands)
-    return "\n".join(f"{purpose.ljust(width)}  {shlex.join(words)}" for purpose, words in commands)
+    return command_lines(commands, folder)
 
 
 def complexity_sentence(slope: float) -> str:

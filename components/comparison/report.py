@@ -83,7 +83,7 @@ def verdict_list(results: pd.DataFrame) -> str:
     return "\n".join(f"* {sentence}" for sentence in analysis.verdicts(results))
 
 
-def next_commands(flow_file: str, flow: str, run_id: str) -> str:
+def next_commands(flow_file: str, flow: str, run_id: str, folder: str | None = None) -> str:
     """The commands that show a finished comparison."""
     read = (
         f'from metaflow import Run, namespace; namespace(None); print(Run("{flow}/{run_id}").data.results.to_string())'
@@ -93,7 +93,8 @@ def next_commands(flow_file: str, flow: str, run_id: str) -> str:
             ("see the report", ["python", flow_file, "card", "view", f"{run_id}/end"]),
             ("write it to files", ["python", "-m", "components.comparison", f"{flow}/{run_id}", "comparison"]),
             ("read the results", ["python", "-c", read]),
-        ]
+        ],
+        folder,
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from components.generation._vllm_worker import PROMPTS, REQUEST, SAMPLES
 from components.policy_files import ADAPTER
 from components.progress import Progress, silent
 from components.records import Ragged, TokenIds
+from components.scratch import scratch
 
 if TYPE_CHECKING:
     from components.policy import Policy
@@ -85,8 +85,7 @@ class VllmEngine(Engine):
                 f"generation.temperature: {sampling.temperature} is below the {LEAST_TEMPERATURE} that vLLM samples "
                 "at. Raise it, or use engine: {name: transformers}."
             )
-        with tempfile.TemporaryDirectory(prefix="wind-vllm-") as name, _gpu_left_to_vllm(policy):
-            folder = Path(name)
+        with scratch("vllm") as folder, _gpu_left_to_vllm(policy):
             self._write_request(folder, policy, prompts, seeds, sampling)
             run(folder, seeds.size, progress)
             with np.load(folder / SAMPLES) as arrays:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from components.algorithms import OnPolicyAlgorithm
 from components.config import RunConfig
 from components.plan.costs import Lengths, Models, Shape, tokens_trained
+from components.space import FP32, MOMENTS
 
-FP32, BF16 = 4, 2  # bytes
+BF16 = 2  # bytes
 # Bytes of a layer's activations per token that wait for backward: multiples of hidden and of intermediate size.
 ACTIVATIONS = {BF16: (31, 8), FP32: (34, 16)}
-MOMENTS = {"adamw": 8, "rmsprop": 4, "adamw_8bit": 2}  # bytes per trained parameter; embeddings' are never in 8 bits
 TOKENS_PER_BATCH = 8192  # of the scoring pass
 HEAD = 3 * 64 * 2**20  # logits of a chunk, their exponentials and their gradient
 STORED_PER_TOKEN = 8  # ids and text of a rollout in Parquet, which compresses them; an upper bound

@@ -13,8 +13,9 @@ from components.judges._base import ModelJudge
 from components.judges.ensemble import Ensemble
 from components.model_sources import locate
 from components.plan.costs import Models, Shape
-from components.plan.memory import BF16, FP32
+from components.plan.memory import BF16
 from components.sections import LoraConfig
+from components.space import FP32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,9 +11,10 @@ import re
 from pathlib import Path
 
 from components.errors import StoreError
-from components.store.base import Blob, FileEntry, Manifest, Store
+from components.store.base import Store
 from components.store.files import CHUNK, PARTIAL
 from components.store.local import STALE, LocalStore
+from components.store.records import Blob, FileEntry, Manifest
 
 __all__ = [
     "CHUNK",

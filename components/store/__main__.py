@@ -6,13 +6,14 @@
     python -m components.store gc --older-than 30d         what no run of the last 30 days needs
     python -m components.store gc --older-than 30d --delete   …and removes it
 
-The store is that of the Metaflow datastore used from here; the runs are those that Metaflow's client knows here, and
-finished ones of which the store has a note.
+The store is that of the Metaflow datastore used from here; the runs are those of which it has notes, whoever ran them
+and wherever. No artifact is read.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import time
@@ -63,7 +64,9 @@ def human(size: float) -> str:
 
 
 def age(moment: float) -> str:
-    """Time since `moment`, in its largest unit."""
+    """Time since `moment`, in its largest unit; `now` for what lasts."""
+    if moment == math.inf:
+        return "now"
     passed = max(0.0, time.time() - moment)
     return f"{passed / DAY:.0f} d" if passed >= 2 * DAY else f"{passed / 3600:.0f} h"
 
@@ -84,7 +87,12 @@ def needed_by(used: Uses, sha256: str) -> str:
     if not those:
         return "no run"
     more = len({use.run for use in those}) - 1
-    return f"{those[0].run} {those[0].artifact}: {those[0].name}{f' and {more} more' if more else ''}"
+    return plain(f"{those[0].run} {those[0].artifact}: {those[0].name}{f' and {more} more' if more else ''}")
+
+
+def plain(text: str) -> str:
+    """What other users wrote into notes, without what would control the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def list_files(store: Store, used: Uses) -> None:
@@ -96,7 +104,7 @@ def list_files(store: Store, used: Uses) -> None:
 def usage(store: Store, used: Uses) -> None:
     """`du`."""
     blobs = list(store.blobs())
-    rows = [(r.run, age(r.active), str(r.files), human(r.size), human(r.alone)) for r in run_sizes(used)]
+    rows = [(plain(r.run), age(r.active), str(r.files), human(r.size), human(r.alone)) for r in run_sizes(used)]
     free = [blob for blob in blobs if blob.sha256 not in used]
     print(table(["run", "active", "files", "size", "not shared"], rows))
     print(f"\n{store.root} holds {len(blobs)} files, {human(sum(b.size for b in blobs))}")
@@ -107,7 +115,7 @@ def usage(store: Store, used: Uses) -> None:
 def verify(store: Store, used: Uses, run: str | None) -> int:
     """`verify`; 1 if something is wrong."""
     states = list(damages(store, used, run))
-    wrong = [state for state in states if state]
+    wrong = ["\n".join(map(plain, state.splitlines())) for state in states if state]
     print("\n".join([*wrong, f"{len(states)} files read, {len(wrong)} of them missing or damaged"]))
     return 1 if wrong else 0
 
@@ -119,7 +127,7 @@ def collect(store: Store, used: Uses, options: argparse.Namespace) -> None:
     if rows:
         print(table(["file", "size", "age", "needed by"], rows))
     if options.delete:
-        found = remove(store, found, options.older_than, options.ignore_flow)
+        found = remove(store, found, options.older_than, options.forget)
     done = "removed" if options.delete else "would be removed; `--delete` does it"
     size = human(sum(blob.size for blob in found.blobs))
     also = f"{len(found.unfinished)} unfinished ones and {len(found.notes)} notes"
@@ -131,7 +139,6 @@ def parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--root", help="the store itself; default: that of the datastore")
     shared.add_argument("--datastore", choices=["local", "s3"], help="default: the one Metaflow is configured for")
-    shared.add_argument("--ignore-flow", action="append", default=[], metavar="FLOW", help="it stores no weights")
     described = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser(prog="python -m components.store", description=__doc__, formatter_class=described)
     actions = top.add_subparsers(dest="action", required=True)
@@ -142,16 +149,16 @@ def parser() -> argparse.ArgumentParser:
     cleaning = actions.add_parser("gc", parents=[shared], help="remove what no run needs")
     cleaning.add_argument("--older-than", type=seconds, required=True, metavar="AGE", help="12h, 30d, 4w")
     cleaning.add_argument("--delete", action="store_true", help="act; without it only tell")
+    forget = "a run that left no note, as those of earlier versions; what it keeps may go"
+    cleaning.add_argument("--forget", action="append", default=[], metavar="FLOW/RUN", help=forget)
     return top
 
 
 def run(options: argparse.Namespace) -> int:
     """Does what was asked; the exit status."""
     store = open_store(options.root or default_root(options.datastore))
-    used = uses(store, options.ignore_flow)
-    from metaflow import get_metadata
-
-    print(f"{store.root}, runs known to {get_metadata()}\n")
+    used = uses(store)
+    print(f"{store.root}\n")
     if options.action == "verify":
         return verify(store, used, options.run)
     if options.action == "gc":

@@ -3,51 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 from components.errors import BlobError, StoreError
-from components.store.files import check_name, checked, chunks, files_below, replacing, target_of
+from components.store.files import CHUNK, check_name, checked, chunks, files_below, replacing, target_of
+from components.store.records import Blob, FileEntry, Manifest, Note, Unfinished, is_entry
 
 REFRESH = 3600  # seconds after which a `put` that finds its blob stored notes that it is in use
-
-
-class FileEntry(TypedDict):
-    sha256: str  # 64 lower-case hexadecimal digits
-    size: int  # bytes
-
-
-Manifest = dict[str, FileEntry]  # by path below the stored directory, "/" between parts; plain JSON data
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A stored file."""
-
-    sha256: str
-    size: int  # bytes
-    used: float  # when a `put` last stored it or found it stored, to within REFRESH; seconds since the epoch
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """What a writer has begun and not ended: it still writes, or it died. No reader takes it for a blob."""
-
-    where: str  # path or address
-    begun: float  # seconds since the epoch; for a file, when it last grew
-    upload: str = ""  # the object store's name for it
-
-
-@dataclass(frozen=True)
-class Note:
-    """A small text that may change."""
-
-    name: str
-    written: float  # seconds since the epoch
 
 
 @dataclass(frozen=True)
@@ -62,11 +27,12 @@ class Store(ABC):
 
     root: str  # where the store is; equal roots are the same store
 
-    def put(self, directory: Path) -> Manifest:
+    def put(self, directory: Path, *, check: bool = False) -> Manifest:
         """Stores every file below `directory`; the manifest is sorted by path.
 
         A link to a file counts as that file. Empty directories, times and modes are not kept. A blob that is
-        there is not written again; its size is checked now, its bytes whenever they are read.
+        there is not written again; its size is checked now, its bytes whenever they are read. With `check` that
+        is now, and a damaged blob is replaced.
 
         Raises StoreError for no file, for what is not a file, a file that changes meanwhile, a damaged blob.
         """
@@ -75,15 +41,15 @@ class Store(ABC):
         paths = {path.relative_to(directory).as_posix(): path for path in files_below(directory)}
         if not paths:
             raise StoreError(f"{directory}: holds no file to store. Save the policy there first.")
-        return {name: self._put(paths[name]) for name in sorted(paths)}
+        return {name: self._put(paths[name], check) for name in sorted(paths)}
 
-    def put_file(self, path: Path, name: str | None = None) -> Manifest:
-        """Stores one file as `name`, by default its own. Errors as for `put`."""
+    def put_file(self, path: Path, name: str | None = None, *, check: bool = False) -> Manifest:
+        """Stores one file as `name`, by default its own; `check` and errors as for `put`."""
         name = path.name if name is None else name
         check_name(name)
         if not path.is_file():
             raise StoreError(f"{path}: is not a file. Give the file to store.")
-        return {name: self._put(path)}
+        return {name: self._put(path, check)}
 
     def get(self, manifest: Manifest, directory: Path) -> Path:
         """Copies the files of `manifest` into `directory`, which is made if need be, and returns it.
@@ -96,10 +62,22 @@ class Store(ABC):
         """
         self.require(manifest)
         for name, entry in manifest.items():
-            target = target_of(directory, name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(target, target.parent) as file:
-                file.writelines(self._blob(name, entry))
+            self._copy(name, entry, _parented(target_of(directory, name)))
+        return directory
+
+    def view(self, manifest: Manifest, directory: Path, cache: Path) -> Path:
+        """Shows the files of `manifest` in the new or empty `directory`, only to be read, and returns it.
+
+        Files of over CHUNK bytes are links, to the store's own or to a copy in the folder `cache`, which one reader
+        keeps: there each is checked, and brought once. Smaller ones are copies. Raises as `get` does.
+        """
+        self.require(manifest)
+        for name, entry in manifest.items():
+            target = _parented(target_of(directory, name))
+            if entry["size"] <= CHUNK:
+                self._copy(name, entry, target)
+            else:
+                target.symlink_to(self._at_hand(name, entry, cache))
         return directory
 
     def verify(self, manifest: Manifest) -> None:
@@ -169,17 +147,31 @@ class Store(ABC):
     def _keep(self, sha256: str) -> None:
         """Notes that a blob is in use now, if the last such note is older than REFRESH."""
 
+    def _at_hand(self, name: str, entry: FileEntry, cache: Path) -> Path:
+        """A file with the checked bytes of a blob that nobody writes to."""
+        path = _parented(cache / entry["sha256"])
+        if not path.exists():
+            self._copy(name, entry, path)
+            path.chmod(0o444)
+        return path
+
+    def _copy(self, name: str, entry: FileEntry, target: Path) -> None:
+        with replacing(target, target.parent) as file:
+            file.writelines(self._blob(name, entry))
+
     def _size(self, sha256: str) -> int | None:
         blob = self.find(sha256)
         return blob.size if blob else None
 
-    def _put(self, path: Path) -> FileEntry:
+    def _put(self, path: Path, check: bool) -> FileEntry:
         # Hashed first, although a new file is then read twice: 600 MB took 1.3 s, a copy hashed on the way
         # 0.8 s. But a file that is stored already took 0.4 s, and nothing was written; and an object store
         # needs the name before the bytes.
         with path.open("rb", buffering=0) as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             entry = FileEntry(sha256=sha256, size=file.tell())
+        if check and self._is_damaged(entry):
+            self.remove(sha256)
         if self._size(sha256) is None:
             changed = StoreError(f"{path}: changed while it was being stored. Store it when nothing writes to it.")
             self._write(entry, checked(chunks(path), sha256, changed))
@@ -187,6 +179,15 @@ class Store(ABC):
             self._keep(sha256)
         self._check_size(str(path), entry)
         return entry
+
+    def _is_damaged(self, entry: FileEntry) -> bool:
+        if self._size(entry["sha256"]) is None:
+            return False
+        try:
+            self.verify({"file": entry})
+        except BlobError:
+            return True
+        return False
 
     def require(self, manifest: Manifest) -> None:
         """Raises as `get` does for what is malformed, missing or of a wrong size; reads no bytes."""
@@ -209,12 +210,14 @@ class Store(ABC):
         return checked(self._read(entry), entry["sha256"], damaged)
 
     def _bad(self, name: str, entry: FileEntry, how: str) -> BlobError:
-        mend = "Restore it from a backup, or delete what is left of it and run the step that saved it again"
+        mend = (
+            "Restore it from a backup, or delete it and have it stored again: `python -m components.store verify` "
+            "names the command that does both, `resume` from the step that stored it"
+        )
         return BlobError(f"{name}: the stored {self.locate(entry['sha256'])} {how}. {mend}.")
 
 
-def is_entry(value: object) -> bool:
-    """Whether `value` is an entry of a manifest."""
-    if not isinstance(value, dict) or not isinstance(value.get("size"), int):
-        return False
-    return bool(re.fullmatch("[0-9a-f]{64}", str(value.get("sha256"))))
+def _parented(path: Path) -> Path:
+    """The path, in a folder that is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from components.errors import StoreError
-from components.store.base import Blob, FileEntry, Note, Store, Unfinished
-from components.store.references import Use, uses
+from components.store.base import Store
+from components.store.records import Blob, FileEntry, Note, Unfinished
+from components.store.references import Use, uses, without_note
 
 DAY = 24 * 3600.0  # seconds
 Uses = Mapping[str, Sequence[Use]]
@@ -68,50 +71,78 @@ def damages(store: Store, used: Uses, run: str | None = None) -> Iterator[str | 
         try:
             store.verify({name: entry})
         except StoreError as error:
-            yield str(error)
+            yield f"{error}{_healed_by(used.get(entry['sha256'], ()))}"
         else:
             yield None
 
 
+def _healed_by(those: Sequence[Use]) -> str:
+    """The command that has a file stored again, if it is known which step stored it."""
+    for use in those:
+        if use.stored_by is not None:
+            flow, _, run = use.run.partition("/")
+            script = re.sub("(?<=[a-z])(?=[A-Z])", "_", flow).lower()
+            words = ["python", f"flows/{script}.py", "resume", use.stored_by, "--origin-run-id", run]
+            return f"\n  {shlex.join(words)}"
+    return ""
+
+
 def garbage(store: Store, used: Uses, older_than: float, now: float | None = None) -> Garbage:
-    """What was put, or found stored by a `put`, longer ago than `older_than` seconds and no run active since needs."""
+    """What was put, or found stored by a `put`, longer ago than `older_than` seconds and no run active since needs.
+
+    Notes of runs active since stay, whenever they were written.
+    """
     limit = (time.time() if now is None else now) - older_than
+    kept = {use.note for those in used.values() for use in those if use.active >= limit}
     needed = {sha256 for sha256, those in used.items() if any(use.active >= limit for use in those)}
     blobs = [blob for blob in store.blobs() if blob.used < limit and blob.sha256 not in needed]
     unfinished = [one for one in store.unfinished() if one.begun < limit]
-    return Garbage(blobs, unfinished, [note for note in store.notes() if note.written < limit])
+    notes = [note for note in store.notes() if note.written < limit and note.name not in kept]
+    return Garbage(blobs, unfinished, notes)
 
 
 def remove(
-    store: Store, found: Garbage, older_than: float, ignored: Collection[str] = (), now: float | None = None
+    store: Store, found: Garbage, older_than: float, forgotten: Collection[str] = (), now: float | None = None
 ) -> Garbage:
     """Removes of `found` what is still garbage and returns that.
 
-    Runs may go on meanwhile: the references are read once more, and the age of each blob just before it goes. A
-    `put` that finds an old blob renews its age. So a run loses a blob only if it resumes from a run older than the
-    age between the second reading and the removal; it then fails with the blob's name, and never reads wrong bytes.
+    Runs may go on meanwhile: the notes are read once more, and the age of each blob just before it goes. A `put` that
+    finds an old blob renews its age. So a run loses a blob only if it resumes from a run older than the age between
+    the second reading and the removal; it then fails with the blob's name, and never reads wrong bytes.
 
-    Raises StoreError for an age under a day, in which a run may not have recorded yet what it stored, and when no
-    known run uses any blob, as when this is not where the runs are known.
+    Raises StoreError for an age under a day, in which a run may not have noted yet what it stored; when no note tells
+    of a blob's use; and when a run within the age, other than the `forgotten`, has left no note of its files.
     """
     if older_than < DAY:
-        raise StoreError("--older-than: must be at least 1d: a run may not have recorded younger files yet.")
-    used = uses(store, ignored)
+        raise StoreError("--older-than: must be at least 1d: a run may not have noted younger files yet.")
+    used = uses(store)
     if not any(blob.sha256 in used for blob in store.blobs()):
         raise StoreError(
-            f"{store.root}: no run that Metaflow knows of here uses it, so what is needed is not known. Go to the "
-            "directory that the flows were run in. If their runs are gone, delete the store as a whole."
+            f"{store.root}: no run has left a note of a file in it, so what is needed is not known. Check --root and "
+            "--datastore. If its runs are gone, delete the store as a whole."
         )
     limit = (time.time() if now is None else now) - older_than
-    still = {blob.sha256 for blob in garbage(store, used, older_than, now).blobs}
+    _refuse_unknown(store, limit, forgotten)
+    still = garbage(store, used, older_than, now)
+    blobs, notes = {blob.sha256 for blob in still.blobs}, {note.name for note in still.notes}
     removed = []
     for blob in found.blobs:
-        again = store.find(blob.sha256) if blob.sha256 in still else None
+        again = store.find(blob.sha256) if blob.sha256 in blobs else None
         if again and again.used < limit:
             store.remove(blob.sha256)
             removed.append(blob)
     for one in found.unfinished:
         store.discard(one)
-    for note in found.notes:
+    gone = [note for note in found.notes if note.name in notes]
+    for note in gone:
         store.remove_note(note.name)
-    return Garbage(removed, found.unfinished, found.notes)
+    return Garbage(removed, found.unfinished, gone)
+
+
+def _refuse_unknown(store: Store, since: float, forgotten: Collection[str]) -> None:
+    if unknown := [run for run in without_note(store, since) if run not in forgotten]:
+        raise StoreError(
+            f"{unknown[0]}: has left no note of its files, as runs of an earlier version did not"
+            f"{f' (nor have {len(unknown) - 1} more)' if unknown[1:] else ''}. Choose an --older-than that leaves it "
+            f"out, or give up what it keeps: {' '.join(f'--forget {run}' for run in unknown)}"
+        )

@@ -12,8 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from components.errors import StoreError
-from components.store.base import REFRESH, Blob, FileEntry, Note, Store, Unfinished
+from components.store.base import REFRESH, Store
 from components.store.files import CHUNK, PARTIAL, chunks, replacing
+from components.store.records import Blob, FileEntry, Note, Unfinished
 
 STALE = 24 * 3600  # seconds without a write after which an unfinished file belongs to a dead process
 
@@ -127,6 +128,16 @@ class LocalStore(Store):
     @property
     def _notes(self) -> Path:
         return Path(self.root, "notes")
+
+    def _at_hand(self, name: str, entry: FileEntry, cache: Path) -> Path:
+        """The blob itself, checked the first time."""
+        seen, blob = cache / entry["sha256"], Path(self.locate(entry["sha256"]))
+        if not seen.is_symlink():
+            for _ in self._blob(name, entry):
+                pass
+            cache.mkdir(parents=True, exist_ok=True)
+            seen.symlink_to(blob)
+        return blob
 
     def _read(self, entry: FileEntry) -> Iterator[bytes]:
         return chunks(Path(self.locate(entry["sha256"])))

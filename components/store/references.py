@@ -1,69 +1,153 @@
-"""Which runs need which blobs: manifests in notes, and in the artifacts of the runs that Metaflow's client knows.
+"""Which runs need which blobs: manifests in notes.
 
-A note tells what a finished run ended with also where Metaflow's client does not know the run, such as one of Argo's
-without a metadata service.
+Artifacts are never read: they are pickled, and whose they are runs code here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+import math
+import time
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from components.errors import StoreError
-from components.store.base import FileEntry, Manifest, Store, is_entry
+from components.store.base import Store
+from components.store.records import FileEntry, Manifest, Note, is_entry
+from components.store.task_notes import STORED, TASK, runs_now
+
+UNFINISHED = "unfinished training"
 
 
 @dataclass(frozen=True)
 class Use:
-    """A file in a manifest in an artifact of a run, or in a note."""
+    """A file in a manifest in a note."""
 
     run: str  # FLOW/RUN
-    active: float  # when the run last began a task or ended, or the note was written; seconds since the epoch
-    artifact: str
+    active: float  # when the run last did anything, infinity while a task of it runs; seconds since the epoch
+    artifact: str  # what the run calls the manifest
     name: str
     entry: FileEntry
+    note: str = ""  # name of the note
+    stored_by: str | None = None  # step of the task that stored the file, if this is its note
 
 
-def uses(store: Store, ignored: Collection[str] = ()) -> dict[str, list[Use]]:
+@dataclass(frozen=True)
+class _Read:
+    """A note as it was read."""
+
+    note: Note
+    content: Mapping[str, Any]
+
+    @property
+    def run(self) -> str:
+        run = self.content.get("run")
+        return run if isinstance(run, str) else UNFINISHED
+
+    @property
+    def step(self) -> str | None:
+        """The task's step."""
+        task = self.content.get("task")
+        return task.partition("/")[0] if isinstance(task, str) else None
+
+    @property
+    def active(self) -> float:
+        if self.note.name.startswith(TASK) and runs_now(self.content, time.time() - self.note.written):
+            return math.inf
+        return self.note.written
+
+    def manifests(self) -> Iterator[tuple[str, Manifest]]:
+        """With what the run calls each."""
+        files = self.content.get("files")
+        named = files if self.note.name.startswith(TASK) and isinstance(files, dict) else {"note": self.content}
+        for name, value in named.items():
+            yield from ((name, manifest) for manifest in manifests(value))
+
+
+def uses(store: Store) -> dict[str, list[Use]]:
     """Every use of a blob, by SHA-256, most recently active run first.
 
-    Metaflow's namespace becomes None: all users' runs count.
-
-    Args:
-        store: whose notes to read.
-        ignored: flows not to look at.
-
-    Raises:
-        StoreError: an artifact cannot be read, so that what it refers to is not known.
+    A run is active while a task of it runs, or of a run that resumes it. Raises StoreError for a note that cannot be
+    read, so that what it refers to is not known.
     """
-    from metaflow import Metaflow, namespace
-
-    namespace(None)
     found: dict[str, list[Use]] = {}
-    for use in sorted(_noted(store), key=lambda use: use.active, reverse=True):
-        found.setdefault(use.entry["sha256"], []).append(use)
-    known: dict[str, list[tuple[str, FileEntry]]] = {}
-    runs = [run for flow in Metaflow() if flow.id not in ignored for run in flow]
-    for run in sorted(runs, key=_active, reverse=True):
-        active = _active(run)
-        for artifact in (artifact for step in run for task in step for artifact in task):
-            if artifact.sha not in known:  # equal artifacts of many tasks are one file
-                known[artifact.sha] = [entry for m in manifests(_value(artifact)) for entry in m.items()]
-            for name, entry in known[artifact.sha]:
-                use = Use(run.pathspec, active, artifact.id, name, entry)
+    read = [_read(store, note) for note in store.notes()]
+    active = _active(read)
+    for one in sorted(read, key=lambda one: not one.note.name.startswith(TASK)):  # these have better names for files
+        since = active.get(one.run, one.active) if one.run != UNFINISHED else one.active
+        for artifact, manifest in one.manifests():
+            for name, entry in manifest.items():
+                step = one.step if artifact == STORED else None
+                use = Use(one.run, since, artifact, name, entry, one.note.name, step)
                 found.setdefault(entry["sha256"], []).append(use)
     return {sha256: sorted(those, key=lambda use: use.active, reverse=True) for sha256, those in found.items()}
 
 
-def _noted(store: Store) -> Iterator[Use]:
-    for note in store.notes():
+def _read(store: Store, note: Note) -> _Read:
+    try:
         content = json.loads(store.read_note(note.name) or "{}")  # it may be gone by now
-        run = content.get("run") if isinstance(content.get("run"), str) else "unfinished training"
-        for manifest in manifests(content):
-            for name, entry in manifest.items():
-                yield Use(run, note.written, "note", name, entry)
+        return _Read(note, content if isinstance(content, dict) else {"files": content})
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(
+            f"{store.root}: the note {note.name} cannot be read ({error}), so the files that it refers to are not "
+            "known. Delete it if nothing that it could belong to is needed any more."
+        ) from error
+
+
+def _active(read: Collection[_Read]) -> dict[str, float]:
+    """When each run was last active, itself or by a run that resumes it."""
+    active: dict[str, float] = {}
+    origins: dict[str, set[str]] = {}
+    for one in read:
+        active[one.run] = max(one.active, active.get(one.run, 0.0))
+        if isinstance(origin := one.content.get("origin"), str):
+            origins.setdefault(one.run, set()).add(origin)
+    todo = list(active)
+    while todo:
+        run = todo.pop()
+        for origin in origins.get(run, ()):
+            if active.get(origin, 0.0) < active[run]:
+                active[origin] = active[run]
+                todo.append(origin)
+    return active
+
+
+def without_note(store: Store, since: float) -> list[str]:
+    """Runs active since then that Metaflow's client knows here, keep files in this store, and left no note of them.
+
+    Their artifacts alone tell which files: earlier versions left no notes. Metaflow's namespace becomes None.
+    """
+    from metaflow import Metaflow, namespace
+
+    namespace(None)
+    noted = {one.run for one in (_read(store, note) for note in store.notes()) if one.note.name.startswith(TASK)}
+    return [
+        run.pathspec
+        for flow in Metaflow()
+        for run in flow
+        if run.pathspec not in noted and _last_active(run) >= since and _keeps_files(store, run, noted)
+    ]
+
+
+def _keeps_files(store: Store, run: Any, noted: Collection[str]) -> bool:
+    from components.store import store_root
+
+    for task in (task for step in run if step.id == "start" for task in step):
+        said = task.metadata_dict
+        if f"{run.pathspec.split('/')[0]}/{said.get('origin-run-id')}" in noted:
+            return False  # all that it has is a copy of what that one noted
+        if said.get("ds-type") not in ("local", "s3") or store_root(said["ds-type"], said["ds-root"]) != store.root:
+            return False
+        return said.get("attempt_ok") == "True" and any(artifact.id == "store_root" for artifact in task)
+    return False
+
+
+def _last_active(run: Any) -> float:
+    times = [run.created_at, *(task.created_at for step in run for task in step)]
+    return float(max(time.timestamp() for time in times if time is not None))
 
 
 def manifests(value: object) -> Iterator[Manifest]:
@@ -82,21 +166,3 @@ def manifests(value: object) -> Iterator[Manifest]:
 def _each(values: Collection[object]) -> Iterator[Manifest]:
     for value in values:
         yield from manifests(value)
-
-
-def _active(run: Any) -> float:
-    times = [run.created_at, run.finished_at, *(task.created_at for step in run for task in step)]
-    return float(max(time.timestamp() for time in times if time is not None))
-
-
-def _value(artifact: Any) -> object:
-    from metaflow.exception import MetaflowException
-
-    try:
-        return artifact.data
-    except (MetaflowException, ImportError, AttributeError, OSError, EOFError) as error:
-        flow = artifact.pathspec.split("/")[0]
-        raise StoreError(
-            f"{artifact.pathspec}: cannot be read ({error}), so the files that it refers to are not known. Run this "
-            f"where the flow's code can be imported; if {flow} stores no weights, add `--ignore-flow {flow}`."
-        ) from error

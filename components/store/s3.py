@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from components.errors import StoreError
-from components.store.base import REFRESH, Blob, FileEntry, Note, Store, Unfinished
-from components.store.s3_client import ALLOW, CHECK_TRIES, code, connect, explained, server_side_encryption
+from components.store.base import REFRESH, Store
+from components.store.records import Blob, FileEntry, Note, Unfinished
+from components.store.s3_client import ALLOW, CHECK_TRIES, ROOT, code, connect, explained, server_side_encryption
 from components.store.s3_transfer import Object
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from types_boto3_s3.type_defs import ObjectTypeDef
 
 PROBE = b"written and read back by the check of the weights store\n"
+LONGEST = f"check/{'0' * 90}"  # no name of the store's own is longer
+MOST_BYTES = 1024  # of an object's name
 PATIENCE = 60  # seconds for another writer of the same blob to finish
 
 
@@ -29,11 +32,15 @@ class S3Store(Store):
     """
 
     def check(self, *, space: int = 0) -> None:
-        """Writes an object, reads it, and asks for one that is not there; see `Store.check`."""
+        """Writes an object, reads it, asks for one that is not there, writes one with a long name and deletes it.
+
+        See `Store.check`.
+        """
         del space  # a bucket has no end
+        self._check_length()
         probe = self._object("check", tries=CHECK_TRIES)
         with explained(self.root):
-            probe.client.put_object(Bucket=probe.bucket, Key=probe.key, Body=PROBE)
+            probe.client.put_object(Bucket=probe.bucket, Key=probe.key, Body=PROBE, **server_side_encryption())
             back = b"".join(probe.read(len(PROBE)))
             try:
                 self._object("sha256/none", tries=CHECK_TRIES).head()
@@ -44,8 +51,19 @@ class S3Store(Store):
                     f"{self.root}: the server denies access to what does not exist ({error}), so that files cannot be "
                     f"told from missing ones. {ALLOW}."
                 ) from error
+            long = self._key(LONGEST)
+            probe.client.put_object(Bucket=probe.bucket, Key=long, Body=PROBE, **server_side_encryption())
+            probe.client.delete_object(Bucket=probe.bucket, Key=long)
         if back != PROBE:
             raise StoreError(f"{self.root}: an object did not read as it was written. Check the server.")
+
+    def _check_length(self) -> None:
+        length = len(self._key(LONGEST).encode())
+        if length > MOST_BYTES:
+            raise StoreError(
+                f"{self.root}: is {length - MOST_BYTES} bytes too long, S3 takes names of at most {MOST_BYTES}. "
+                f"Shorten {ROOT}."
+            )
 
     def blobs(self) -> Iterator[Blob]:
         """See `Store`."""
@@ -126,7 +144,7 @@ class S3Store(Store):
         if blob and time.time() - blob.used > REFRESH:
             with explained(self.locate(sha256)):
                 mark = self._key(self._name(sha256, "used"))
-                self._client().put_object(Bucket=self._bucket, Key=mark, Body=b"")
+                self._client().put_object(Bucket=self._bucket, Key=mark, Body=b"", **server_side_encryption())
 
     @property
     def _bucket(self) -> str:

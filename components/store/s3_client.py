@@ -33,6 +33,7 @@ ALLOW = (
     "Allow s3:ListBucket on the bucket and s3:GetObject, s3:PutObject, s3:DeleteObject, s3:AbortMultipartUpload on "
     "what is below"
 )
+ENCRYPT = "If the bucket demands encryption, set METAFLOW_S3_SERVER_SIDE_ENCRYPTION to AES256 or aws:kms"
 REGION = "Set AWS_DEFAULT_REGION to the bucket's region"
 FULL = ("the storage is full", "Free space (`python -m components.store gc`), or raise the quota")
 AGAIN = "Check that the server is well, then go on with the run"
@@ -45,10 +46,19 @@ MEANING: dict[str, tuple[str, str]] = {
     "InvalidBucketName": ("the server takes no bucket of this name", f"Correct {ROOT}"),
     "InvalidAccessKeyId": ("the server does not know the access key", "Correct AWS_ACCESS_KEY_ID or AWS_PROFILE"),
     "SignatureDoesNotMatch": ("the secret key is not that of the access key", "Correct AWS_SECRET_ACCESS_KEY"),
-    "AccessDenied": ("the credentials give no access", ALLOW),
+    "AccessDenied": ("the credentials give no access", f"{ALLOW}. {ENCRYPT}"),
     "403": ("the credentials give no access", ALLOW),
     "ExpiredToken": TOKEN,
     "InvalidToken": TOKEN,
+    "400": (
+        "the server refuses the request without a word, as where a session token has expired",
+        "Log in again, or set a new AWS_SESSION_TOKEN; if that is not it, check AWS_DEFAULT_REGION",
+    ),
+    "KeyTooLongError": ("the server takes no names that long", f"Shorten {ROOT}"),
+    "InvalidRequest": (
+        "the server refuses the request",
+        ENCRYPT,
+    ),
     "PermanentRedirect": ("the bucket is in another region", REGION),
     "301": ("the bucket is in another region", REGION),
     "AuthorizationHeaderMalformed": ("the bucket is in another region", REGION),

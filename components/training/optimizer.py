@@ -18,6 +18,7 @@ from components.sections import TrainingConfig
 from components.training.sharding import rank, spread_like, whole
 
 MOMENTS = {AdamW: ("exp_avg", "exp_avg_sq"), RMSprop: ("square_avg",)}  # torch's state of a weight, beside its step
+DIVERGED = "training diverged. Lower training.learning_rate or algorithm.eta, or use policy.precision: fp32."
 TABLES = ("qmap1", "qmap2")  # bitsandbytes' values of the 8-bit codes, constant and shared by all weights
 
 
@@ -118,9 +119,13 @@ def clip_and_step(policy: Policy, optimizer: Optimizer, loss: float, max_grad_no
     """
     norm = whole(torch.nn.utils.clip_grad_norm_(policy.model.parameters(), max_grad_norm)).item()
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise FloatingPointError(
-            f"loss {loss} with gradient norm {norm}: training diverged. "
-            "Lower training.learning_rate or algorithm.eta, or use policy.precision: fp32."
-        )
+        raise FloatingPointError(f"loss {loss} with gradient norm {norm}: {DIVERGED}")
     optimizer.step()
     return norm
+
+
+def require_finite(policy: Policy) -> None:
+    """Raises FloatingPointError for a weight that is not finite: after the last step no loss would tell."""
+    for name, weight in policy.model.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise FloatingPointError(f"{name} is not finite after the last step: {DIVERGED}")

@@ -73,7 +73,8 @@ def check(settings: TrainingConfig, model: PreTrainedModel | None = None) -> Non
 def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> Trained:
     """One iteration's update of the policy, from scored rollouts or, on-policy, from the shards' prompts.
 
-    Goes on from the state that an earlier attempt at the same work saved.
+    Goes on from the state that an earlier attempt at the same work saved. Raises FloatingPointError when training
+    diverges, and stores nothing then.
     """
     if work.config.training.processes > 1:
         from components.training import distributed
@@ -94,7 +95,7 @@ def train_here(
     """`train` in this process, alone or with those that torch.distributed knows; of these the first has the result."""
     from components.training import sharding
     from components.training.checkpoints import Checkpoints
-    from components.training.optimizer import save_optimizer
+    from components.training.optimizer import require_finite, save_optimizer
 
     key = _key(work, before, shards, scored)
     checkpoints = Checkpoints(work.store, key, work.config.training, work.new_folder())
@@ -113,9 +114,10 @@ def train_here(
     policy = sharding.gathered(state.policy, lambda: work.policy(before.policy))
     if policy is None:
         return None
+    require_finite(policy)
     return Trained(
         policy=_keep_policy(work, before, policy),
-        optimizer=work.store.put(kept),
+        optimizer=work.keep_files(kept),
         figures=figures,
         warnings=warnings,
         counts={**state.drawn, "micro_batch_size": state.micro_batch_size},
@@ -138,8 +140,8 @@ def _keep_policy(work: Workspace, before: Before, policy: Policy) -> Manifest:
 
     folder = work.folder / "trained"
     if work.config.training.lora is None:
-        return work.store.put(policies.save(policy, folder))
-    return dict(sorted({**before.policy, **work.store.put(adapters.save(policy.model, folder))}.items()))
+        return work.keep_files(policies.save(policy, folder))
+    return dict(sorted({**before.policy, **work.keep_files(adapters.save(policy.model, folder))}.items()))
 
 
 def _begin(work: Workspace, before: Before) -> TrainingState:

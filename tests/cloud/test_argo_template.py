@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
 from argo import compact
-from deployment import CLUSTER, GUIDE, create, deploy
+from deployment import CLUSTER, GUIDE, SECRET, create, deploy
 from flow_home import FLOW, Home
 from hera.workflows.models import WorkflowTemplate
 from pydantic import ValidationError
@@ -57,6 +60,60 @@ def test_what_the_config_says_is_in_the_template(smoke) -> None:
         assert one["retryStrategy"]["limit"] == 2
         assert one["activeDeadlineSeconds"] == 72 * 3600
         assert one["container"]["envFrom"] == [{"secretRef": {"name": "hub"}}]
+
+
+def test_containers_have_no_rights_that_a_restricted_namespace_refuses(smoke, home: Home) -> None:
+    """What the standard asks of a container (kubernetes.io, Pod Security Standards, restricted)."""
+    wanted = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    of = templates(json.loads(compact(smoke)))
+    steps = ["start", "plan-1", "generate-1", "score-1", "gather-1", "train-1", "evaluate-1", "end"]
+    assert [of[name]["container"].get("securityContext") for name in steps] == [wanted] * len(steps)
+    changed(home, cluster={**CLUSTER, "root": True})
+    of = templates(json.loads(compact(deploy(home))))
+    assert of["train-1"]["container"]["securityContext"] == {**wanted, "runAsNonRoot": False}
+
+
+@pytest.mark.parametrize(
+    "env", [{"METAFLOW_SERVICE_AUTH_KEY": SECRET}, {"METAFLOW_SERVICE_HEADERS": f'{{"x-api-key": "{SECRET}"}}'}]
+)
+def test_the_key_of_the_metadata_service_does_not_reach_the_template(home: Home, env: dict[str, str]) -> None:
+    refused = create(home, **env)
+    assert refused.status == 1
+    assert "METAFLOW_SERVICE_AUTH_KEY: would stand in the deployed template" in refused.stderr
+    assert "name that in cluster.secrets" in refused.stderr
+    assert SECRET not in refused.stdout + refused.stderr
+
+
+def test_the_judge_and_the_prompts_are_in_the_code_package(home: Home, s3_server) -> None:
+    """Beside the flow's file, where a pod works."""
+    files = {
+        "prompts.jsonl": '{"prompt": "sort 2 1"}\n',
+        "my_judge.py": "import helper\n\n\ndef score(response, prompt):\n    return helper.length(response)\n",
+        "helper.py": "def length(response):\n    return len(response)\n",
+    }
+    for name, text in files.items():
+        (home.folder / name).write_text(text)
+    judge = {"name": "verifier", "function": "my_judge:score"}
+    values = {"policy": {"model": "some/model"}, "prompts": {"train": "prompts.jsonl"}, "judge": judge}
+    (home.folder / "config.yaml").write_text(yaml.safe_dump({**values, "iterations": 1, "cluster": CLUSTER}))
+    start = templates(deploy(home))["start"]
+    [address] = [one["value"] for one in start["container"]["env"] if one["name"] == "METAFLOW_CODE_URL"]
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    keys = {name.lower(): s3_server.env[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    s3 = boto3.client("s3", endpoint_url=s3_server.endpoint, region_name="us-east-1", **keys)
+    with tarfile.open(fileobj=BytesIO(s3.get_object(Bucket=bucket, Key=key)["Body"].read())) as package:
+        held = {name: package.extractfile(name).read().decode() for name in files}
+        assert "wind_flow.py" in package.getnames()
+    assert held == files
+    (home.folder / "prompts.jsonl").unlink()
+    refused = create(home)
+    assert refused.status == 1
+    assert "prompts.train: prompts.jsonl: there is no such file here" in refused.stderr
 
 
 def test_the_steps_of_a_comparison_have_pods(home: Home) -> None:

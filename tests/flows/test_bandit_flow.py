@@ -59,7 +59,7 @@ def test_a_run_of_the_smoke_preset(run_flow, tmp_path, monkeypatch):
     said = without_prefixes(result.stdout)
     rows = [re.split("  +", line)[:2] for line in said.splitlines() if line.startswith(("reward ", "cyclic "))]
     assert rows == [["reward", "wind"], ["reward", "bond"], ["cyclic", "wind"]]
-    assert f"python flows/bandit_flow.py card view {result.run.id}/end" in said
+    assert f"python {FLOW} card view {result.run.id}/end" in said
     read = re.search(r"^read the results +python -c '(.*)'$", said, re.MULTILINE)[1]
     assert shown([sys.executable, "-c", read], tmp_path) == expected.to_string() + "\n"
 

@@ -160,7 +160,7 @@ def printed_command(stdout, purpose):
 @pytest.mark.slow
 def test_the_printed_card_command_shows_the_report(comparison, home):
     words = printed_command(comparison.stdout, "see the report")
-    assert words[1:4] == ["flows/compare_flow.py", "card", "view"]
+    assert words[1:4] == [str(FLOW), "card", "view"]
     words[3] = "get"  # a test has no browser
     result = shell([*words, "report.html"], home)
     assert result.returncode == 0, result.stderr

@@ -151,7 +151,7 @@ def test_the_terminal_shows_verdict_table_and_next_commands(smoke):
 @pytest.mark.slow
 def test_the_printed_card_command_shows_the_report(smoke, home):
     words = printed_command(smoke, "see the report")
-    assert words[1:4] == ["flows/wind_flow.py", "card", "view"]
+    assert words[1:4] == [str(FLOW), "card", "view"]
     words[3] = "get"  # a test has no browser
     result = shell([*words, "report.html"], home)
     assert result.returncode == 0, result.stderr

@@ -264,8 +264,43 @@ def test_all_problems_are_named_at_once():
     assert [line.partition(":")[0] for line in refusal(text).splitlines()] == [
         "generation.responses",
         "prompts.shards",
-        "training.micro_batch_size",
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("{}", 32),
+        ("{prompts: {per_iteration: 16}}", 16),
+        ("{training: {batch_size: 8}}", 8),
+        ("{prompts: {per_iteration: 16}, training: {batch_size: 64}}", 16),
+        ("{prompts: {per_iteration: 4096}, training: {batch_size: 64}}", 32),
+        ("{prompts: {per_iteration: 16}, training: {batch_size: 16, micro_batch_size: 4}}", 4),
+    ],
+)
+def test_a_micro_batch_that_nobody_chose_fits(settings, expected):
+    values = parse(with_settings(settings))
+    assert values["training"]["micro_batch_size"] == expected
+    assert RunConfig.model_validate(values).model_dump() == values
+
+
+@pytest.mark.parametrize(
+    ("training", "arm", "expected"),
+    [
+        ("{batch_size: 16}", "{batch_size: 8}", 8),
+        ("{batch_size: 16}", "{batch_size: 64}", 16),
+        ("{}", "{batch_size: 64, micro_batch_size: 64}", 64),
+        ("{batch_size: 16, micro_batch_size: 4}", "{batch_size: 8}", 4),
+    ],
+)
+def test_so_it_does_in_an_arm(training, arm, expected):
+    text = with_settings(f"{{training: {training}, compare: {{arms: {{a: {{training: {arm}}}}}}}}}")
+    assert RunConfig.model_validate(parse(text)).arm("a").training.micro_batch_size == expected
+
+
+def test_one_that_somebody_chose_for_larger_batches_stays_an_error_in_an_arm():
+    settings = "{training: {batch_size: 16, micro_batch_size: 12}, compare: {arms: {a: {training: {batch_size: 8}}}}}"
+    assert refusal(with_settings(settings)).startswith("compare.arms.a.training.micro_batch_size: 12 exceeds the 8")
 
 
 def test_merge_keys_of_yaml_are_not_duplicates():

@@ -10,10 +10,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from components import stages
+from components import processes, stages
 from components.config import RunConfig, parse
 from components.errors import ConfigError
 from components.store import open_store
+from components.training import distributed
 from components.workspace import open_workspace
 
 pytestmark = pytest.mark.slow
@@ -131,3 +132,35 @@ def test_a_group_goes_on_from_what_an_earlier_one_saved(iteration):
     with open_workspace(smoke(), root, "evaluate") as work:
         stages.forget_unfinished(work, third.unfinished)
     assert list(store.notes()) == []
+
+
+def test_the_processes_listen_on_the_loopback_only_and_import_nothing_from_here(iteration, tmp_path, monkeypatch):
+    """Of every listening socket of theirs, as /proc tells, while they train."""
+    for name in ("torch", "numpy", "components", "json"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parents[2]}:")  # with an empty entry
+    found = set()
+    show = distributed._show
+
+    def looking(folder, progress, shown):
+        found.update(address for pid in processes.children() for address in listening(pid))
+        return show(folder, progress, shown)
+
+    monkeypatch.setattr(distributed, "_show", looking)
+    monkeypatch.setattr(distributed, "POLL", 0.02)
+    train(iteration, processes=2)
+    assert found
+    assert found <= {"0100007F", "00000000000000000000000001000000"}, found
+    assert not (tmp_path / "imported").exists()
+
+
+def listening(pid):
+    """Addresses at which a process listens, as /proc writes them; 0A is the state of a socket that listens."""
+    try:
+        sockets = {path.readlink().name for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()}
+        tables = [Path(f"/proc/{pid}/net/{file}").read_text() for file in ("tcp", "tcp6")]
+    except FileNotFoundError:
+        return []
+    lines = [line.split() for table in tables for line in table.splitlines()]
+    return [row[1].split(":")[0] for row in lines if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]

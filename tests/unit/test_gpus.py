@@ -104,3 +104,70 @@ def test_names_are_those_of_the_variable(locks, monkeypatch, given, names):
     if given is not None:
         monkeypatch.setenv(gpus.VISIBLE, given)
     assert gpus.visible() == names
+
+
+def test_the_locks_are_closed_to_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpus, "LOCKS", tmp_path / "locks")
+    with gpus.claim(["a/b"], 1):
+        assert (tmp_path / "locks").stat().st_mode & 0o777 == 0o700
+        assert (tmp_path / "locks" / "a-b").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_an_earlier_version_left_open_is_closed(locks):
+    locks.chmod(0o777)
+    with gpus.claim(["0"], 1):
+        assert locks.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_lock_changes_no_file(locks):
+    (locks / "0").write_text("kept")
+    with gpus.claim(["0"], 1):
+        assert (locks / "0").read_text() == "kept"
+
+
+def link_in_place_of_a_lock(locks, elsewhere):
+    (locks / "0").symlink_to(elsewhere)
+
+
+def link_to_what_is_not_there(locks, elsewhere):
+    (locks / "0").symlink_to(elsewhere.parent / "new")
+
+
+def folder_in_place_of_a_lock(locks, elsewhere):
+    (locks / "0").mkdir()
+
+
+def link_in_place_of_the_folder(locks, elsewhere):
+    locks.rmdir()
+    locks.symlink_to(elsewhere.parent)
+
+
+def file_in_place_of_the_folder(locks, elsewhere):
+    locks.rmdir()
+    locks.write_text("")
+
+
+@pytest.mark.parametrize(
+    "trap",
+    [
+        link_in_place_of_a_lock,
+        link_to_what_is_not_there,
+        folder_in_place_of_a_lock,
+        link_in_place_of_the_folder,
+        file_in_place_of_the_folder,
+    ],
+)
+def test_traps_are_refused(locks, tmp_path_factory, trap):
+    elsewhere = tmp_path_factory.mktemp("victim") / "file"
+    elsewhere.write_text("kept")
+    trap(locks, elsewhere)
+    with pytest.raises(ConfigError, match=r"cannot hold the locks of GPUs .* set TMPDIR"), gpus.claim(["0"], 1):
+        pass
+    assert {path.name: path.read_text() for path in elsewhere.parent.iterdir()} == {"file": "kept"}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_another_users_folder_is_refused(locks):
+    os.chown(locks, 65534, -1)
+    with pytest.raises(ConfigError, match="belongs to another user"), gpus.claim(["0"], 1):
+        pass

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from components import rollouts, stages
 from components.config import RunConfig, parse
-from components.store import Manifest
+from components.store import Manifest, open_store
 from components.workspace import open_workspace
 
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
@@ -289,3 +289,19 @@ def test_one_shard_or_two_draw_the_same_responses(run):
 def by_prompt(rollout):
     """Token ids of each prompt's responses."""
     return {name: [rollout.tokens[i * K + k].tolist() for k in range(K)] for i, name in enumerate(rollout.prompt_ids)}
+
+
+def test_weights_that_diverge_in_the_last_step_are_not_stored(run, tmp_path):
+    """One step of size 1e39 from finite losses and gradients: fp32 ends at 3.4e38."""
+    values = smoke().model_dump()
+    values["training"] |= {"batch_size": N, "learning_rate": 1e39, "warmup_ratio": 0.0}
+    config, first = RunConfig.model_validate({**values, "iterations": 1}), run.iterations[0]
+    store = open_store(run.root)
+    stored = {blob.sha256 for blob in store.blobs()}
+    message = r"is not finite after the last step: training diverged\. Lower training\.learning_rate"
+    with (
+        open_workspace(config, run.root, "train") as work,
+        pytest.raises(FloatingPointError, match=message),
+    ):
+        stages.train(work, stages.Before(run.started.policy, None, 1), first.shards, first.scored)
+    assert {blob.sha256 for blob in store.blobs()} == stored

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import StoreError
-from components.store import PARTIAL, STALE, LocalStore, Manifest, Store, open_store, store_root
+from components.errors import BlobError, StoreError
+from components.store import PARTIAL, STALE, FileEntry, LocalStore, Manifest, Store, open_store, store_root
 
 # SHA-256 of b"abc" and of nothing, from FIPS 180-4's examples
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -121,6 +121,58 @@ def test_copies_are_writable_and_independent(store: Store, source: Path, tmp_pat
     assert (store.get(manifest, tmp_path / "again") / "abc").read_bytes() == b"abc"
 
 
+def test_a_view_takes_no_space_for_large_files(store: Store, source: Path, tmp_path: Path) -> None:
+    manifest = store.put(source)
+    view = store.view(manifest, tmp_path / "view", tmp_path / "cache")
+    assert content(view) == content(source)
+    large = view / "deep" / "er" / "Ünï code"
+    assert large.resolve() == blob(store, manifest["deep/er/Ünï code"]["sha256"])
+    own = [path for path in view.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert sorted(path.relative_to(view).as_posix() for path in own) == ["abc", "deep.txt", "deep/empty"]
+    (view / "abc").write_bytes(b"xyz")
+    large.unlink()
+    store.verify(manifest)
+
+
+def test_files_seen_in_a_view_cannot_be_written(source: Path, tmp_path: Path) -> None:
+    """By a user who is not root, as on most machines; root is stopped by nothing."""
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    code = """
+import os, sys
+from pathlib import Path
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    Path(sys.argv[1]).open("r+b")
+except PermissionError:
+    print("refused")
+"""
+    store = open_store(str(tmp_path / "store"))
+    view = store.view(store.put(source), tmp_path / "view", tmp_path / "cache")
+    assert python(code, view / "deep" / "er" / "Ünï code").communicate()[0] == "refused\n"
+
+
+def test_a_view_checks_a_file_once(store: Store, source: Path, tmp_path: Path, monkeypatch) -> None:
+    manifest = store.put(source)
+    read: list[str] = []
+    blobs_of = LocalStore._blob
+
+    def reading(self: LocalStore, name: str, entry: FileEntry) -> Iterator[bytes]:
+        read.append(name)
+        return blobs_of(self, name, entry)
+
+    monkeypatch.setattr(LocalStore, "_blob", reading)
+    for number in range(2):
+        store.view(manifest, tmp_path / f"view-{number}", tmp_path / "cache")
+    assert read.count("deep/er/Ünï code") == 1
+    damaged = blob(store, manifest["deep/er/Ünï code"]["sha256"])
+    flip_last_byte(damaged)
+    with pytest.raises(BlobError, match="is damaged"):
+        store.view(manifest, tmp_path / "view", tmp_path / "another cache")
+
+
 def test_get_replaces_its_own_files_only(store: Store, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -174,6 +226,21 @@ def test_damage_is_named_and_not_passed_on(store: Store, source: Path, tmp_path:
     left = content(tmp_path / "out")
     assert "deep/er/Ünï code" not in left
     assert not [name for name in left if PARTIAL in name]
+
+
+@pytest.mark.parametrize("damage", [flip_last_byte, truncate])
+def test_put_heals_when_told_so(store: Store, source: Path, damage) -> None:
+    manifest = store.put(source)
+    path = blob(store, manifest["deep/er/Ünï code"]["sha256"])
+    damage(path)
+    whole = blob(store, ABC).stat().st_ino
+    assert store.put(source, check=True) == manifest
+    store.verify(manifest)
+    assert path.stat().st_mode & 0o777 == 0o444
+    assert blob(store, ABC).stat().st_ino == whole
+    damage(path)
+    assert store.put_file(source / "deep" / "er" / "Ünï code", "name", check=True)
+    store.verify(manifest)
 
 
 def test_blob_of_wrong_size_is_reported_by_put_and_kept(store: Store, source: Path) -> None:

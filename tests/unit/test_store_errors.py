@@ -220,6 +220,18 @@ CASES: dict[str, tuple[Callable[[Place], object], tuple[str, ...]]] = {
         lambda p: p.against(failing(400, "ExpiredToken")),
         (f"{ROOT}: the session token is not valid", "Log in again, or set a new AWS_SESSION_TOKEN"),
     ),
+    "session over, in an answer without a body": (
+        lambda p: p.against(lambda method, path: (400, b"")),
+        (f"{ROOT}: the server refuses the request without a word", "Log in again, or set a new AWS_SESSION_TOKEN"),
+    ),
+    "encryption demanded": (
+        lambda p: p.against(failing(403, "AccessDenied")),
+        (f"{ROOT}: the credentials give no access", "set METAFLOW_S3_SERVER_SIDE_ENCRYPTION to AES256 or aws:kms"),
+    ),
+    "names that are too long for the server": (
+        lambda p: p.against(failing(400, "KeyTooLongError")),
+        (f"{ROOT}: the server takes no names that long", "Shorten METAFLOW_DATASTORE_SYSROOT_S3"),
+    ),
     "missing bucket": (
         lambda p: p.against(failing(404, "NoSuchBucket")),
         (f"{ROOT}: there is no such bucket", "Create it, or correct METAFLOW_DATASTORE_SYSROOT_S3"),

@@ -1,4 +1,4 @@
-"""`python -m components.store` on a local store and real runs of a small flow."""
+"""`python -m components.store` on a local store, notes of tasks, and real runs of a small flow."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from components.store import FileEntry, Manifest, Store, base, open_store
 from components.store import __main__ as command
 from components.store.housekeeping import DAY, Garbage, damages, garbage, remove, run_sizes
 from components.store.references import Use, manifests, uses
+from components.store.task_notes import SILENT, STORED, Task, noted
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)
@@ -29,17 +31,21 @@ with warnings.catch_warnings():  # of Metaflow's own copy of yaml
 NOW = 1_700_000_000.0
 
 FLOW = """
-import json
-from metaflow import FlowSpec, Parameter, step
+import os
+from pathlib import Path
+from metaflow import FlowSpec, step
+
+
+class Trap:
+    def __reduce__(self):
+        return Path.touch, (Path(os.environ["SPRUNG"]),)
 
 
 class Tiny(FlowSpec):
-    artifacts = Parameter("artifacts")
-
     @step
     def start(self):
-        for name, value in json.loads(self.artifacts).items():
-            setattr(self, name, value)
+        self.store_root = os.environ["STORE_ROOT"]
+        self.trap = Trap()
         self.next(self.end)
 
     @step
@@ -90,29 +96,51 @@ def runs(tmp_path_factory) -> Home:
     store = open_store(str(home / "wind_store"))
     sizes = {"shared": 1000, "one": 20, "two": 300, "stray": 4000, "new": 50_000}
     files = {name: put(store, home, name, name[0].encode() * size) for name, size in sizes.items()}
-    artifacts = [
-        {"policy": files["shared"], "deep": [{"x": [files["one"]]}]},
-        {"policy": {**files["shared"], "copy": files["shared"]["shared"]}, "rollouts": [files["two"]]},
+    needed = [
+        {"policy": [files["shared"]], "deep": [files["one"]]},
+        {"policy": [{**files["shared"], "copy": files["shared"]["shared"]}], "rollouts": [files["two"]]},
     ]
-    env = {**os.environ, "METAFLOW_DEFAULT_DATASTORE": "local", "METAFLOW_DEFAULT_METADATA": "local"}
-    env |= {"METAFLOW_PROFILE": "", "USERNAME": "somebody", "METAFLOW_HOME": str(home)}
-    for number, values in enumerate(artifacts):
-        line = [sys.executable, "tiny.py", "--no-pylint", "run", "--run-id-file", f"id{number}"]
-        subprocess.run([*line, "--artifacts", json.dumps(values)], cwd=home, env=env, capture_output=True, check=True)
+    for number, values in enumerate(needed, 1):
+        leave_note(store, f"Tiny/{number}", values)
     for name in ("shared", "one", "stray"):
         make_old(store, files[name], 40)
-    return Home(home, store, files, *[f"Tiny/{(home / f'id{number}').read_text()}" for number in (0, 1)])
+    return Home(home, store, files, "Tiny/1", "Tiny/2")
+
+
+def leave_note(store: Store, run: str, files: dict[str, list[Manifest]], *, days: float = 0, **about: Any) -> Path:
+    """The note of a task that has ended, so many days ago; its file."""
+    task = Task(run, "start/1", **about)
+    with noted(store, task, lambda: files):
+        pass
+    return make_note_old(store, task, days)
+
+
+def make_note_old(store: Store, task: Task, days: float) -> Path:
+    path = Path(store.root, "notes", task.note)
+    moment = time.time() - days * DAY
+    os.utime(path, (moment, moment))
+    return path
 
 
 @pytest.fixture
-def home(runs: Home, tmp_path: Path, monkeypatch) -> Home:
+def see(tmp_path: Path, monkeypatch) -> Callable[[Path], None]:
+    """`see(folder)`: Metaflow's client in this process knows the runs of that folder, and the process goes there."""
+
+    def see(folder: Path) -> None:
+        for name, value in [("current_namespace", False), ("current_metadata", False), ("filecache", None)]:
+            monkeypatch.setattr(core, name, value)
+        monkeypatch.setattr(LocalStorage, "datastore_root", None)
+        monkeypatch.setattr("metaflow.client.filecache.CLIENT_CACHE_PATH", str(tmp_path / "cache"))
+        core.metadata(f"local@{folder}")
+        monkeypatch.chdir(folder)
+
+    return see
+
+
+@pytest.fixture
+def home(runs: Home, see: Callable[[Path], None]) -> Home:
     """The same, seen by Metaflow's client in this process, with the working directory there."""
-    for name, value in [("current_namespace", False), ("current_metadata", False), ("filecache", None)]:
-        monkeypatch.setattr(core, name, value)
-    monkeypatch.setattr(LocalStorage, "datastore_root", None)
-    monkeypatch.setattr("metaflow.client.filecache.CLIENT_CACHE_PATH", str(tmp_path / "cache"))
-    core.metadata(f"local@{runs.path}")
-    monkeypatch.chdir(runs.path)
+    see(runs.path)
     return runs
 
 
@@ -124,7 +152,7 @@ def said(home: Home, capsys):
         with pytest.raises(SystemExit) as ended:
             command.main([*arguments, "--root", home.store.root])
         head, _, rest = capsys.readouterr().out.partition("\n\n")
-        assert head.startswith(f"{home.store.root}, runs known to local@") or not head
+        assert head in ("", home.store.root)
         return rest.splitlines(), ended.value.code
 
     return run
@@ -183,6 +211,17 @@ def test_verify_names_what_is_damaged_or_missing(home: Home, said) -> None:
     assert "refers to no file" in said("verify", "Tiny/none")[1]
 
 
+def test_verify_gives_the_command_that_heals(store: Store, tmp_path: Path) -> None:
+    manifest = put(store, tmp_path, "file", b"any")
+    with noted(store, Task("CompareFlow/7", "train_2/31"), lambda: {STORED: [manifest]}):
+        pass
+    leave_note(store, "CompareFlow/7", {"policy": [manifest]})
+    Path(store.locate(sha(manifest))).unlink()
+    [said] = damages(store, uses(store))
+    assert said
+    assert said.splitlines()[-1] == "  python flows/compare_flow.py resume train_2 --origin-run-id 7"
+
+
 def test_gc_tells_first_and_removes_what_is_old_and_unneeded(home: Home, said) -> None:
     lines, _ = said("gc", "--older-than", "30d")
     stray = sha(home.files["stray"])
@@ -200,6 +239,17 @@ def test_gc_tells_first_and_removes_what_is_old_and_unneeded(home: Home, said) -
         assert {blob.sha256 for blob in home.store.blobs()} == {sha(m) for n, m in home.files.items() if n != "stray"}
     finally:
         make_old(home.store, put(home.store, home.path, "stray", b"s" * 4000), 40)
+
+
+def test_what_others_wrote_does_not_control_the_terminal(store: Store, tmp_path: Path, capsys) -> None:
+    manifest = put(store, tmp_path, "file", b"any")
+    leave_note(store, "Flow/1\x1b[2J", {"\x1b]0;name\x07": [manifest]})
+    for action in ("ls", "du"):
+        with pytest.raises(SystemExit):
+            command.main([action, "--root", store.root])
+    said = capsys.readouterr().out
+    assert "Flow/1?[2J" in said
+    assert all(letter.isprintable() or letter == "\n" for letter in said)
 
 
 def test_young_files_are_not_to_be_removed(said) -> None:
@@ -229,14 +279,54 @@ def test_store_is_that_of_the_datastore_used_from_here(home: Home, tmp_path, mon
         command.default_root("s3")
 
 
-def test_unreadable_artifact_stops_everything(home: Home, monkeypatch) -> None:
-    def unreadable(self):
-        raise ImportError("no module named 'elsewhere'")
+@pytest.fixture(scope="module")
+def noteless(tmp_path_factory) -> tuple[Path, str]:
+    """A folder with the store of a run that left no note, and the run; reading its artifacts would make `sprung`."""
+    home = tmp_path_factory.mktemp("noteless")
+    (home / ".metaflow").mkdir()
+    (home / "tiny.py").write_text(FLOW)
+    env = {**os.environ, "METAFLOW_DEFAULT_DATASTORE": "local", "METAFLOW_DEFAULT_METADATA": "local"}
+    env |= {"METAFLOW_PROFILE": "", "USERNAME": "somebody", "METAFLOW_HOME": str(home)}
+    env |= {"STORE_ROOT": str(home / "wind_store"), "SPRUNG": str(home / "sprung")}
+    line = [sys.executable, "tiny.py", "--no-pylint", "run", "--run-id-file", "id"]
+    subprocess.run(line, cwd=home, env=env, capture_output=True, check=True)
+    return home, f"Tiny/{(home / 'id').read_text()}"
 
-    monkeypatch.setattr("metaflow.client.core.DataArtifact.data", property(unreadable))
-    with pytest.raises(StoreError, match=r"Tiny/\d+/.*: cannot be read .*--ignore-flow Tiny"):
-        uses(home.store)
-    assert uses(home.store, ["Tiny"]) == {}
+
+def test_a_run_without_a_note_stops_the_removal_and_its_artifacts_are_not_read(
+    noteless: tuple[Path, str], see: Callable[[Path], None], tmp_path: Path
+) -> None:
+    home, run = noteless
+    see(home)
+    store = open_store(str(home / "wind_store"))
+    old, kept = (put(store, tmp_path, name, name.encode()) for name in ("old", "kept"))
+    make_old(store, old, 40)
+    leave_note(store, "Tiny/2", {"policy": [kept]})
+    found = garbage(store, uses(store), 30 * DAY)
+    assert [blob.sha256 for blob in found.blobs] == [sha(old)]
+    with pytest.raises(StoreError, match=rf"^{run}: has left no note of its files.* --forget {run}$"):
+        remove(store, found, 30 * DAY)
+    assert store.find(sha(old))
+    assert remove(store, found, 30 * DAY, [run]).blobs == found.blobs
+    assert not (home / "sprung").exists()
+
+
+def test_a_run_without_a_note_on_another_store_does_not_matter(
+    noteless: tuple[Path, str], see: Callable[[Path], None], store: Store, tmp_path: Path
+) -> None:
+    see(noteless[0])
+    old, kept = (put(store, tmp_path, name, name.encode()) for name in ("old", "kept"))
+    make_old(store, old, 40)
+    leave_note(store, "Tiny/2", {"policy": [kept]})
+    found = garbage(store, uses(store), 30 * DAY)
+    assert [blob.sha256 for blob in remove(store, found, 30 * DAY).blobs] == [sha(old)]
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\x00"])
+def test_a_note_that_cannot_be_read_stops_everything(store: Store, text: str) -> None:
+    store.write_note("task-1", text)
+    with pytest.raises(StoreError, match=r"the note task-1 cannot be read .*Delete it"):
+        uses(store)
 
 
 def test_store_that_no_known_run_uses_is_left_alone(home: Home, tmp_path: Path) -> None:
@@ -245,7 +335,7 @@ def test_store_that_no_known_run_uses_is_left_alone(home: Home, tmp_path: Path) 
     make_old(other, manifest, 40)
     found = garbage(other, {}, 30 * DAY)
     assert [blob.sha256 for blob in found.blobs] == [sha(manifest)]
-    with pytest.raises(StoreError, match="no run that Metaflow knows of here uses it"):
+    with pytest.raises(StoreError, match="no run has left a note of a file in it"):
         remove(other, found, 30 * DAY)
     assert other.find(sha(manifest))
 
@@ -344,6 +434,97 @@ def test_notes_tell_who_needs_a_file_until_they_are_old(home: Home, store: Store
     removed = remove(store, found, 30 * DAY, now=NOW)
     assert len(removed.blobs) == 2
     assert sorted(note.name for note in store.notes()) == ["finished-F-1", "training-1"]
+
+
+def kept_by(store: Store, days: float = 30) -> set[str]:
+    """SHA-256 of what is not garbage."""
+    gone = garbage(store, uses(store), days * DAY)
+    return {blob.sha256 for blob in store.blobs()} - {blob.sha256 for blob in gone.blobs}
+
+
+def test_a_task_that_runs_is_active_however_long_ago_it_began(store: Store, tmp_path: Path) -> None:
+    """Its input and what it has stored so far; its note is never removed."""
+    files = {name: put(store, tmp_path, name, name.encode()) for name in ("input", "made", "other")}
+    kept = [files["input"]]
+    task = Task("Flow/1", "train/7")
+    for manifest in files.values():
+        make_old(store, manifest, 40)
+    with noted(store, task, lambda: {"files": kept}) as tell:
+        make_note_old(store, task, 40)
+        assert kept_by(store) == {sha(files["input"])}
+        kept.append(files["made"])
+        tell()
+        make_note_old(store, task, 40)
+        assert kept_by(store) == {sha(files["input"]), sha(files["made"])}
+        assert garbage(store, uses(store), 30 * DAY).notes == []
+    make_note_old(store, task, 29)
+    assert kept_by(store) == {sha(files["input"]), sha(files["made"])}
+    make_note_old(store, task, 31)
+    assert kept_by(store) == set()
+
+
+RUNNING = """
+import os, sys
+from components.store import open_store
+from components.store.task_notes import Task, noted
+store = open_store(sys.argv[1])
+manifest = {"file": {"sha256": sys.argv[2], "size": 5}}
+launcher = os.getpid() if sys.argv[3] == "launcher" else None
+with noted(store, Task("Flow/1", "train/7", launcher=launcher), lambda: {"policy": [manifest]}):
+    if not launcher:
+        print("runs", flush=True)
+        sys.stdin.read()
+if launcher:  # between two tasks
+    print("runs", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("what", ["task", "launcher"])
+def test_a_run_is_active_while_its_process_lives(store: Store, tmp_path: Path, what: str) -> None:
+    manifest = put(store, tmp_path, "file", b"input")
+    make_old(store, manifest, 40)
+    command = [sys.executable, "-c", RUNNING, store.root, sha(manifest), what]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "runs\n"
+        make_note_old(store, Task("Flow/1", "train/7"), 40)
+        assert kept_by(store) == {sha(manifest)}
+        process.kill()
+    assert kept_by(store) == set()
+
+
+def test_a_task_on_another_machine_is_active_until_it_has_long_been_silent(store: Store, tmp_path: Path) -> None:
+    manifest = put(store, tmp_path, "file", b"input")
+    make_old(store, manifest, 40)
+    task = Task("Flow/1", "train/7")
+    with noted(store, task, lambda: {"policy": [manifest]}):
+        pass
+    content = json.loads(store.read_note(task.note) or "")
+    content["process"]["machine"] = "another"
+    for ended, days, active in [(False, 2, True), (False, SILENT / DAY + 1, False), (True, 2, False)]:
+        store.write_note(task.note, json.dumps({**content, "ended": ended}))
+        make_note_old(store, task, days)
+        assert kept_by(store, days=1) == ({sha(manifest)} if active else set())
+
+
+def test_a_run_that_is_resumed_is_active_with_all_that_it_was_resumed_from(store: Store, tmp_path: Path) -> None:
+    files = {name: put(store, tmp_path, name, name.encode()) for name in ("first", "second", "other")}
+    for manifest in files.values():
+        make_old(store, manifest, 40)
+    leave_note(store, "Flow/1", {"policy": [files["first"]]}, days=40)
+    leave_note(store, "Flow/2", {"policy": [files["second"]]}, days=35, origin="Flow/1")
+    leave_note(store, "Flow/9", {"policy": [files["other"]]}, days=40)
+    assert kept_by(store) == set()
+    leave_note(store, "Flow/3", {}, origin="Flow/2")
+    assert kept_by(store) == {sha(files["first"]), sha(files["second"])}
+
+
+def test_a_note_is_renewed_while_the_task_runs(store: Store, monkeypatch, wait_for) -> None:
+    monkeypatch.setattr("components.store.task_notes.BEAT", 0.05)
+    task = Task("Flow/1", "train/7")
+    with noted(store, task, dict):
+        path = make_note_old(store, task, 40)
+        wait_for(lambda: time.time() - path.stat().st_mtime < DAY, seconds=10)
 
 
 def test_put_renews_an_old_file_and_not_a_young_one(store: Store, tmp_path: Path) -> None:

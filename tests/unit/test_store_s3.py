@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import pytest
 from components.errors import StoreError
 from components.store import Manifest, Store, open_store
 from components.store import s3 as s3_module
-from components.store.s3_client import connect
-from components.store.s3_transfer import AHEAD, PART, in_order, part_size
+from components.store.s3_client import CHECK_TRIES, connect
+from components.store.s3_transfer import AHEAD, PART, Object, in_order, part_size
 
 pytestmark = pytest.mark.s3
 
@@ -96,6 +97,25 @@ def test_directory_comes_back_as_it_was(store: Store, source: Path, tmp_path: Pa
     assert sorted(bucket.keys()) == sorted(bucket.key(entry["sha256"]) for entry in manifest.values())
     assert {blob.sha256: blob.size for blob in store.blobs()} == {e["sha256"]: e["size"] for e in manifest.values()}
     assert list(store.unfinished()) == []
+
+
+def test_a_view_brings_a_file_once(store: Store, source: Path, tmp_path: Path, monkeypatch) -> None:
+    manifest = store.put(source)
+    large = {name for name, entry in manifest.items() if entry["size"] > 1 << 20}
+    assert large
+    fetched: list[str] = []
+    read = Object.read
+
+    def reading(self: Object, size: int) -> Iterator[bytes]:
+        fetched.append(self.key[-64:])
+        return read(self, size)
+
+    monkeypatch.setattr(Object, "read", reading)
+    views = [store.view(manifest, tmp_path / f"view-{number}", tmp_path / "cache") for number in range(2)]
+    assert [content(view) for view in views] == [content(source)] * 2
+    assert all(fetched.count(manifest[name]["sha256"]) == 1 for name in large)
+    copies = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "cache").iterdir()}
+    assert copies == {manifest[name]["sha256"]: 0o444 for name in large}
 
 
 def test_equal_manifest_on_any_store(store: Store, source: Path, tmp_path: Path) -> None:
@@ -223,6 +243,19 @@ def test_check_leaves_one_small_object(store: Store, bucket: Bucket) -> None:
     assert list(store.blobs()) == []
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_long_prefix_is_refused_at_once(moto_server, use_server, fits: bool) -> None:
+    """The longest name below the root has 96 bytes and the slash before them: 1024 - 97 are left, "é" takes two."""
+    use_server(moto_server)
+    prefix = "é" * 10 + "p" * (1024 - 97 - 20 + (0 if fits else 1))
+    store = open_store(f"s3://wind/{prefix}")
+    if fits:
+        store.check()
+        return
+    with pytest.raises(StoreError, match=r": is 1 bytes too long.*Shorten METAFLOW_DATASTORE_SYSROOT_S3\.$"):
+        store.check()
+
+
 def test_failure_to_read_back_is_reported(store: Store, monkeypatch) -> None:
     monkeypatch.setattr("components.store.s3_transfer.Object.read", lambda self, size: iter([b"other"]))
     with pytest.raises(StoreError, match="did not read as it was written"):
@@ -246,11 +279,17 @@ def test_server_side_encryption_is_asked_for(store: Store, tmp_path: Path, monke
         asked.append(params["headers"].pop("x-amz-server-side-encryption", None))  # not every server can do it
 
     for operation in ("PutObject", "CreateMultipartUpload"):
-        connect(store.root).meta.events.register(f"before-call.s3.{operation}", note)
+        for tries in (None, CHECK_TRIES):  # a client each
+            connect(store.root, tries).meta.events.register(f"before-call.s3.{operation}", note)
     (tmp_path / "small").write_bytes(b"abc")
     (tmp_path / "big").write_bytes(bytes(BIG))
-    store.put(tmp_path)
+    manifest = store.put(tmp_path)
     assert asked == ["AES256", "AES256"]
+    store.check()
+    store.write_note("note", "text")
+    monkeypatch.setattr(s3_module, "REFRESH", -1)  # every put of what is there marks it
+    assert store.put(tmp_path) == manifest
+    assert asked == ["AES256"] * 7  # two probes, a note and two marks
 
 
 @pytest.mark.parametrize(
@@ -294,3 +333,11 @@ def test_notes_may_change(store: Store) -> None:
     assert store.read_note("one") is None
     assert [note.name for note in store.notes()] == ["two"]
     assert list(store.unfinished()) == list(store.blobs()) == []
+
+
+@pytest.mark.parametrize("damage", [flip, truncate])
+def test_put_heals_when_told_so(store: Store, source: Path, tmp_path: Path, bucket: Bucket, damage) -> None:
+    manifest = store.put(source)
+    damage(bucket, manifest["deep/Ünï code"]["sha256"])
+    assert store.put(source, check=True) == manifest
+    store.verify(manifest)

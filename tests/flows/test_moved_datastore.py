@@ -1,0 +1,44 @@
+"""A copied datastore: a run goes on in the copy, with the weights store beside it, and leaves the original alone."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from flow_home import Home
+
+pytestmark = pytest.mark.slow
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_copied_run_goes_on_in_the_copy(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("original", "copy", "without")}
+    folders["original"].mkdir()
+    original = Home(folders["original"])
+    run = original.flow(
+        "local", "run", status=1, inject=["wind_runs.fail"], FAIL_AT="evaluate_1", FAIL_HOW="raise before"
+    )
+    before = files(original.folder)
+    for name in ("copy", "without"):
+        shutil.copytree(original.folder, folders[name])
+    shutil.rmtree(folders["without"] / "wind_store")
+
+    copy = Home(folders["copy"])
+    resumed = copy.flow("local", "resume", "--origin-run-id", run)
+    assert copy.artifacts(resumed, ["store_root"]) == {"store_root": str(folders["copy"] / "wind_store")}
+    assert files(original.folder) == before
+
+    _, ended = Home(folders["without"]).launch("local", "resume", "--origin-run-id", run)
+    assert ended.status == 1
+    said = ended.stdout + ended.stderr
+    assert f"{folders['without']}/wind_store: the weights store of this datastore lacks files of the run" in said
+    assert f"Copy {folders['original']}/wind_store to {folders['without']}/wind_store too" in said
+    assert "Traceback" not in said
+    assert files(original.folder) == before
