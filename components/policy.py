@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -20,8 +20,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from components import adapters
+from components import adapters, findings, vocabulary
+from components.chat import Chat
 from components.errors import PolicyError
+from components.findings import Caching
 from components.policy_files import ADAPTER, copy_files, fetch, refuse_code, save_model, without_weights
 from components.records import Prompt, TokenIds
 from components.sections import PolicyConfig
@@ -29,6 +31,13 @@ from components.sections import PolicyConfig
 __all__ = ["Policy", "best_device", "check_lengths", "copy_files", "fetch", "load", "save"]
 
 logging.disable_progress_bar()  # a bar of its own for every load and save drowns the run's progress
+
+
+# What the library raises for files that it cannot make a model of.
+UNLOADABLE = (
+    *(OSError, ValueError, RuntimeError, SafetensorError, ImportError, KeyError, TypeError, AttributeError),
+    *(AssertionError, IndexError),
+)
 
 
 @dataclass(frozen=True)
@@ -41,14 +50,17 @@ class Policy:
     pad_id: int
     precision: str  # "fp32" or "bf16"; weights that are trained are fp32 in both
     prompt_format: str | None = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)  # for the chat template
     folder: Path | None = None  # where it was loaded from
     gradient_checkpointing: bool = False  # layers are computed again in the backward pass, so none may fill a cache
+    caching: Caching = "shared"  # what the architecture's cache is good for; see `components.caching`
+    unused: torch.Tensor | None = None  # (V,) bool, ids of the model that the tokenizer has no token for; None: none
     sharded: torch.nn.Module | None = None  # gives a batch's log-probs where each process has a share of the weights
 
     @property
     def shares_prompts(self) -> bool:
         """Whether training may read a prompt once for all its responses."""
-        return not self.gradient_checkpointing and self.sharded is None
+        return self.caching == "shared" and not self.gradient_checkpointing and self.sharded is None
 
     @property
     def device(self) -> torch.device:
@@ -59,15 +71,23 @@ class Policy:
         """The numerical path of every forward pass: log-probs are comparable only along one path."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
+    @property
+    def body(self) -> PreTrainedModel:
+        """The model without its head."""
+        base: PreTrainedModel = self.model.base_model
+        # Llama 4's text model calls its body by another name than the one that the library looks for.
+        return base if base is not self.model else getattr(base, "model", base)
+
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt up to where the response begins, special tokens included once.
 
-        The chat template is applied once and straight to ids: its text already holds BOS.
+        A chat template's text already holds BOS. What a user wrote holds no control tokens, whatever it says.
 
-        Raises PolicyError for a prompt that the template refuses, and for several messages without a template.
+        Raises PolicyError for a prompt that the template refuses or leaves something out of, and for several messages
+        without a template.
         """
         if self.tokenizer.chat_template:
-            return self._apply_template(prompt)
+            return self.chat.encode(prompt)
         if self.prompt_format is None:
             raise PolicyError(
                 "the tokenizer has no chat template. Set policy.prompt_format, for example '{prompt}\\n'."
@@ -77,31 +97,24 @@ class Policy:
                 f"prompt {prompt.id!r}: {len(prompt.messages)} messages need a chat template, and the "
                 "tokenizer has none. Use a model with one, or prompts of a single message."
             )
-        return self._ids(self.prompt_format.replace("{prompt}", prompt.text))
+        return self._after_bos(self.chat.plain(self.prompt_format, prompt.text, prompt))
 
-    def _apply_template(self, prompt: Prompt) -> list[int]:
-        messages = list(prompt.messages)
-        try:
-            ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        except TemplateError as error:  # some templates take no system turn, or only alternating roles
-            roles = ", ".join(message["role"] for message in messages)
-            raise PolicyError(
-                f"prompt {prompt.id!r}: the model's chat template refuses its turns ({roles}): {error}. "
-                "Change the prompt's messages."
-            ) from error
-        return list(ids)
+    @cached_property
+    def chat(self) -> Chat:
+        """The way from turns to token ids."""
+        return Chat(self.tokenizer, self.template_options, self.eos_ids)
 
-    def _ids(self, text: str) -> list[int]:
-        """Ids of a text after what the tokenizer puts before it (BOS), without what it would put behind it (EOS)."""
-        inner = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        whole = list(self.tokenizer(text)["input_ids"])
-        begin = next(i for i in range(len(whole) + 1) if whole[i : i + len(inner)] == inner)
-        before = whole[:begin]
-        return inner if inner[:begin] == before else before + inner  # the text may begin with BOS itself
+    def _after_bos(self, ids: list[int]) -> list[int]:
+        """Ids after what the tokenizer puts before a text (BOS), without what it would put behind it (EOS)."""
+        inner = list(self.tokenizer("a", add_special_tokens=False)["input_ids"])
+        whole = list(self.tokenizer("a")["input_ids"])
+        before = whole[: next(i for i in range(len(whole) + 1) if whole[i : i + len(inner)] == inner)]
+        return ids if ids[: len(before)] == before else before + ids  # the text may begin with BOS itself
 
     def decode(self, rows: Sequence[TokenIds]) -> list[str]:
-        """Texts of responses, special tokens removed and nothing else changed."""
-        return list(self.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        """Texts of responses, special tokens and the EOS that ends one removed, and nothing else changed."""
+        texts = [row[:-1] if len(row) and int(row[-1]) in self.eos_ids else row for row in rows]
+        return list(self.tokenizer.batch_decode(texts, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def best_device() -> torch.device:
@@ -146,7 +159,7 @@ def load(
             )
             if (directory / ADAPTER).is_dir():
                 adapters.load(model, directory / ADAPTER)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except UNLOADABLE as error:
         raise PolicyError(f"policy.model: {name} cannot be loaded: {error}") from error
     if missing := sorted(report["missing_keys"]):  # the library fills them with random numbers
         raise PolicyError(
@@ -154,7 +167,7 @@ def load(
             "them. Save the whole causal language model with `save_pretrained`."
         )
     model.to(device or best_device()).eval()
-    eos_ids = _eos_ids(model, tokenizer)
+    eos_ids = vocabulary.eos_ids(model, tokenizer, config.template_options)
     if not tokenizer.chat_template and config.prompt_format is None:
         raise PolicyError(
             "policy.prompt_format: is required, the tokenizer has no chat template. For example '{prompt}\\n'."
@@ -162,20 +175,18 @@ def load(
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0]
     # Published defaults of sampling have no say here, and `save_pretrained` refuses contradictory ones.
     model.generation_config = GenerationConfig(eos_token_id=list(eos_ids), pad_token_id=pad_id)
-    return Policy(model, tokenizer, eos_ids, pad_id, precision, config.prompt_format, directory)
-
-
-def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Tokens that end a response; chat models often list several in their generation config."""
-    listed = getattr(model.generation_config, "eos_token_id", None)
-    found = set(listed if isinstance(listed, list) else [listed]) | {tokenizer.eos_token_id}
-    eos_ids = tuple(sorted(i for i in found if i is not None))
-    if not eos_ids:
-        raise PolicyError(
-            "the model names no EOS token, so no response could end. "
-            "Set eos_token_id in generation_config.json or eos_token in tokenizer_config.json."
-        )
-    return eos_ids
+    return Policy(
+        model,
+        tokenizer,
+        eos_ids,
+        pad_id,
+        precision,
+        config.prompt_format,
+        config.template_options,
+        directory,
+        caching=findings.read(directory).caching,
+        unused=vocabulary.unused(model, tokenizer),
+    )
 
 
 def save(policy: Policy, directory: Path) -> Path:

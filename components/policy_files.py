@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components import findings
 from components.errors import PolicyError
 from components.sections import PolicyConfig
 
@@ -87,9 +88,9 @@ def save_model(model: PreTrainedModel, source: Path, target: Path) -> Path:
         for stale in target.glob(pattern):
             stale.unlink()
     model.save_pretrained(target)
-    generation = source / "generation_config.json"
-    if generation.is_file():
-        shutil.copyfile(generation, target / generation.name)
+    for name in ("generation_config.json", findings.FILE):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
     return target
 
 

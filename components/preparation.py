@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ from components.workspace import Workspace
 if TYPE_CHECKING:
     from components.origin import Origin
     from components.policy import Policy
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
 def _start_anew(work: Workspace, judge: Judge) -> Started:
     import torch
 
-    from components import logprobs, policy, precision
+    from components import policy, precision
 
     config = work.config
     source, sources = _sources(work)
@@ -61,6 +65,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     folder = policy.copy_files(source, work.folder / "policy", code=config.policy.trust_remote_code)
     lora = config.training.lora is not None
     base = policy.load(folder, config.policy, precision=config.policy.precision, frozen=lora)
+    base = _examined(base, folder)
     if config.prompts.drop_longer is not None:
         train, held_out = _split_without_longer(work, base, sources, loaded)
     policy.check_lengths(
@@ -69,7 +74,6 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
         max_prompt_tokens=config.policy.max_prompt_tokens,
         max_new_tokens=config.generation.max_new_tokens,
     )
-    logprobs.check_head(base)
     update.check(config.training, base.model)
     work = replace(work, precision=precision.pick_precision(base, config.policy.precision))
     policy_manifest = work.store.put(folder)
@@ -91,6 +95,19 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
         reward=float(reward.mean()),
         precision=work.precision,
     )
+
+
+def _examined(base: Policy, folder: Path) -> Policy:
+    """The policy as every later step loads it: what is found out about it is kept in its folder."""
+    from components import caching, findings, logprobs, vocabulary
+
+    vocabulary.keep_turn_end(base, folder)
+    logprobs.check_head(base)
+    found = findings.Findings(caching=caching.choose(base))
+    if found.caching != "shared":
+        logger.warning("policy.model: %s %s", type(base.model).__name__, caching.CONSEQUENCES[found.caching])
+    findings.write(found, folder)
+    return replace(base, caching=found.caching)
 
 
 def _sources(work: Workspace) -> tuple[Path, list[str]]:

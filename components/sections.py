@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from components.prompts.records import BESIDE
-from components.schema import Section
+from components.schema import Section, TemplateOptions
 
 
 class DemoConfig(Section):
@@ -33,6 +33,9 @@ class PolicyConfig(Section):
     revision: str | None = Field(None, description="hub revision")
     trust_remote_code: bool = Field(False, description="run code that ships with the model")
     prompt_format: str | None = Field(None, description="for models without a chat template: '… {prompt} …'")
+    template_options: TemplateOptions = Field(
+        default_factory=dict, description="for the chat template, such as {enable_thinking: false}"
+    )
     max_prompt_tokens: PositiveInt = Field(512, description="a longer prompt stops the run in `start`")
     precision: Literal["auto", "fp32", "bf16", "probe"] = Field(
         "auto",
