@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import Linear, Parameter
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from components.errors import ConfigError
+from components.errors import ConfigError, PolicyError
 from components.policy_files import ADAPTER, save_model
 from components.sections import LoraConfig
 from components.seeds import derive_seed
@@ -56,11 +57,17 @@ def add(model: PreTrainedModel, settings: LoraConfig, seed: int) -> None:
 
 
 def load(model: PreTrainedModel, folder: Path) -> None:
-    """Freezes the model and gives it the adapter in a folder. A missing weight raises KeyError."""
+    """Freezes the model and gives it the adapter in a folder.
+
+    Raises PolicyError for files that cannot be read, KeyError for a missing weight.
+    """
     from peft import PeftConfig
 
-    _inject(model, PeftConfig.from_pretrained(str(folder)), 0)
-    found = load_file(folder / WEIGHTS)
+    try:
+        config, found = PeftConfig.from_pretrained(str(folder)), load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise PolicyError(f"policy.model: its adapter in {folder} cannot be loaded: {error}") from error
+    _inject(model, config, 0)
     with torch.no_grad():
         for name, parameter in weights(model).items():
             parameter.copy_(found[_key(name)])

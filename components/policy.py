@@ -10,34 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
 
-from components import adapters, findings, vocabulary
+from components import adapters, findings, pretrained, vocabulary
 from components.chat import Chat
 from components.errors import PolicyError
 from components.findings import Caching
-from components.policy_files import ADAPTER, copy_files, fetch, refuse_code, save_model, without_weights
+from components.policy_files import ADAPTER, copy_files, fetch, save_model, without_weights
 from components.records import Prompt, TokenIds
 from components.sections import PolicyConfig
 
 __all__ = ["Policy", "best_device", "check_lengths", "copy_files", "fetch", "load", "save"]
 
 logging.disable_progress_bar()  # a bar of its own for every load and save drowns the run's progress
-
-
-# What the library raises for files that it cannot make a model of.
-UNLOADABLE = (
-    *(OSError, ValueError, RuntimeError, SafetensorError, ImportError, KeyError, TypeError, AttributeError),
-    *(AssertionError, IndexError),
-)
 
 
 @dataclass(frozen=True)
@@ -143,29 +134,18 @@ def load(
     Raises PolicyError for files that do not make up a whole model, for code that nobody allowed, and when the
     tokenizer, EOS or a way to format prompts is missing.
     """
-    name = config.model or directory
-    options = {"trust_remote_code": config.trust_remote_code}
+    code, name = config.trust_remote_code, config.model or str(directory)
     precision = automatic_precision(device or best_device()) if precision == "auto" else precision
     dtype = torch.bfloat16 if frozen and precision == "bf16" else torch.float32
-    try:
-        if not config.trust_remote_code:
-            refuse_code(directory)
-        tokenizer = AutoTokenizer.from_pretrained(directory, **options)
-        if device is not None and device.type == "meta":
-            model, report = without_weights(directory, options), dict[str, list[str]](missing_keys=[])
-        else:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                directory, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
-            )
-            if (directory / ADAPTER).is_dir():
-                adapters.load(model, directory / ADAPTER)
-    except UNLOADABLE as error:
-        raise PolicyError(f"policy.model: {name} cannot be loaded: {error}") from error
-    if missing := sorted(report["missing_keys"]):  # the library fills them with random numbers
-        raise PolicyError(
-            f"policy.model: {name} lacks {len(missing)} weights of a {type(model).__name__}, {missing[0]} among "
-            "them. Save the whole causal language model with `save_pretrained`."
-        )
+    tokenizer = pretrained.read_tokenizer(directory, key="policy", name=name, code=code)
+    if device is not None and device.type == "meta":
+        model = without_weights(directory, {"trust_remote_code": code})
+    else:
+        remedy = "Save the whole causal language model with `save_pretrained`."
+        options: dict[str, Any] = {"key": "policy", "name": name, "code": code, "dtype": dtype, "remedy": remedy}
+        model = pretrained.read(directory, AutoModelForCausalLM, **options)
+        if (directory / ADAPTER).is_dir():
+            adapters.load(model, directory / ADAPTER)
     model.to(device or best_device()).eval()
     eos_ids = vocabulary.eos_ids(model, tokenizer, config.template_options)
     if not tokenizer.chat_template and config.prompt_format is None:

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from jinja2 import TemplateError
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from components import pretrained
 from components.batches import by_length
 from components.errors import JudgeError, PolicyError
 from components.judges._base import ModelJudge
 from components.policy import best_device
-from components.policy_files import fetch, refuse_code
+from components.policy_files import fetch
 from components.progress import Progress
 from components.records import Prompt
 from components.sections import PolicyConfig
@@ -69,30 +69,17 @@ def load(settings: ModelJudge, kind: Any) -> Loaded:
 
 @functools.cache
 def _load(name: str, revision: str | None, trust_remote_code: bool, precision: str, kind: Any) -> Loaded:
-    options = {"trust_remote_code": trust_remote_code}
-    device = best_device()
+    code, device = trust_remote_code, best_device()
     half = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    remedy = "Use a model that was trained for this kind of judge, saved whole with `save_pretrained`."
+    options: dict[str, Any] = {"key": "judge", "name": name, "code": code}
     try:
-        directory = fetch(PolicyConfig(model=name, revision=revision, trust_remote_code=trust_remote_code), "judge")
-        if not trust_remote_code:
-            refuse_code(directory, "judge")
-        tokenizer = AutoTokenizer.from_pretrained(directory, **options)
-        model, report = kind.from_pretrained(
-            directory,
-            use_safetensors=True,
-            dtype=torch.bfloat16 if half else torch.float32,
-            output_loading_info=True,
-            **options,
-        )
+        directory = fetch(PolicyConfig(model=name, revision=revision, trust_remote_code=code), "judge")
+        tokenizer = pretrained.read_tokenizer(directory, **options)
+        dtype = torch.bfloat16 if half else torch.float32
+        model = pretrained.read(directory, kind, **options, dtype=dtype, remedy=remedy)
     except PolicyError as error:
         raise JudgeError(str(error)) from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise JudgeError(f"judge.model: {name} cannot be loaded: {error}") from error
-    if missing := sorted(report["missing_keys"]):  # the library fills them with random numbers
-        raise JudgeError(
-            f"judge.model: {name} lacks {len(missing)} weights of a {type(model).__name__}, {missing[0]} among them. "
-            "Use a model that was trained for this kind of judge, saved whole with `save_pretrained`."
-        )
     rows, tokens = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
     if tokens > rows:
         raise JudgeError(
