@@ -21,7 +21,7 @@ from components.records import Prompt
 # What a template that asks for today's date is told, or a prompt would be another one tomorrow. Llama's templates fall
 # back on this day.
 TODAY = date(2024, 7, 26)
-TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
 QUESTION, ANSWER = "Qwhat", "Awhat"  # stand for turns where a template is tried
 _MARK = "\ue000{}\ue001"  # of the private-use area: stands for a control token's name in a text
 _MARKS = re.compile("\ue000(\\d+)\ue001")
@@ -48,14 +48,15 @@ class Chat:
     tokenizer: PreTrainedTokenizerBase
     options: Mapping[str, Any] = field(default_factory=dict)  # for the template
     eos_ids: tuple[int, ...] = ()
+    called: str = "the model's chat template"  # in messages
 
     @cached_property
     def names(self) -> dict[bool, re.Pattern[str]]:
         """What names a control token in a text: special ones and EOS; in a user's (True) all that a template writes."""
         added = self.tokenizer.added_tokens_decoder.values()
         template = str(self.tokenizer.chat_template or "")
-        ends = self.tokenizer.convert_ids_to_tokens(list(self.eos_ids))
-        special = {*(token.content for token in added if token.special), *self.tokenizer.all_special_tokens, *ends}
+        ends = set(self.tokenizer.convert_ids_to_tokens(list(self.eos_ids)))
+        special = {token.content for token in added if token.special or token.content in ends}
         written = {token.content for token in added if token.content in template}
         return {True: _any_of(special | written), False: _any_of(special)}
 
@@ -80,20 +81,27 @@ class Chat:
         """
         found: list[str] = []
         turns = [self._marked(turn, found) for turn in prompt.messages]
+        return self.ids(self.write(turns, prompt.id, answer=True), found, prompt.id)
+
+    def write(self, turns: Sequence[Mapping[str, str]], prompt_id: str, *, answer: bool) -> str:
+        """The text of a prompt's turns, all of them, with the header of an answer to come if `answer`.
+
+        Raises PolicyError, with the prompt's id, for turns that the template refuses or of which it drops text.
+        """
         try:
-            text = self._render([self._as_read(turn) for turn in turns], answer=True)
+            text = self._render([self._as_read(turn) for turn in turns], answer=answer)
         except TEMPLATE_ERRORS as error:  # some templates take no system turn, or only alternating roles
-            roles = ", ".join(message["role"] for message in prompt.messages)
+            roles = ", ".join(turn["role"] for turn in turns)
             raise PolicyError(
-                f"prompt {prompt.id!r}: the model's chat template refuses its turns ({roles}): {error}. "
+                f"prompt {prompt_id!r}: {self.called} refuses its turns ({roles}): {error}. "
                 "Change the prompt's messages."
             ) from error
         if lost := _lost(turns, text):
             raise PolicyError(
-                f"prompt {prompt.id!r}: the model's chat template leaves out what its {lost} turn says. Change the "
-                "prompt's messages (put it into the last user turn), or the template in the model's directory."
+                f"prompt {prompt_id!r}: {self.called} leaves out what its {lost} turn says. Change "
+                "the prompt's messages, or the template in the model's directory."
             )
-        return self.ids(text, found, prompt.id)
+        return text
 
     def plain(self, text: str, shown: str, prompt: Prompt) -> list[int]:
         """Token ids of a format with `shown`, the prompt's text, in its place; of control tokens, it alone has none."""
@@ -156,15 +164,17 @@ def _lost(turns: Sequence[Mapping[str, str]], text: str) -> str | None:
     for turn in sorted(turns, key=lambda turn: -len(turn["content"])):
         content = turn["content"].rpartition("</think>")[2] if turn["role"] == "assistant" else turn["content"]
         content = " ".join(content.split())
+        if not content:
+            continue
         before, shown, after = left.partition(content)
-        if content and not shown:
+        if not shown:
             return turn["role"]
-        left = f"{before}\0{after}" if content else left
+        left = f"{before}\0{after}"
     return None
 
 
 def check(chat: Chat, key: str = "policy") -> None:
-    """Raises PolicyError for a template by chance, several without a choice, and one that never begins an answer."""
+    """Raises PolicyError for a template that draws at random, and for several of which none is chosen."""
     template = chat.tokenizer.chat_template
     if isinstance(template, dict):
         chosen = chat.options.get("chat_template", "default")
@@ -176,6 +186,10 @@ def check(chat: Chat, key: str = "policy") -> None:
         template = template[chosen]
     if re.search(r"\|\s*random\b|\blipsum\s*\(", template):
         raise PolicyError(f"{key}.model: its chat template draws at random, so no prompt is ever the same. Change it.")
+
+
+def check_generation_prompt(chat: Chat, key: str = "policy") -> None:
+    """Raises PolicyError for a template that never begins an answer, though it has a header for one."""
     whole = chat.conversation()
     try:
         turns = [chat._as_read({"role": "user", "content": QUESTION})]

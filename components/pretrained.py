@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -16,8 +17,8 @@ from components.policy_files import refuse_code
 
 # What the library raises for files that it cannot make a model of.
 UNLOADABLE = (
-    *(AssertionError, AttributeError, ImportError, IndexError, KeyError, OSError, RuntimeError, SafetensorError),
-    *(TypeError, ValueError),
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, IndexError, KeyError, OSError, RuntimeError),
+    *(SafetensorError, StrictDataclassError, TypeError, ValueError),
 )
 
 

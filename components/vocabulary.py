@@ -45,6 +45,7 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options:
         return ids
     template = chat.Chat(tokenizer, options, ids)
     chat.check(template)
+    chat.check_generation_prompt(template)
     end = chat.turn_end(template)
     return ids if end is None else tuple(sorted({*ids, end}))
 

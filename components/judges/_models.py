@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import TemplateError
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from components import pretrained
 from components.batches import by_length
+from components.chat import Chat, check_generation_prompt
+from components.chat import check as check_template
 from components.errors import JudgeError, PolicyError
 from components.judges._base import ModelJudge
 from components.policy import best_device
@@ -111,29 +112,30 @@ def blank_special(tokenizer: PreTrainedTokenizerBase, *more: str) -> Callable[[s
     return lambda text: pattern.sub(" ", text)
 
 
-def templated(
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: Prompt,
-    messages: Sequence[dict[str, str]],
-    *,
-    answer: bool,
-    **options: Any,
-) -> str:
+def chat_of(loaded: Loaded, options: Mapping[str, Any], *, answers: bool) -> Chat:
+    """The chat template of a judge's model, which answers itself or reads answers.
+
+    Raises JudgeError for one that no judgement could be made with.
+    """
+    chat = Chat(loaded.tokenizer, options, called="the chat template of the judge's model")
+    try:
+        check_template(chat, "judge")
+        if answers:
+            check_generation_prompt(chat, "judge")
+    except PolicyError as error:
+        raise JudgeError(str(error)) from error
+    return chat
+
+
+def templated(chat: Chat, prompt: Prompt, messages: Sequence[dict[str, str]], *, answer: bool) -> str:
     """Messages in the judge's chat template, with the header of an answer to come if `answer`.
 
-    Raises JudgeError, with the prompt's id, when the template refuses them.
+    Raises JudgeError, with the prompt's id, when the template refuses them or leaves something out.
     """
     try:
-        text: str = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=answer, **options
-        )
-    except TemplateError as error:
-        roles = ", ".join(message["role"] for message in messages)
-        raise JudgeError(
-            f"prompt {prompt.id!r}: the chat template of the judge's model refuses its turns ({roles}): {error}. "
-            "Change the prompt's messages."
-        ) from error
-    return text
+        return chat.write(messages, prompt.id, answer=answer)
+    except PolicyError as error:
+        raise JudgeError(str(error)) from error
 
 
 def encode(
