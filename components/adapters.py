@@ -151,10 +151,9 @@ def weights(model: PreTrainedModel) -> dict[str, Parameter]:
     return {name: p for name, p in model.named_parameters() if f".{NAME}." in name and ".lora_" in name}
 
 
-def merge(source: Path, target: Path) -> Path:
-    """Writes a policy whose weights are those of `source`, base and adapter added up, in the dtype of the base."""
-    code = any(source.glob("*.py"))  # `start` keeps such files only where the config allows them
-    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", use_safetensors=True, trust_remote_code=code)
+def merge(source: Path, target: Path, dtype: str = "auto") -> Path:
+    """Writes a policy whose weights are those of `source`, base and adapter added up; "auto": in the base's dtype."""
+    model = _whole(source, "float32" if dtype == "float32" else "auto")
     config: dict[str, Any] = json.loads((source / ADAPTER / CONFIG).read_text("utf-8"))
     found = load_file(source / ADAPTER / WEIGHTS)
     with torch.no_grad():
@@ -164,6 +163,25 @@ def merge(source: Path, target: Path) -> Path:
             layer = model.get_submodule(name)
             change = change.T if isinstance(layer, Conv1D) else change
             layer.weight.copy_(layer.weight.float() + change)
+    if dtype not in ("auto", str(model.dtype).removeprefix("torch.")):
+        model.to(getattr(torch, dtype))
+    return _written(model, source, target)
+
+
+def convert(source: Path, target: Path, dtype: str) -> Path:
+    """Writes the policy `source` with weights of another type, but for those that its architecture keeps in fp32."""
+    return _written(_whole(source, dtype), source, target)
+
+
+def _whole(source: Path, dtype: str) -> PreTrainedModel:
+    code = any(source.glob("*.py"))  # `start` keeps such files only where the config allows them
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        source, dtype=dtype, use_safetensors=True, trust_remote_code=code
+    )
+    return model
+
+
+def _written(model: PreTrainedModel, source: Path, target: Path) -> Path:
     if (source / "generation_config.json").is_file():  # it is copied; `save_pretrained` refuses contradictory ones
         model.generation_config = GenerationConfig()
     return save_model(model, source, target)
