@@ -77,6 +77,15 @@ def test_draws_and_scores_as_the_models_own_forward(name, make_words):
 
 
 @pytest.mark.parametrize(
+    "name", ["llama", "mixtral", "llama4_text", "mamba2", "qwen3_next", "minimax", "recurrent_gemma"]
+)
+def test_frozen_weights_in_bf16_are_found_out_alike(name, make_tokenizer):
+    model = make(name).to(torch.bfloat16)
+    policy = Policy(model, make_tokenizer("{{ messages[0]['content'] }}"), (EOS,), PAD, "bf16")
+    assert caching.choose(policy) == KINDS[name]
+
+
+@pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("rwkv", "RwkvForCausalLM changes its weights when it runs"),

@@ -27,7 +27,7 @@ NAMES = {"model-{}-of-{}.safetensors", "model.safetensors-{}-of-{}.safetensors",
 def folder(tmp_path, make_model, make_tokenizer):
     directory = tmp_path / "model"
     make_model().save_pretrained(directory)
-    make_tokenizer("{{ messages[0]['content'] }}").save_pretrained(directory)
+    make_tokenizer("{% for m in messages %}{{ m['content'] }} {% endfor %}").save_pretrained(directory)
     return directory
 
 
