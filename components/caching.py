@@ -41,7 +41,7 @@ def choose(policy: Policy) -> Caching:
     that draws otherwise than it scores even without a cache.
     """
     exact = policy.model.dtype == torch.float32
-    policy = replace(policy, precision="fp32" if exact else policy.precision, caching="none")
+    policy = replace(policy, precision="fp32" if exact else policy.precision, caching="none", temperature=1.0)
     prompts, responses = _sequences(policy)
     name = type(policy.model).__name__
     expected, largest = _alone(policy, prompts, responses)
@@ -70,11 +70,12 @@ def choose(policy: Policy) -> Caching:
 def _sequences(policy: Policy) -> tuple[Rows, Rows]:
     """Token ids without meaning, none of them padding or EOS."""
     known = set(policy.tokenizer.get_vocab().values()) - {policy.pad_id, *policy.eos_ids}
-    ids = np.array(sorted(known), dtype=np.int64)
+    rows = policy.model.get_input_embeddings().weight.shape[0]
+    ids = np.array(sorted(i for i in known if i < rows), dtype=np.int64)
     generator = np.random.default_rng(0)
     lengths = [*LENGTHS, *[STEPS] * (K * len(LENGTHS))]
-    rows = [generator.choice(ids, length).tolist() for length in lengths]
-    return rows[: len(LENGTHS)], rows[len(LENGTHS) :]
+    sequences = [generator.choice(ids, length).tolist() for length in lengths]
+    return sequences[: len(LENGTHS)], sequences[len(LENGTHS) :]
 
 
 def _alone(policy: Policy, prompts: Rows, responses: Rows) -> tuple[Tensor, float]:

@@ -65,14 +65,16 @@ def token_logprobs(
     targets: Tensor,
     logits_per_chunk: int = LOGITS_PER_CHUNK,
     unused: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> Tensor:
-    """Log-prob of each target token, (N, H) and (N,) to (N,), without (N, V) logits in memory.
+    """Log-prob of each target token at a temperature, (N, H) and (N,) to (N,), without (N, V) logits in memory.
 
     With gradients and more than one chunk, a chunk's logits are computed again in the backward pass.
     """
 
     def chunk_logprobs(hidden: Tensor, targets: Tensor) -> Tensor:
         logits = head_logits(model, hidden, unused)
+        logits = logits if temperature == 1 else logits / temperature
         return logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
 
     size = max(1, logits_per_chunk // model.get_output_embeddings().weight.shape[0])
@@ -89,7 +91,7 @@ def token_logprobs(
 def response_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int = LOGITS_PER_CHUNK) -> Tensor:
     """log pi(response | prompt) of each response, summed over its tokens (EOS included): (R,), fp32 or wider.
 
-    Differentiable; runs in the policy's autocast.
+    At the policy's temperature. Differentiable; runs in the policy's autocast.
     """
     if policy.sharded is not None:
         sharded: Tensor = policy.sharded(batch)
@@ -97,7 +99,7 @@ def response_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int = LOGI
     assert batch.prefix is None or not (policy.gradient_checkpointing and torch.is_grad_enabled())
     with policy.autocast():
         hidden = _hidden(policy, batch)
-        logp = token_logprobs(policy.model, hidden, batch.targets, logits_per_chunk, policy.unused)
+        logp = token_logprobs(policy.model, hidden, batch.targets, logits_per_chunk, policy.unused, policy.temperature)
     sums = torch.zeros(len(batch.input_ids), dtype=logp.dtype, device=logp.device)
     return sums.index_add(0, batch.rows, logp)[batch.places]
 

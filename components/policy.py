@@ -42,6 +42,7 @@ class Policy:
     precision: str  # "fp32" or "bf16"; weights that are trained are fp32 in both
     prompt_format: str | None = None
     template_options: Mapping[str, Any] = field(default_factory=dict)  # for the chat template
+    temperature: float = 1.0  # of the distribution that all log-probs are of, the one that responses are drawn from
     folder: Path | None = None  # where it was loaded from
     gradient_checkpointing: bool = False  # layers are computed again in the backward pass, so none may fill a cache
     caching: Caching = "shared"  # what the architecture's cache is good for; see `components.caching`
@@ -125,11 +126,12 @@ def load(
     precision: str = "fp32",
     device: torch.device | None = None,
     frozen: bool = False,
+    temperature: float = 1.0,
 ) -> Policy:
     """Loads a policy directory with fp32 weights; on the meta device it has none, for engines that read the files.
 
-    `frozen` weights, beside which at most an adapter is trained, are bf16 if `precision` is. Log-probs are comparable
-    only among policies that are loaded alike. `precision` may be "auto" too.
+    `frozen` weights, beside which at most an adapter is trained, are bf16 if `precision` is. Log-probs are those at
+    `temperature`, and comparable only among policies that are loaded alike. `precision` may be "auto" too.
 
     Raises PolicyError for files that do not make up a whole model, for code that nobody allowed, and when the
     tokenizer, EOS or a way to format prompts is missing.
@@ -163,6 +165,7 @@ def load(
         precision,
         config.prompt_format,
         config.template_options,
+        temperature,
         directory,
         caching=findings.read(directory).caching,
         unused=vocabulary.unused(model, tokenizer),

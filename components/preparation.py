@@ -62,10 +62,9 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     source, sources = _sources(work)
     loaded = _load_prompts(work, sources)
     train, held_out = _split(work, loaded)
-    folder = policy.copy_files(source, work.folder / "policy", code=config.policy.trust_remote_code)
     lora = config.training.lora is not None
-    base = policy.load(folder, config.policy, precision=config.policy.precision, frozen=lora)
-    base = _examined(base, folder)
+    base = _base_policy(work, source)
+    assert base.folder is not None
     if config.prompts.drop_longer is not None:
         train, held_out = _split_without_longer(work, base, sources, loaded)
     policy.check_lengths(
@@ -76,7 +75,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     )
     update.check(config.training, base.model)
     work = replace(work, precision=precision.pick_precision(base, config.policy.precision))
-    policy_manifest = work.store.put(folder)
+    policy_manifest = work.store.put(base.folder)
     prompts_folder = work.folder / "prompts"
     prompts_folder.mkdir()
     prompts.save(train, prompts_folder / "train.jsonl")
@@ -97,8 +96,29 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     )
 
 
+def _base_policy(work: Workspace, source: Path) -> Policy:
+    """The policy as every later step loads it, from a folder with its own files and what is found out about it."""
+    from components import policy
+
+    config = work.config
+    folder = policy.copy_files(source, work.folder / "policy", code=config.policy.trust_remote_code)
+    base = policy.load(
+        folder,
+        config.policy,
+        precision=config.policy.precision,
+        frozen=config.training.lora is not None,
+        temperature=config.generation.temperature,
+    )
+    if config.generation.top_p < 1:
+        logger.warning(
+            "generation.top_p: responses are drawn from the likeliest tokens, log-probs are of the whole distribution: "
+            "`kl` is no KL divergence, and win rates are those against what is drawn"
+        )
+    return _examined(base, folder)
+
+
 def _examined(base: Policy, folder: Path) -> Policy:
-    """The policy as every later step loads it: what is found out about it is kept in its folder."""
+    """The policy with what its cache is good for, which is kept in its folder, as is the end of its turns."""
     from components import caching, findings, logprobs, vocabulary
 
     vocabulary.keep_turn_end(base, folder)

@@ -77,8 +77,15 @@ class GenerationConfig(Section):
     engine: dict[str, Any] = Field(default_factory=lambda: {"name": "transformers"})
     responses: int = Field(8, description="K, responses per prompt")
     max_new_tokens: PositiveInt = 64
-    temperature: PositiveFloat = 1.0
-    top_p: float = Field(1.0, gt=0, le=1)
+    temperature: PositiveFloat = Field(
+        1.0, description="of the policy: responses are drawn, scored, trained and compared at it"
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="mass of the tokens that are drawn from; log-probs are of all, so kl is none below 1",
+    )
 
 
 class LoraConfig(Section):
