@@ -24,7 +24,7 @@ TODAY = date(2024, 7, 26)
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
 QUESTION, ANSWER = "Qwhat", "Awhat"  # stand for turns where a template is tried
 _MARK = "\ue000{}\ue001"  # of the private-use area: stands for a control token's name in a text
-_MARKS = re.compile("\ue000(\\d+)\ue001")
+_MARKS = re.compile("\ue000([0-9]+)\ue001")
 
 Turn = Mapping[str, Any]
 
@@ -122,7 +122,8 @@ class Chat:
 
     def _spelled(self, name: str, prompt_id: str) -> list[int]:
         """A control token's name as text."""
-        control = {self.tokenizer.convert_tokens_to_ids(name)}
+        added = self.tokenizer.get_added_vocab()
+        control = {added[name]} if name in added else set()
         for ids in (self._ids(name, split_special_tokens=True), [*self._ids(name[:1]), *self._ids(name[1:])]):
             if not control & set(ids):
                 return list(ids)
@@ -155,7 +156,7 @@ class Chat:
 
 def _any_of(names: set[str]) -> re.Pattern[str]:
     longest = sorted((name for name in names if name and name.strip()), key=lambda name: (-len(name), name))
-    return re.compile("|".join(map(re.escape, longest)) or "(?!)")
+    return re.compile("|".join([*map(re.escape, longest), _MARKS.pattern]))  # marks of a user's own stay text, too
 
 
 def _lost(turns: Sequence[Mapping[str, str]], text: str) -> str | None:

@@ -168,7 +168,7 @@ def load(
         temperature,
         directory,
         caching=findings.read(directory).caching,
-        unused=vocabulary.unused(model, tokenizer),
+        unused=vocabulary.unused(model, tokenizer, eos_ids),
     )
 
 

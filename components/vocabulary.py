@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def unused(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor | None:
-    """Ids of a padded vocabulary that are no token's, as a mask: drawn, they would decode to nothing."""
+def unused(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> torch.Tensor | None:
+    """Ids of a padded vocabulary that are no token's and no EOS, as a mask: drawn, they would decode to nothing."""
     mask = torch.ones(model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
-    tokens = torch.tensor(sorted(tokenizer.get_vocab().values()))
+    tokens = torch.tensor(sorted({*tokenizer.get_vocab().values(), *ends}))
     mask[tokens[tokens < len(mask)]] = False
     return mask.to("cpu" if model.device.type == "meta" else model.device) if mask.any() else None
 

@@ -73,6 +73,12 @@ def test_holes_in_a_tokenizer_count_too(save_model, make_tokenizer):
     assert policy.unused.nonzero()[:, 0].tolist() == [30, *range(TOKENS, PADDED)]
 
 
+def test_an_eos_that_the_tokenizer_does_not_know_may_be_drawn(save_model):
+    folder = save_model()
+    edit(folder / "generation_config.json", eos_token_id=[1, 65])
+    assert 65 not in load(folder, PolicyConfig()).unused.nonzero()[:, 0].tolist()
+
+
 def test_a_tokenizer_for_all_rows_leaves_none(tmp_path, make_model, make_tokenizer):
     make_model().save_pretrained(tmp_path)
     make_tokenizer("{{ messages[0]['content'] }}").save_pretrained(tmp_path)
