@@ -98,6 +98,12 @@ def test_what_would_go_wrong_is_refused(name, reason, make_words):
         make_words(name)
 
 
+def test_the_remedy_for_rwkv(make_tokenizer):
+    policy = Policy(make("rwkv", rescale_every=0), make_tokenizer("{{ messages[0]['content'] }}"), (EOS,), PAD, "fp32")
+    check_head(policy)
+    assert caching.choose(policy) == "none"
+
+
 class Forgetful:
     """Makes a model's forward wrong in one way."""
 
