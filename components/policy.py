@@ -136,18 +136,12 @@ def load(
     Raises PolicyError for files that do not make up a whole model, for code that nobody allowed, and when the
     tokenizer, EOS or a way to format prompts is missing.
     """
-    code, name = config.trust_remote_code, config.model or str(directory)
+    name = config.model or str(directory)
     precision = automatic_precision(device or best_device()) if precision == "auto" else precision
     dtype = torch.bfloat16 if frozen and precision == "bf16" else torch.float32
-    tokenizer = pretrained.read_tokenizer(directory, key="policy", name=name, code=code)
-    if device is not None and device.type == "meta":
-        model = without_weights(directory, {"trust_remote_code": code})
-    else:
-        remedy = "Save the whole causal language model with `save_pretrained`."
-        options: dict[str, Any] = {"key": "policy", "name": name, "code": code, "dtype": dtype, "remedy": remedy}
-        model = pretrained.read(directory, AutoModelForCausalLM, **options)
-        if (directory / ADAPTER).is_dir():
-            adapters.load(model, directory / ADAPTER)
+    tokenizer = pretrained.read_tokenizer(directory, key="policy", name=name, code=config.trust_remote_code)
+    without = device is not None and device.type == "meta"
+    model = _read_model(directory, name, config.trust_remote_code, None if without else dtype)
     model.to(device or best_device()).eval()
     eos_ids = vocabulary.eos_ids(model, tokenizer, config.template_options)
     if not tokenizer.chat_template and config.prompt_format is None:
@@ -158,18 +152,26 @@ def load(
     # Published defaults of sampling have no say here, and `save_pretrained` refuses contradictory ones.
     model.generation_config = GenerationConfig(eos_token_id=list(eos_ids), pad_token_id=pad_id)
     return Policy(
-        model,
-        tokenizer,
-        eos_ids,
-        pad_id,
-        precision,
-        config.prompt_format,
-        config.template_options,
-        temperature,
-        directory,
+        *(model, tokenizer, eos_ids, pad_id, precision),
+        prompt_format=config.prompt_format,
+        template_options=config.template_options,
+        temperature=temperature,
+        folder=directory,
         caching=findings.read(directory).caching,
         unused=vocabulary.unused(model, tokenizer, eos_ids),
     )
+
+
+def _read_model(directory: Path, name: str, code: bool, dtype: torch.dtype | None) -> PreTrainedModel:
+    """The model with its adapter if it has one, its weights in a dtype; None: without weights."""
+    if dtype is None:
+        return without_weights(directory, {"trust_remote_code": code})
+    remedy = "Save the whole causal language model with `save_pretrained`."
+    options: dict[str, Any] = {"key": "policy", "name": name, "code": code, "dtype": dtype, "remedy": remedy}
+    model = pretrained.read(directory, AutoModelForCausalLM, **options)
+    if (directory / ADAPTER).is_dir():
+        adapters.load(model, directory / ADAPTER)
+    return model
 
 
 def save(policy: Policy, directory: Path) -> Path:

@@ -62,7 +62,6 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     source, sources = _sources(work)
     loaded = _load_prompts(work, sources)
     train, held_out = _split(work, loaded)
-    lora = config.training.lora is not None
     base = _base_policy(work, source)
     assert base.folder is not None
     if config.prompts.drop_longer is not None:
@@ -80,7 +79,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     prompts_folder.mkdir()
     prompts.save(train, prompts_folder / "train.jsonl")
     prompts.save(held_out, prompts_folder / "evaluation.jsonl")
-    if lora and work.precision == "bf16":
+    if config.training.lora is not None and work.precision == "bf16":
         base.model.to(torch.bfloat16)  # where only the probe told; the other steps load it so
     base, m = replace(base, precision=work.precision), config.evaluation.responses
     if config.build_engine().reads_files:
