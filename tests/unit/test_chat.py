@@ -1,50 +1,18 @@
-"""Chat templates as they are found: nothing lost, nothing smuggled in, the same tomorrow, and turns that end."""
+"""Chat templates as they are found: nothing lost, nothing smuggled in, the same tomorrow."""
 
 from __future__ import annotations
 
 import datetime
-import json
-import logging
 from dataclasses import replace
 
 import pytest
-from families import FAMILIES, make_tokenizer, save_policy, save_reward_model
+from families import FAMILIES, make_tokenizer, save_policy
 
-from components import vocabulary
-from components.chat import Chat
 from components.config import checked
-from components.errors import ConfigError, JudgeError, PolicyError
-from components.judges import _models
-from components.judges.reward_model import RewardModel
+from components.errors import ConfigError, PolicyError
 from components.policy import load
-from components.records import Prompt
 from components.sections import PolicyConfig
-
-CHATML = FAMILIES["qwen2.5"]
-TURNS = "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
-BEGIN = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-ALL = "{% for m in messages %}" + TURNS + "{% endfor %}" + BEGIN
-
-
-def prompt(*turns):
-    """A prompt of turns, which are (role, content); a single text is the user's."""
-    pairs = [("user", turn) if isinstance(turn, str) else turn for turn in turns]
-    return Prompt("p7", tuple({"role": role, "content": content} for role, content in pairs))
-
-
-def chat(template, family=CHATML, **options):
-    tokenizer = make_tokenizer(replace(family, template=template))
-    return Chat(tokenizer, options, (tokenizer.eos_token_id,))
-
-
-def shown(template, *turns, **options):
-    found = chat(template, **options)
-    return found.tokenizer.decode(found.encode(prompt(*turns)))
-
-
-def policy(folder, config=None, **family):
-    return load(save_policy(replace(CHATML, **family), folder), config or PolicyConfig())
-
+from templates import ALL, BEGIN, CHATML, chat, policy, prompt, shown
 
 # Nothing lost
 
@@ -184,8 +152,8 @@ def test_one_of_several_templates_is_chosen(tmp_path):
 def test_what_the_run_itself_sets_is_no_option(name):
     options = {"template_options": {name: False}}
     judges = [{"name": judge, "model": "m", **options} for judge in ("llm_judge", "reward_model")]
-    policy = {"model": "m", **options}
-    for section in ({"policy": policy}, *({"policy": {"model": "m"}, "judge": judge} for judge in judges)):
+    section = {"model": "m", **options}
+    for section in ({"policy": section}, *({"policy": {"model": "m"}, "judge": judge} for judge in judges)):
         with pytest.raises(ConfigError, match=rf"template_options: '{name}' is set by the run itself"):
             checked({"prompts": {"train": "p.jsonl"}, "judge": judges[0], **section})
 
@@ -195,100 +163,3 @@ def test_a_template_without_a_generation_prompt(tmp_path):
         policy(tmp_path / "without", template=ALL.removesuffix(BEGIN))
     family = FAMILIES["mistral"]  # whose answers begin behind [/INST] without more
     assert load(save_policy(family, tmp_path / "needs none"), PolicyConfig()).encode(prompt("Hi"))
-
-
-# Turns that end
-
-
-@pytest.fixture
-def endoftext(tmp_path):
-    """ChatML's template over files whose EOS is another token, as base models have it."""
-    roles = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
-    family = replace(CHATML, template=ALL, roles=roles, special=("<|im_start|>", "<|im_end|>"), eos=("<|endoftext|>",))
-    return save_policy(family, tmp_path / "model")
-
-
-def test_a_turn_ends_where_the_template_ends_it(endoftext, caplog):
-    found = load(endoftext, PolicyConfig())
-    both = set(found.tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"]))
-    assert set(found.eos_ids) == both
-    assert set(found.model.generation_config.eos_token_id) == both
-    with caplog.at_level(logging.WARNING):
-        vocabulary.keep_turn_end(found, endoftext)
-    assert "ends a turn with '<|im_end|>', so responses end there too" in caplog.text
-    settings = json.loads((endoftext / "generation_config.json").read_text())
-    assert set(settings["eos_token_id"]) == both
-    assert settings["temperature"] == 0.6
-    assert set(load(endoftext, PolicyConfig()).eos_ids) == both
-
-
-def test_nothing_is_written_or_said_where_the_files_know_it(tmp_path, caplog):
-    found = policy(tmp_path, template=ALL)
-    before = (tmp_path / "generation_config.json").read_bytes()
-    with caplog.at_level(logging.WARNING):
-        vocabulary.keep_turn_end(found, tmp_path)
-    assert not caplog.records
-    assert (tmp_path / "generation_config.json").read_bytes() == before
-
-
-def test_an_end_of_several_tokens_is_refused(tmp_path):
-    with pytest.raises(
-        PolicyError, match=r"ends an assistant's turn with '<\|stop\|>', which is \d tokens and not one"
-    ):
-        policy(tmp_path, template=ALL.replace("im_end", "stop"))
-
-
-def test_a_template_that_ends_no_turn_leaves_eos_as_it_is(tmp_path):
-    found = policy(tmp_path, template="{% for m in messages %}{{ m.content }}\n{% endfor %}")
-    assert found.eos_ids == tuple(sorted(found.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])))
-
-
-def test_eos_is_cut_whatever_it_is_called(endoftext):
-    found = load(endoftext, PolicyConfig())
-    found.tokenizer.add_tokens(["<|stop|>"])  # not special
-    stop = found.tokenizer.convert_tokens_to_ids("<|stop|>")
-    found = replace(found, eos_ids=(stop,))
-    words = found.tokenizer("Hi", add_special_tokens=False)["input_ids"]
-    assert found.decode([[*words, stop], words, [stop], [stop, *words], []]) == ["Hi", "Hi", "", "<|stop|>Hi", ""]
-
-
-# Judges
-
-
-@pytest.fixture
-def reward_model(tmp_path):
-    def make(template):
-        _models.unload()
-        return str(save_reward_model(replace(CHATML, template=template), tmp_path / "judge"))
-
-    yield make
-    _models.unload()
-
-
-def read_by(judge, *turns, response="Paris."):
-    loaded = judge._load()
-    [row], _ = judge._encode(loaded, [prompt(*turns)], [[response]])
-    return loaded.tokenizer.decode(row)
-
-
-def test_a_reward_models_template_has_options_and_the_same_day(reward_model):
-    dated = "{{ strftime_now('%Y') if date is not defined else date }}" + ALL
-    model = reward_model(dated)
-    turns = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nParis.<|im_end|>\n"
-    assert read_by(RewardModel(model=model), "Hi") == f"2024{turns}"
-    assert read_by(RewardModel(model=model, template_options={"date": "now"}), "Hi") == f"now{turns}"
-
-
-def test_a_judge_that_would_not_read_all_is_refused(reward_model):
-    model = reward_model("{{ messages[-1].content }}")
-    with pytest.raises(
-        JudgeError, match="'p7': the chat template of the judge's model leaves out what its user turn says"
-    ):
-        read_by(RewardModel(model=model), "Hi")
-    with pytest.raises(JudgeError, match=r"judge\.model: its chat template draws at random"):
-        RewardModel(model=reward_model(ALL + "{{ [1, 2] | random }}")).check()
-
-
-def test_a_judge_of_parts_reads_them(reward_model):
-    parts = "{% for m in messages %}{% for p in m.content %}{{ p.text }}|{% endfor %}{% endfor %}"
-    assert read_by(RewardModel(model=reward_model(parts)), "Hi") == "Hi|Paris.|"
