@@ -152,8 +152,8 @@ def test_one_of_several_templates_is_chosen(tmp_path):
 def test_what_the_run_itself_sets_is_no_option(name):
     options = {"template_options": {name: False}}
     judges = [{"name": judge, "model": "m", **options} for judge in ("llm_judge", "reward_model")]
-    section = {"model": "m", **options}
-    for section in ({"policy": section}, *({"policy": {"model": "m"}, "judge": judge} for judge in judges)):
+    own = {"model": "m", **options}
+    for section in ({"policy": own}, *({"policy": {"model": "m"}, "judge": judge} for judge in judges)):
         with pytest.raises(ConfigError, match=rf"template_options: '{name}' is set by the run itself"):
             checked({"prompts": {"train": "p.jsonl"}, "judge": judges[0], **section})
 
