@@ -6,16 +6,19 @@ The files of a policy are then those of its base and, in the folder `adapter`, a
 from __future__ import annotations
 
 import json
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch.nn import Linear, Parameter
+from torch.nn import Linear, Module, Parameter
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from components.errors import ConfigError
+from components.errors import ConfigError, PolicyError
 from components.policy_files import ADAPTER, save_model
 from components.sections import LoraConfig
 from components.seeds import derive_seed
@@ -23,13 +26,27 @@ from components.seeds import derive_seed
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 NAME, PREFIX = "default", "base_model.model."  # peft's, of the adapter in a model and of its weights in a file
 
+FUSED = ("out_proj", "x_proj", "dt_proj")  # within Mamba's layers
+
+logger = logging.getLogger(__name__)
+
 
 def check(model: PreTrainedModel, settings: LoraConfig) -> None:
-    """Raises ConfigError for a target that is none of the model's linear layers; its head is not one of them."""
+    """Raises ConfigError for a target that is none of the model's linear layers; its head is not one of them.
+
+    Where all are meant, a line of the log says which matrices are no such layers, as the experts of a mixture are not.
+    """
+    names = _linear(model)
+    if not names:
+        raise ConfigError(f"training.lora: {type(model).__name__} has no linear layer that takes one. Leave it out.")
     if settings.target_modules == "all-linear":
+        if left_out := _left_out(model):
+            count, total = sum(left_out.values()), sum(parameter.numel() for parameter in model.parameters())
+            logger.warning(
+                "training.lora: %s of %s weights are in no linear layer that takes an adapter and stay as they are: %s",
+                *(f"{count:,}", f"{total:,}", ", ".join(left_out)),
+            )
         return
-    head = model.get_output_embeddings()
-    names = [n for n, m in model.named_modules() if isinstance(m, (Linear, Conv1D)) and m is not head]
     for target in settings.target_modules:
         if not any(f".{name}".endswith(f".{target}") for name in names):
             known = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
@@ -37,6 +54,47 @@ def check(model: PreTrainedModel, settings: LoraConfig) -> None:
                 f"training.lora.target_modules: {target!r} is no linear layer of {type(model).__name__}. "
                 f"Choose from {known}, or write all-linear."
             )
+
+
+def _linear(model: PreTrainedModel) -> list[str]:
+    """Names of the linear layers that an adapter has an effect on, without the head.
+
+    Not those that return something else, as Llama 4's routers. Fused kernels of Mamba's layers read the weights of
+    their inner ones and would pass an adapter by.
+    """
+    head = model.get_output_embeddings()
+    names = [name for name, module in model.named_modules() if module is not head and _is_linear(module)]
+    return [
+        name
+        for name in names
+        if name.rpartition(".")[2] not in FUSED
+        or "Mamba" not in type(model.get_submodule(name.rpartition(".")[0])).__name__
+    ]
+
+
+@torch.no_grad()
+def _is_linear(module: Module) -> bool:
+    if not isinstance(module, (Linear, Conv1D)) or type(module).forward in (Linear.forward, Conv1D.forward):
+        return isinstance(module, (Linear, Conv1D))
+    weight = module.weight
+    try:
+        output = module(weight.new_zeros(1, weight.shape[1]))
+    except (IndexError, RuntimeError, TypeError, ValueError):
+        return False
+    return isinstance(output, torch.Tensor) and output.shape == (1, weight.shape[0])
+
+
+def _left_out(model: PreTrainedModel) -> dict[str, int]:
+    """Numbers of weights in matrices beside linear layers, embeddings and head, by their names within a layer."""
+    head = model.get_output_embeddings()
+    embeddings = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Embedding) or m is head}
+    known = embeddings | set(_linear(model))
+    found: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1 and name.rpartition(".")[0] not in known:
+            within = re.sub(r"^.*\.\d+\.", "", name)
+            found[within] = found.get(within, 0) + parameter.numel()
+    return found
 
 
 def add(model: PreTrainedModel, settings: LoraConfig, seed: int) -> None:
@@ -48,7 +106,7 @@ def add(model: PreTrainedModel, settings: LoraConfig, seed: int) -> None:
         task_type="CAUSAL_LM",
         r=settings.rank,
         lora_alpha=settings.alpha,
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=_linear(model) if isinstance(targets, str) else list(targets),
         lora_dropout=0.0,  # with it, the ratio to pi_t would not start at 1
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
@@ -56,11 +114,17 @@ def add(model: PreTrainedModel, settings: LoraConfig, seed: int) -> None:
 
 
 def load(model: PreTrainedModel, folder: Path) -> None:
-    """Freezes the model and gives it the adapter in a folder. A missing weight raises KeyError."""
+    """Freezes the model and gives it the adapter in a folder.
+
+    Raises PolicyError for files that cannot be read, KeyError for a missing weight.
+    """
     from peft import PeftConfig
 
-    _inject(model, PeftConfig.from_pretrained(str(folder)), 0)
-    found = load_file(folder / WEIGHTS)
+    try:
+        config, found = PeftConfig.from_pretrained(str(folder)), load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise PolicyError(f"policy.model: its adapter in {folder} cannot be loaded: {error}") from error
+    _inject(model, config, 0)
     with torch.no_grad():
         for name, parameter in weights(model).items():
             parameter.copy_(found[_key(name)])
@@ -87,10 +151,9 @@ def weights(model: PreTrainedModel) -> dict[str, Parameter]:
     return {name: p for name, p in model.named_parameters() if f".{NAME}." in name and ".lora_" in name}
 
 
-def merge(source: Path, target: Path) -> Path:
-    """Writes a policy whose weights are those of `source`, base and adapter added up, in the dtype of the base."""
-    code = any(source.glob("*.py"))  # `start` keeps such files only where the config allows them
-    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", use_safetensors=True, trust_remote_code=code)
+def merge(source: Path, target: Path, dtype: str = "auto") -> Path:
+    """Writes a policy whose weights are those of `source`, base and adapter added up; "auto": in the base's dtype."""
+    model = _whole(source, "float32" if dtype == "float32" else "auto")
     config: dict[str, Any] = json.loads((source / ADAPTER / CONFIG).read_text("utf-8"))
     found = load_file(source / ADAPTER / WEIGHTS)
     with torch.no_grad():
@@ -100,9 +163,36 @@ def merge(source: Path, target: Path) -> Path:
             layer = model.get_submodule(name)
             change = change.T if isinstance(layer, Conv1D) else change
             layer.weight.copy_(layer.weight.float() + change)
+    if dtype not in ("auto", str(model.dtype).removeprefix("torch.")):
+        model.to(getattr(torch, dtype))
+    return _written(model, source, target)
+
+
+def convert(source: Path, target: Path, dtype: str) -> Path:
+    """Writes the policy `source` with weights of another type, but for those that its architecture keeps in fp32."""
+    return _written(_whole(source, dtype), source, target)
+
+
+def _whole(source: Path, dtype: str) -> PreTrainedModel:
+    code = any(source.glob("*.py"))  # `start` keeps such files only where the config allows them
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        source, dtype=dtype, use_safetensors=True, trust_remote_code=code
+    )
+    return model
+
+
+def _written(model: PreTrainedModel, source: Path, target: Path) -> Path:
     if (source / "generation_config.json").is_file():  # it is copied; `save_pretrained` refuses contradictory ones
         model.generation_config = GenerationConfig()
     return save_model(model, source, target)
+
+
+class _Shell(Module):
+    """Hides from peft which architecture it is: of some mixtures it would adapt experts in place of what is named."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
 
 
 def _inject(model: PreTrainedModel, config: Any, seed: int) -> None:
@@ -111,12 +201,15 @@ def _inject(model: PreTrainedModel, config: Any, seed: int) -> None:
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        inject_adapter_in_model(config, model, NAME)
+        inject_adapter_in_model(config, _Shell(model), NAME)
+    model.requires_grad_(False)
     for parameter in weights(model).values():
         parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))  # the base may be bf16
+        parameter.requires_grad_(True)
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
             module.cast_input_dtype_enabled = False  # autocast does it, and keeps no copy for each matrix
+    model.peft_config = {NAME: config}
     model.eval()
 
 

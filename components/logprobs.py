@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from components.batches import Batch, by_length, collate, distinct_tokens, extended, prefix_positions
 from components.errors import PolicyError
@@ -23,33 +23,59 @@ from components.progress import Progress, silent
 from components.records import Ragged
 
 LOGITS_PER_CHUNK = 2**24  # 64 MiB in fp32
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma 2's, RecurrentGemma's, xLSTM's
+# What a model raises that makes nothing of the inputs, mask, positions or cache that it is given.
+REFUSALS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
-def head_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+def head_logits(model: PreTrainedModel, hidden: Tensor, unused: Tensor | None = None) -> Tensor:
     """The model's logits of hidden states, (N, H) to (N, V), at least in fp32.
 
-    Follows what Hugging Face models do after the head: Granite and Cohere scale, Gemma 2 caps softly.
+    Follows what Hugging Face models do after the head: Granite and Cohere scale, Gemma 2 and others cap softly. Those
+    of ids that are True in `unused`, (V,), are -inf.
     """
     config = model.config.get_text_config()
     logits: Tensor = model.get_output_embeddings()(hidden)
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-    scale = getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
+    scale = _factor(config, "logit_scale") / _factor(config, "logits_scaling")
     if scale != 1:  # else a copy of the largest tensor for nothing
         logits = logits * scale
-    cap = getattr(config, "final_logit_softcapping", None)
-    return logits if cap is None else torch.tanh(logits / cap) * cap
+    cap = next((value for name in CAPS if (value := getattr(config, name, None)) is not None), None)
+    logits = logits if cap is None else torch.tanh(logits / cap) * cap
+    return logits if unused is None else logits.masked_fill(unused, -torch.inf)
+
+
+def _factor(config: PreTrainedConfig, name: str) -> float:
+    """A number of a config; 1 where it is absent or, as MPT has it, something else."""
+    value = getattr(config, name, None)
+    return float(value) if isinstance(value, (int, float)) else 1.0
 
 
 def token_logprobs(
-    model: PreTrainedModel, hidden: Tensor, targets: Tensor, logits_per_chunk: int = LOGITS_PER_CHUNK
+    model: PreTrainedModel,
+    hidden: Tensor,
+    targets: Tensor,
+    logits_per_chunk: int = LOGITS_PER_CHUNK,
+    unused: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> Tensor:
-    """Log-prob of each target token, (N, H) and (N,) to (N,), without (N, V) logits in memory.
+    """Log-prob of each target token at a temperature, (N, H) and (N,) to (N,), without (N, V) logits in memory.
 
     With gradients and more than one chunk, a chunk's logits are computed again in the backward pass.
     """
 
     def chunk_logprobs(hidden: Tensor, targets: Tensor) -> Tensor:
-        logits = head_logits(model, hidden)
+        logits = head_logits(model, hidden, unused)
+        logits = logits if temperature == 1 else logits / temperature
         return logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
 
     size = max(1, logits_per_chunk // model.get_output_embeddings().weight.shape[0])
@@ -66,7 +92,7 @@ def token_logprobs(
 def response_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int = LOGITS_PER_CHUNK) -> Tensor:
     """log pi(response | prompt) of each response, summed over its tokens (EOS included): (R,), fp32 or wider.
 
-    Differentiable; runs in the policy's autocast.
+    At the policy's temperature. Differentiable; runs in the policy's autocast.
     """
     logp = flat_logprobs(policy, batch, logits_per_chunk)
     sums = torch.zeros(len(batch.input_ids), dtype=logp.dtype, device=logp.device)
@@ -90,16 +116,16 @@ def flat_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int = LOGITS_P
         return sharded
     assert batch.prefix is None or not (policy.gradient_checkpointing and torch.is_grad_enabled())
     with policy.autocast():
-        hidden = _hidden(policy.model, batch)
-        return token_logprobs(policy.model, hidden, batch.targets, logits_per_chunk)
+        hidden = _hidden(policy, batch)
+        return token_logprobs(policy.model, hidden, batch.targets, logits_per_chunk, policy.unused, policy.temperature)
 
 
-def _hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
+def _hidden(policy: Policy, batch: Batch) -> Tensor:
     """The hidden states that predict the response tokens, (N, H); prompts are read once, keys and values shared."""
     prefix, cache = batch.prefix, None
     if prefix is not None:
-        cache = DynamicCache(config=model.config)
-        model.base_model(
+        cache = DynamicCache(config=policy.model.config)
+        policy.body(
             input_ids=prefix.input_ids,
             attention_mask=prefix.mask,
             position_ids=prefix_positions(prefix),
@@ -110,9 +136,9 @@ def _hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
     for part in batch.parts:
         ids, owners = batch.input_ids[part.rows, : part.width], batch.owners[part.rows]
         if prefix is None or cache is None:
-            output = model.base_model(input_ids=ids, use_cache=False)
+            output = policy.body(input_ids=ids, use_cache=False)
         else:
-            output = model.base_model(
+            output = policy.body(
                 input_ids=ids,
                 attention_mask=None if prefix.mask is None else extended(prefix.mask, part.width)[owners],
                 position_ids=prefix.lengths[owners][:, None] + torch.arange(part.width, device=ids.device),
@@ -182,11 +208,12 @@ def _scoring_batches(
 ) -> Iterator[tuple[NDArray[np.int64], Batch]]:
     """Indices of prompts of similar length, and the batch of all their responses."""
     total, done = len(responses), 0
-    k = total // len(prompts)
-    sizes = prompts.lengths + distinct_tokens([responses[i] for i in range(total)], k)
+    k, share = total // len(prompts), policy.caching == "shared"
+    sizes = prompts.lengths * (1 if share else k) + distinct_tokens([responses[i] for i in range(total)], k)
     for indices in by_length(prompts.lengths, sizes, tokens_per_batch):
         rows = [responses[i * k + j] for i in indices for j in range(k)]
-        yield indices, collate([prompts[i] for i in indices], rows, policy.pad_id, policy.device)
+        together = [prompts[i] for i in indices], rows, policy.pad_id, policy.device
+        yield indices, collate(*together, share_prompts=share)
         done += len(rows)
         progress(done, total)
 
@@ -195,16 +222,29 @@ def _scoring_batches(
 def check_head(policy: Policy) -> None:
     """Compares `head_logits` with the model's own logits on a few tokens.
 
-    Raises PolicyError for a model whose logits see later tokens, and for an architecture that treats its logits in a
-    way that is not known here.
+    Raises PolicyError for a model that does not run on token ids alone, one whose logits see later tokens or whose
+    weights change when it runs, and for an architecture that treats its logits in a way that is not known here.
     """
     ids = torch.arange(1, 9, device=policy.device)[None] % policy.tokenizer.vocab_size
     name = type(policy.model).__name__
-    own: Tensor = policy.model(input_ids=ids).logits
+    versions = [parameter._version for parameter in policy.model.parameters()]
+    try:
+        own: Tensor = policy.model(input_ids=ids, use_cache=False).logits
+        ours = head_logits(policy.model, policy.body(input_ids=ids, use_cache=False).last_hidden_state)
+    except REFUSALS as error:
+        raise PolicyError(
+            f"policy.model: {name} does not run on token ids alone ({type(error).__name__}: {error}). "
+            "Use a causal language model."
+        ) from error
+    if versions != [parameter._version for parameter in policy.model.parameters()]:
+        raise PolicyError(
+            f"policy.model: {name} changes its weights when it runs, so trained ones would be saved wrong. "
+            "Use another model; for RWKV, set rescale_every: 0 in config.json."
+        )
     tolerance = (3e-2 if own.dtype in (torch.bfloat16, torch.float16) else 1e-4) * own.abs().max().item()
-    if (policy.model(input_ids=ids[:, :4]).logits - own[:, :4]).abs().max().item() > tolerance:
+    before = policy.model(input_ids=ids[:, :4], use_cache=False).logits
+    if (before - own[:, :4]).abs().max().item() > tolerance:
         raise PolicyError(f"{name} is not causal: its logits depend on later tokens. Use a causal language model.")
-    ours = head_logits(policy.model, policy.model.base_model(input_ids=ids).last_hidden_state)
     difference = (own - ours).abs().max().item()
     if difference > tolerance:
         raise PolicyError(

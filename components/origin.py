@@ -17,7 +17,7 @@ from components.algorithms import OnPolicyAlgorithm
 from components.config import RunConfig
 from components.errors import ConfigError
 from components.preparation import Started
-from components.sections import PromptsConfig, TrainingConfig
+from components.sections import PolicyConfig, PromptsConfig, TrainingConfig
 from components.store import Manifest
 from components.workspace import ANCHOR_FILE, Workspace
 
@@ -78,8 +78,13 @@ class Origin:
             ]
         ours = work.config.model_dump()
         # An older run's config lacks what was added since, and the run had what is the default now.
-        defaults = {"prompts": PromptsConfig().model_dump(), "training": TrainingConfig().model_dump()}
-        theirs = self.config | {name: values | self.config[name] for name, values in defaults.items()}
+        sections = {"policy": PolicyConfig(), "prompts": PromptsConfig(), "training": TrainingConfig()}
+        theirs = self.config | {name: s.model_dump() | self.config[name] for name, s in sections.items()}
+        judge = work.config.build_judge()
+        if theirs["judge"].get("name") == judge.name:
+            fields = {name: field for name, field in type(judge).model_fields.items() if not field.is_required()}
+            defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
+            theirs["judge"] = defaults | theirs["judge"]
         return [
             f"{key}: is {_at(ours, key)!r}, and was {_at(theirs, key)!r} in {self.run}. Runs that go on keep it."
             for key in (*SAME, *STATE)

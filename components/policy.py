@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
 
-from components import adapters
+from components import adapters, findings, pretrained, vocabulary
+from components.chat import Chat
 from components.errors import PolicyError
+from components.findings import Caching
 from components.policy_files import (
     ADAPTER,
     copy_files,
     fetch,
-    refuse_code,
     require_format,
     save_model,
     without_weights,
@@ -49,14 +48,18 @@ class Policy:
     pad_id: int
     precision: str  # "fp32" or "bf16"; weights that are trained are fp32 in both
     prompt_format: str | None = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)  # for the chat template
+    temperature: float = 1.0  # of the distribution that all log-probs are of, the one that responses are drawn from
     folder: Path | None = None  # where it was loaded from
     gradient_checkpointing: bool = False  # layers are computed again in the backward pass, so none may fill a cache
+    caching: Caching = "shared"  # what the architecture's cache is good for; see `components.caching`
+    unused: torch.Tensor | None = None  # (V,) bool, ids of the model that the tokenizer has no token for; None: none
     sharded: torch.nn.Module | None = None  # gives a batch's log-probs where each process has a share of the weights
 
     @property
     def shares_prompts(self) -> bool:
         """Whether training may read a prompt once for all its responses."""
-        return not self.gradient_checkpointing and self.sharded is None
+        return self.caching == "shared" and not self.gradient_checkpointing and self.sharded is None
 
     @property
     def device(self) -> torch.device:
@@ -67,15 +70,23 @@ class Policy:
         """The numerical path of every forward pass: log-probs are comparable only along one path."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
+    @property
+    def body(self) -> PreTrainedModel:
+        """The model without its head."""
+        base: PreTrainedModel = self.model.base_model
+        # Llama 4's text model calls its body by another name than the one that the library looks for.
+        return base if base is not self.model else getattr(base, "model", base)
+
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt up to where the response begins, special tokens included once.
 
-        The chat template is applied once and straight to ids: its text already holds BOS.
+        A chat template's text already holds BOS. What a user wrote holds no control tokens, whatever it says.
 
-        Raises PolicyError for a prompt that the template refuses, and for several messages without a template.
+        Raises PolicyError for a prompt that the template refuses or leaves something out of, and for several messages
+        without a template.
         """
         if self.tokenizer.chat_template:
-            return self._apply_template(prompt)
+            return self.chat.encode(prompt)
         if self.prompt_format is None:
             raise PolicyError(
                 "the tokenizer has no chat template. Set policy.prompt_format, for example '{prompt}\\n'."
@@ -85,31 +96,24 @@ class Policy:
                 f"prompt {prompt.id!r}: {len(prompt.messages)} messages need a chat template, and the "
                 "tokenizer has none. Use a model with one, or prompts of a single message."
             )
-        return self._ids(self.prompt_format.replace("{prompt}", prompt.text))
+        return self._after_bos(self.chat.plain(self.prompt_format, prompt.text, prompt))
 
-    def _apply_template(self, prompt: Prompt) -> list[int]:
-        messages = list(prompt.messages)
-        try:
-            ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        except TemplateError as error:  # some templates take no system turn, or only alternating roles
-            roles = ", ".join(message["role"] for message in messages)
-            raise PolicyError(
-                f"prompt {prompt.id!r}: the model's chat template refuses its turns ({roles}): {error}. "
-                "Change the prompt's messages."
-            ) from error
-        return list(ids)
+    @cached_property
+    def chat(self) -> Chat:
+        """The way from turns to token ids."""
+        return Chat(self.tokenizer, self.template_options, self.eos_ids)
 
-    def _ids(self, text: str) -> list[int]:
-        """Ids of a text after what the tokenizer puts before it (BOS), without what it would put behind it (EOS)."""
-        inner = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        whole = list(self.tokenizer(text)["input_ids"])
-        begin = next(i for i in range(len(whole) + 1) if whole[i : i + len(inner)] == inner)
-        before = whole[:begin]
-        return inner if inner[:begin] == before else before + inner  # the text may begin with BOS itself
+    def _after_bos(self, ids: list[int]) -> list[int]:
+        """Ids after what the tokenizer puts before a text (BOS), without what it would put behind it (EOS)."""
+        inner = list(self.tokenizer("a", add_special_tokens=False)["input_ids"])
+        whole = list(self.tokenizer("a")["input_ids"])
+        before = whole[: next(i for i in range(len(whole) + 1) if whole[i : i + len(inner)] == inner)]
+        return ids if ids[: len(before)] == before else before + ids  # the text may begin with BOS itself
 
     def decode(self, rows: Sequence[TokenIds]) -> list[str]:
-        """Texts of responses, special tokens removed and nothing else changed."""
-        return list(self.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        """Texts of responses, special tokens and the EOS that ends one removed, and nothing else changed."""
+        texts = [row[:-1] if len(row) and int(row[-1]) in self.eos_ids else row for row in rows]
+        return list(self.tokenizer.batch_decode(texts, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def best_device() -> torch.device:
@@ -129,58 +133,49 @@ def load(
     precision: str = "fp32",
     device: torch.device | None = None,
     frozen: bool = False,
+    temperature: float = 1.0,
 ) -> Policy:
     """Loads a policy directory with fp32 weights; on the meta device it has none, for engines that read the files.
 
-    `frozen` weights, beside which at most an adapter is trained, are bf16 if `precision` is. Log-probs are comparable
-    only among policies that are loaded alike. `precision` may be "auto" too.
+    `frozen` weights, beside which at most an adapter is trained, are bf16 if `precision` is. Log-probs are those at
+    `temperature`, and comparable only among policies that are loaded alike. `precision` may be "auto" too.
 
     Raises PolicyError for files that do not make up a whole model, for code that nobody allowed, and when the
     tokenizer, EOS or a way to format prompts is missing.
     """
-    name = config.model or directory
-    options = {"trust_remote_code": config.trust_remote_code}
+    name = config.model or str(directory)
     precision = automatic_precision(device or best_device()) if precision == "auto" else precision
     dtype = torch.bfloat16 if frozen and precision == "bf16" else torch.float32
-    try:
-        if not config.trust_remote_code:
-            refuse_code(directory)
-        tokenizer = AutoTokenizer.from_pretrained(directory, **options)
-        if device is not None and device.type == "meta":
-            model, report = without_weights(directory, options), dict[str, list[str]](missing_keys=[])
-        else:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                directory, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
-            )
-            if (directory / ADAPTER).is_dir():
-                adapters.load(model, directory / ADAPTER)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise PolicyError(f"policy.model: {name} cannot be loaded: {error}") from error
-    if missing := sorted(report["missing_keys"]):  # the library fills them with random numbers
-        raise PolicyError(
-            f"policy.model: {name} lacks {len(missing)} weights of a {type(model).__name__}, {missing[0]} among "
-            "them. Save the whole causal language model with `save_pretrained`."
-        )
+    tokenizer = pretrained.read_tokenizer(directory, key="policy", name=name, code=config.trust_remote_code)
+    without = device is not None and device.type == "meta"
+    model = _read_model(directory, name, config.trust_remote_code, None if without else dtype)
     model.to(device or best_device()).eval()
-    eos_ids = _eos_ids(model, tokenizer)
+    eos_ids = vocabulary.eos_ids(model, tokenizer, config.template_options)
     require_format(tokenizer, config)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0]
     # Published defaults of sampling have no say here, and `save_pretrained` refuses contradictory ones.
     model.generation_config = GenerationConfig(eos_token_id=list(eos_ids), pad_token_id=pad_id)
-    return Policy(model, tokenizer, eos_ids, pad_id, precision, config.prompt_format, directory)
+    return Policy(
+        *(model, tokenizer, eos_ids, pad_id, precision),
+        prompt_format=config.prompt_format,
+        template_options=config.template_options,
+        temperature=temperature,
+        folder=directory,
+        caching=findings.read(directory).caching,
+        unused=vocabulary.unused(model, tokenizer, eos_ids),
+    )
 
 
-def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Tokens that end a response; chat models often list several in their generation config."""
-    listed = getattr(model.generation_config, "eos_token_id", None)
-    found = set(listed if isinstance(listed, list) else [listed]) | {tokenizer.eos_token_id}
-    eos_ids = tuple(sorted(i for i in found if i is not None))
-    if not eos_ids:
-        raise PolicyError(
-            "the model names no EOS token, so no response could end. "
-            "Set eos_token_id in generation_config.json or eos_token in tokenizer_config.json."
-        )
-    return eos_ids
+def _read_model(directory: Path, name: str, code: bool, dtype: torch.dtype | None) -> PreTrainedModel:
+    """The model with its adapter if it has one, its weights in a dtype; None: without weights."""
+    if dtype is None:
+        return without_weights(directory, {"trust_remote_code": code})
+    remedy = "Save the whole causal language model with `save_pretrained`."
+    options: dict[str, Any] = {"key": "policy", "name": name, "code": code, "dtype": dtype, "remedy": remedy}
+    model = pretrained.read(directory, AutoModelForCausalLM, **options)
+    if (directory / ADAPTER).is_dir():
+        adapters.load(model, directory / ADAPTER)
+    return model
 
 
 def save(policy: Policy, directory: Path) -> Path:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components import findings, model_files
 from components.errors import PolicyError
 from components.model_sources import locate
 from components.sections import PolicyConfig
@@ -14,18 +15,14 @@ from components.sections import PolicyConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# All that a policy consists of; optimiser states and logs of the training that made it stay behind.
-WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
-OTHER_FILES = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.txt", "*.model", "*.tiktoken")
 ADAPTER = "adapter"  # folder of what LoRA adds to the weights; see `components.adapters`
-TRAINING_FILES = ("trainer_state.json", "*_results.json")
-CODE_FILES = ("*.py",)
 
 
 def fetch(config: PolicyConfig, key: str = "policy") -> Path:
     """Directory of the configured model, downloaded first if it is a hub id; `key` is its section, for messages.
 
-    Raises PolicyError when it is not to be had, or holds an adapter, no config, no safetensors weights or two sets.
+    Raises PolicyError when it is not to be had, or holds an adapter, no config, no safetensors weights or two sets,
+    or a file that is not inside it.
     """
     directory = locate(config, key)
     if directory.is_file():
@@ -35,21 +32,11 @@ def fetch(config: PolicyConfig, key: str = "policy") -> Path:
     if not directory.is_dir():
         directory = _download(config, key)
     refuse_adapter(directory, key)
-    found = {pattern: any(directory.glob(pattern)) for pattern in ("config.json", *WEIGHT_FILES)}
-    for what, missing in (
-        ("config.json", not found["config.json"]),
-        ("safetensors weights", not (found["model.safetensors"] or found["model-*.safetensors"])),
-    ):
-        if missing:
-            raise PolicyError(
-                f"{key}.model: {config.model} has no {what}. Save the model with `save_pretrained`, "
-                "which writes both; pickled weights (.bin) are not loaded."
-            )
-    if found["model.safetensors"] and found["model.safetensors.index.json"]:
+    if not (directory / model_files.CONFIG).is_file():
         raise PolicyError(
-            f"{key}.model: {config.model} holds weights twice, model.safetensors and the shards that "
-            "model.safetensors.index.json lists. Remove the stale ones."
+            f"{key}.model: {config.model} has no config.json. Save the model with `save_pretrained`, which writes one."
         )
+    model_files.of(directory, key=key)
     return directory
 
 
@@ -66,9 +53,15 @@ def _download(config: PolicyConfig, key: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError
 
-    patterns = [*WEIGHT_FILES, *OTHER_FILES, *(CODE_FILES if config.trust_remote_code else ())]
+    code = model_files.CODE if config.trust_remote_code else ()
+    patterns = [*model_files.OTHERS, *code, model_files.WEIGHTS, model_files.INDEX]
+    assert config.model is not None
     try:
-        return Path(snapshot_download(config.model, revision=config.revision, allow_patterns=patterns))
+        directory = Path(snapshot_download(config.model, revision=config.revision, allow_patterns=patterns))
+        if not (directory / model_files.INDEX).is_file():
+            return directory
+        names = model_files.listed(directory / model_files.INDEX, key)  # whatever they are called
+        return Path(snapshot_download(config.model, revision=directory.name, allow_patterns=[*patterns, *names]))
     except (HFValidationError, HTTPError, OSError) as error:  # a bad name; no way to the hub; its refusal
         raise PolicyError(
             f"{key}.model: {config.model!r} is neither a directory here nor a model that the hub gave "
@@ -79,10 +72,7 @@ def _download(config: PolicyConfig, key: str) -> Path:
 
 def copy_files(source: Path, target: Path, *, weights: bool = True, code: bool = False) -> Path:
     """Copies the files that make up a policy; without `weights` only config, tokenizer and template."""
-    patterns = (*OTHER_FILES, *(WEIGHT_FILES if weights else ()), *(CODE_FILES if code else ()))
-    left_out = (*TRAINING_FILES, *(() if weights else WEIGHT_FILES))
-    chosen = {file for pattern in patterns for file in source.glob(pattern) if file.is_file()}
-    for file in sorted(chosen - {file for pattern in left_out for file in source.glob(pattern)}):
+    for file in model_files.of(source, weights=weights, code=code):
         copy = target / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
@@ -92,13 +82,12 @@ def copy_files(source: Path, target: Path, *, weights: bool = True, code: bool =
 def save_model(model: PreTrainedModel, source: Path, target: Path) -> Path:
     """Writes a policy directory with the model's weights and everything else from the directory `source`."""
     copy_files(source, target, weights=False, code=True)
-    for pattern in WEIGHT_FILES:  # of an earlier save in other shards: a loader might take them
-        for stale in target.glob(pattern):
-            stale.unlink()
+    for stale in [*target.glob("*.safetensors"), *target.glob(model_files.INDEX)]:  # a loader might take them
+        stale.unlink()
     model.save_pretrained(target)
-    generation = source / "generation_config.json"
-    if generation.is_file():
-        shutil.copyfile(generation, target / generation.name)
+    for name in ("generation_config.json", findings.FILE):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
     return target
 
 

@@ -31,7 +31,7 @@ def _faster_precision(policy: Policy) -> str:
         for _ in range(3):  # the last one counts, the first ones warm up
             begin = time.perf_counter()
             with replace(policy, precision=precision).autocast():
-                hidden = policy.model.base_model(input_ids=ids).last_hidden_state
+                hidden = policy.body(input_ids=ids).last_hidden_state
             hidden.float().square().mean().backward()
             policy.model.zero_grad(set_to_none=True)
             if policy.device.type == "cuda":

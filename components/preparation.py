@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ from components.workspace import Workspace
 if TYPE_CHECKING:
     from components.origin import Origin
     from components.policy import Policy
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,14 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
 def _start_anew(work: Workspace, judge: Judge) -> Started:
     import torch
 
-    from components import policy, precision
+    from components import precision
 
     config = work.config
     source, sources = _sources(work)
     loaded = _load_prompts(work, sources)
     train, held_out = _split(work, loaded)
     folder = _policy_folder(work, source)
-    lora = config.training.lora is not None
-    base = policy.load(folder, config.policy, precision=config.policy.precision, frozen=lora)
+    base = _base_policy(work, folder)
     if config.prompts.drop_longer is not None:
         train, held_out = _split_without_longer(work, base, sources, loaded)
     _check_base(work, base, [*train, *held_out], folder)
@@ -74,7 +77,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     prompts_folder.mkdir()
     prompts.save(train, prompts_folder / "train.jsonl")
     prompts.save(held_out, prompts_folder / "evaluation.jsonl")
-    if lora and work.precision == "bf16":
+    if config.training.lora is not None and work.precision == "bf16":
         base.model.to(torch.bfloat16)  # where only the probe told; the other steps load it so
     base, m = replace(base, precision=work.precision), config.evaluation.responses
     if config.build_engine().reads_files:
@@ -92,7 +95,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
 
 def _check_base(work: Workspace, base: Policy, asked: list[Prompt], folder: Path) -> None:
     """Raises UserError for a base policy, with its files in `folder`, that these prompts or the training cannot use."""
-    from components import logprobs, policy
+    from components import policy
 
     config = work.config
     policy.check_lengths(
@@ -101,9 +104,41 @@ def _check_base(work: Workspace, base: Policy, asked: list[Prompt], folder: Path
         max_prompt_tokens=config.policy.max_prompt_tokens,
         max_new_tokens=config.generation.max_new_tokens,
     )
-    logprobs.check_head(base)
     update.check(config.training, base.model)
     space.check(config, work.store, space.of_base(config, base, folder))
+
+
+def _base_policy(work: Workspace, folder: Path) -> Policy:
+    """The policy as every later step loads it, from its folder, which then tells what is found out about it too."""
+    from components import policy
+
+    config = work.config
+    base = policy.load(
+        folder,
+        config.policy,
+        precision=config.policy.precision,
+        frozen=config.training.lora is not None,
+        temperature=config.generation.temperature,
+    )
+    if config.generation.top_p < 1:
+        logger.warning(
+            "generation.top_p: responses are drawn from the likeliest tokens, log-probs are of the whole distribution: "
+            "`kl` is no KL divergence, and win rates are those against what is drawn"
+        )
+    return _examined(base, folder)
+
+
+def _examined(base: Policy, folder: Path) -> Policy:
+    """The policy with what its cache is good for, which is kept in its folder, as is the end of its turns."""
+    from components import caching, findings, logprobs, vocabulary
+
+    vocabulary.keep_turn_end(base, folder)
+    logprobs.check_head(base)
+    found = findings.Findings(caching=caching.choose(base))
+    if found.caching != "shared":
+        logger.warning("policy.model: %s %s", type(base.model).__name__, caching.CONSEQUENCES[found.caching])
+    findings.write(found, folder)
+    return replace(base, caching=found.caching)
 
 
 def _sources(work: Workspace) -> tuple[Path, list[str]]:

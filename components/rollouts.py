@@ -59,7 +59,8 @@ def generate(
     samples = engine.sample(policy, tokens, np.array(seeds, dtype=np.uint64), sampling, progress)
     rows = [samples.tokens[i] for i in range(len(samples.tokens))]
     ids, texts = [p.id for p in prompts], policy.decode(rows)
-    return Rollout(ids, Ragged.of(tokens), samples.tokens, texts, samples.finished, samples.logp)
+    engine_logp = samples.logp if sampling.temperature == 1 else None  # ours are at the temperature of sampling
+    return Rollout(ids, Ragged.of(tokens), samples.tokens, texts, samples.finished, engine_logp)
 
 
 def judge(

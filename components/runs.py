@@ -32,6 +32,26 @@ def last_iteration(pathspec: str, *, artifacts: Iterable[str]) -> Any:
     return data
 
 
+def after(pathspec: str, iteration: int | None, *, artifacts: Iterable[str]) -> Any:
+    """The artifacts that the run `pathspec`, finished or not, had after an iteration; None: after the last whole one.
+
+    Iterations are counted as in `history`; the one before the run's first is what it began with. Metaflow's namespace
+    becomes None. Raises RunError for a run that does not exist or has no such iteration.
+    """
+    run = _find(pathspec, "WindFlow")
+    steps = {step.id: step for step in run}
+    names = [name for name in steps if re.fullmatch(r"evaluate_\d+", name) and _succeeded(steps[name])]
+    whole = ["start"] * ("start" in steps and _succeeded(steps["start"])) + names
+    everything = (steps[name].task.data for name in whole)
+    found = {int(data.iteration): data for data in everything if "iteration" in data._artifacts}
+    chosen = max(found, default=None) if iteration is None else iteration
+    if chosen is None or chosen not in found or not set(artifacts) <= found[chosen]._artifacts.keys():
+        known = ", ".join(map(str, sorted(found))) or "none"
+        wanted = "no whole iteration" if iteration is None else f"no policy after iteration {iteration}"
+        raise RunError(f"{pathspec}: has {wanted}; it has those after: {known}. Name one of them, or resume the run.")
+    return found[chosen]
+
+
 def killed(pathspec: str) -> list[str]:
     """Steps of a run that has failed, those with a task that was killed from outside.
 

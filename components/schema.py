@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Hashable
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from components.errors import ConfigError
 
@@ -17,6 +17,26 @@ class Section(BaseModel):
     """A frozen part of the config. Unknown keys are refused and numbers are not guessed from strings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+_OURS: tuple[str, ...] = (
+    "add_generation_prompt",
+    "continue_final_message",
+    "conversation",
+    "messages",
+    "padding",
+    "return_dict",
+)
+_OURS += ("return_tensors", "return_assistant_tokens_mask", "tokenize", "tokenizer_kwargs", "truncation", "max_length")
+
+
+def _leave_ours(options: dict[str, Any]) -> dict[str, Any]:
+    if ours := sorted(options.keys() & set(_OURS)):
+        raise ValueError(f"{ours[0]!r} is set by the run itself. Leave it out; options are for the chat template.")
+    return options
+
+
+TemplateOptions = Annotated[dict[str, Any], AfterValidator(_leave_ours)]  # names that a chat template asks for
 
 
 def explain(error: ValidationError, known: type[BaseModel]) -> str:

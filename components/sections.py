@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from components.prompts.records import BESIDE
 from components.schedule import check_cron, check_time_zone
-from components.schema import Section
+from components.schema import Section, TemplateOptions
 
 MICRO_BATCH = 32  # prompts
 
@@ -41,6 +41,9 @@ class PolicyConfig(Section):
     revision: str | None = Field(None, description="hub revision")
     trust_remote_code: bool = Field(False, description="run code that ships with the model")
     prompt_format: str | None = Field(None, description="for models without a chat template: '… {prompt} …'")
+    template_options: TemplateOptions = Field(
+        default_factory=dict, description="for the chat template, such as {enable_thinking: false}"
+    )
     max_prompt_tokens: PositiveInt = Field(512, description="a longer prompt stops the run in `start`")
     precision: Literal["auto", "fp32", "bf16", "probe"] = Field(
         "auto",
@@ -82,8 +85,15 @@ class GenerationConfig(Section):
     engine: dict[str, Any] = Field(default_factory=lambda: {"name": "transformers"})
     responses: int = Field(8, description="K, responses per prompt")
     max_new_tokens: PositiveInt = 64
-    temperature: PositiveFloat = 1.0
-    top_p: float = Field(1.0, gt=0, le=1)
+    temperature: PositiveFloat = Field(
+        1.0, description="of the policy: responses are drawn, scored, trained and compared at it"
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="mass of the tokens that are drawn from; log-probs are of all, so kl is none below 1",
+    )
 
 
 class LoraConfig(Section):

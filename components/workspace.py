@@ -62,6 +62,7 @@ class Workspace:
             precision=self.precision,
             device=None if weights else torch.device("meta"),
             frozen=self.config.training.lora is not None,
+            temperature=self.config.generation.temperature,
         )
 
     def use_threads(self) -> None:

@@ -98,6 +98,20 @@ FAMILIES = {
         shown="<s>[INST] Hi there [/INST]",
         config={"sliding_window": 16},
     ),
+    "lfm2": Family(  # a hybrid, whose cache takes no padding
+        model_type="lfm2",
+        special=("<|im_start|>", "<|im_end|>"),
+        roles={"bos_token": "<|startoftext|>", "eos_token": "<|im_end|>", "pad_token": "<|pad|>"},
+        template=(
+            "{{ bos_token }}{% for message in messages %}"
+            "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+        ),
+        begins_with_bos=True,
+        eos=("<|im_end|>",),
+        shown="<|startoftext|><|im_start|>user\nHi there<|im_end|>\n<|im_start|>assistant\n",
+        config={"layer_types": ["conv", "full_attention"]},
+    ),
     "gpt2": Family(
         model_type="gpt2",
         special=(),

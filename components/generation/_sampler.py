@@ -6,17 +6,16 @@ every token, finished responses leave the batch, and a token costs one cumulativ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from components.batches import extended, left_padded, prefix_positions
 from components.generation import Samples, Sampling
+from components.generation._decoding import decoder
 from components.logprobs import head_logits
 from components.policy import Policy
 from components.progress import Progress, silent
@@ -38,63 +37,29 @@ def sample(
     n, k = seeds.shape
     rows: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)] * (n * k)
     finished = np.zeros((n, k), dtype=bool)
-    # Equal lengths need no padding, so a batch holds prompts of similar length, the longest first.
-    order = np.argsort([-len(prompt) for prompt in prompts], kind="stable")
-    size = max(1, batch_size // k)
-    for begin in range(0, n, size):
-        indices = order[begin : begin + size]
+    done = 0
+    for indices in _batches(policy, prompts, max(1, batch_size // k)):
         batch = [prompts[i] for i in indices]
         drawn, ended = _sample_batch(
-            policy, batch, seeds[indices], sampling, lambda done, base=begin * k: progress(base + done, n * k)
+            policy, batch, seeds[indices], sampling, lambda ended, done=done: progress(done + ended, n * k)
         )
+        done += len(drawn)
         for i, group in zip(indices, range(0, len(drawn), k), strict=True):
             rows[i * k : (i + 1) * k] = drawn[group : group + k]
         finished[indices] = ended.reshape(-1, k)
     return Samples(Ragged.of(rows), finished)
 
 
-class _RoomyLayer(DynamicLayer):
-    """Keys and values in buffers with room for the next tokens: adding one does not copy the cache."""
+def _batches(policy: Policy, prompts: Sequence[TokenIds], size: int) -> Iterator[NDArray[np.int64]]:
+    """Indices of prompts of similar length, since equal lengths need no padding; the longest first.
 
-    _buffers: tuple[Tensor, Tensor] | None = None
-    keys: Tensor
-    values: Tensor
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:  # the prompts, as yet once each
-            self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = key_states, value_states
-            return key_states, value_states
-        old, new = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
-        if self._buffers is None or new > self._buffers[0].shape[-2]:
-            self._buffers = self._roomy(self.keys, new), self._roomy(self.values, new)
-        self._buffers[0][:, :, old:new] = key_states
-        self._buffers[1][:, :, old:new] = value_states
-        return self._filled(new)
-
-    def _roomy(self, kept: Tensor, length: int) -> Tensor:
-        # Little, since most responses end long before the limit, and a sparse cache is slow to read.
-        buffer = kept.new_empty(*kept.shape[:2], length + max(16, length // 8), kept.shape[-1])
-        buffer[:, :, : kept.shape[-2]] = kept
-        return buffer
-
-    def _filled(self, length: int) -> tuple[Tensor, Tensor]:
-        assert self._buffers is not None
-        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        if self._buffers is None:
-            super().batch_select_indices(indices)
-        else:
-            self._buffers = self._buffers[0][indices], self._buffers[1][indices]
-            self._filled(self.get_seq_length())
-
-
-def _cache(policy: Policy) -> DynamicCache:
-    cache = DynamicCache(config=policy.model.config)
-    cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
+    Of equal length alone where the policy's cache takes no padding.
+    """
+    lengths = np.array([len(prompt) for prompt in prompts])
+    order = np.argsort(-lengths, kind="stable")
+    cuts = np.flatnonzero(np.diff(lengths[order])) + 1
+    for group in np.split(order, cuts if policy.caching == "equal" else []):
+        yield from np.split(group, range(size, len(group), size))
 
 
 def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
@@ -143,10 +108,7 @@ def _sample_batch(
     progress: Any,
 ) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
     """K responses per prompt of one batch, and which of them ended with EOS."""
-    device, k, limit = policy.device, seeds.shape[1], sampling.max_new_tokens
-    prefix = left_padded(prompts, policy.pad_id, device)
-    attention = None if prefix.mask is None else extended(prefix.mask, limit)
-    ids, lengths, positions = prefix.input_ids, prefix.lengths, prefix_positions(prefix)
+    device, limit = policy.device, sampling.max_new_tokens
     uniforms = torch.from_numpy(uniforms_of(seeds.reshape(-1), limit)).to(device)
     eos = torch.tensor(policy.eos_ids, device=device)
     total = len(uniforms)
@@ -154,14 +116,11 @@ def _sample_batch(
     rows = torch.arange(total, device=device)  # rows of `tokens` that the batch still holds
     running = torch.ones(total, dtype=torch.bool, device=device)  # which of them have not ended
 
-    cache = _cache(policy)
+    read = decoder(policy, prompts, seeds.shape[1], limit)
     with policy.autocast():  # entered once: it keeps the weights it has cast
-        hidden = _last_hidden(policy, cache, ids, attention, positions)
-        cache.batch_repeat_interleave(k)
-        hidden, lengths = hidden.repeat_interleave(k, 0), lengths.repeat_interleave(k)
-        attention = None if attention is None else attention.repeat_interleave(k, 0)
+        hidden = read.first()
         for step in range(limit):
-            drawn = draw(head_logits(policy.model, hidden), uniforms[rows, step], sampling)
+            drawn = draw(head_logits(policy.model, hidden, policy.unused), uniforms[rows, step], sampling)
             tokens[rows, step] = drawn
             running &= ~torch.isin(drawn, eos)
             left = int(running.sum())
@@ -169,26 +128,10 @@ def _sample_batch(
             if left == 0 or step == limit - 1:
                 break
             if left <= COMPACT * len(rows):
-                cache.batch_select_indices(running)
-                rows, drawn, lengths = rows[running], drawn[running], lengths[running]
-                attention = None if attention is None else attention[running]
-                running = running[running]
-            hidden = _last_hidden(policy, cache, drawn[:, None], attention, (lengths + step)[:, None])
+                read.keep(running)
+                rows, drawn, running = rows[running], drawn[running], running[running]
+            hidden = read.following(drawn)
     return _until_eos(tokens, eos)
-
-
-def _last_hidden(policy: Policy, cache: DynamicCache, ids: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
-    """Hidden states of the last position, (B, H)."""
-    length = cache.get_seq_length() + ids.shape[1]
-    output = policy.model.base_model(
-        input_ids=ids,
-        attention_mask=None if mask is None else mask[:, :length],
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-    )
-    hidden: Tensor = output.last_hidden_state[:, -1]
-    return hidden
 
 
 def _until_eos(tokens: Tensor, eos: Tensor) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:

@@ -71,7 +71,7 @@ def _start(arguments: dict[str, Any]) -> Any:
 def _sample(engine: Any, request: dict[str, Any], reports: TextIO) -> tuple[list[Any], Any]:
     """Token ids and log-prob of each response, in the order of the seeds."""
     total = 0
-    for number, (prompt, parameters) in enumerate(_requests(request["sampling"])):
+    for number, (prompt, parameters) in enumerate(_requests(request["sampling"], request["unused"])):
         engine.add_request(str(number), prompt, parameters, lora_request=_adapter(request["adapter"]))
         total += 1
     rows: list[Any] = [None] * total
@@ -86,8 +86,11 @@ def _sample(engine: Any, request: dict[str, Any], reports: TextIO) -> tuple[list
     return rows, logp
 
 
-def _requests(sampling: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Prompt and sampling parameters of each response: vLLM has one seed per request, not per response of one."""
+def _requests(sampling: dict[str, Any], unused: list[int]) -> Iterator[tuple[Any, Any]]:
+    """Prompt and sampling parameters of each response: vLLM has one seed per request, not per response of one.
+
+    `unused` are ids that are no token's, which a bias of -100 keeps from being drawn.
+    """
     from vllm import SamplingParams
     from vllm.inputs import tokens_input
     from vllm.sampling_params import RequestOutputKind
@@ -103,6 +106,7 @@ def _requests(sampling: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
                 ignore_eos=True,  # its idea of EOS; ours are among the stop tokens
                 logprobs=0,  # of the drawn token alone
                 detokenize=False,
+                logit_bias=dict.fromkeys(unused, -100.0) or None,
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
             yield tokens_input(ids), parameters

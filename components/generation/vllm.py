@@ -117,6 +117,7 @@ class VllmEngine(Engine):
                 "top_p": sampling.top_p,
                 "stop_token_ids": list(policy.eos_ids),
             },
+            "unused": [] if policy.unused is None else policy.unused.nonzero()[:, 0].tolist(),
         }
         (folder / REQUEST).write_text(json.dumps(request), "utf-8")
         rows = Ragged.of(prompts)

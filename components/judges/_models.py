@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import TemplateError
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from components import pretrained
 from components.batches import by_length
+from components.chat import Chat, check_generation_prompt
+from components.chat import check as check_template
 from components.errors import JudgeError, PolicyError
 from components.judges._base import ModelJudge
 from components.policy import best_device
-from components.policy_files import fetch, refuse_code
+from components.policy_files import fetch
 from components.progress import Progress
 from components.records import Prompt
 from components.sections import PolicyConfig
@@ -69,30 +70,17 @@ def load(settings: ModelJudge, kind: Any) -> Loaded:
 
 @functools.cache
 def _load(name: str, revision: str | None, trust_remote_code: bool, precision: str, kind: Any) -> Loaded:
-    options = {"trust_remote_code": trust_remote_code}
-    device = best_device()
+    code, device = trust_remote_code, best_device()
     half = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    remedy = "Use a model that was trained for this kind of judge, saved whole with `save_pretrained`."
+    options: dict[str, Any] = {"key": "judge", "name": name, "code": code}
     try:
-        directory = fetch(PolicyConfig(model=name, revision=revision, trust_remote_code=trust_remote_code), "judge")
-        if not trust_remote_code:
-            refuse_code(directory, "judge")
-        tokenizer = AutoTokenizer.from_pretrained(directory, **options)
-        model, report = kind.from_pretrained(
-            directory,
-            use_safetensors=True,
-            dtype=torch.bfloat16 if half else torch.float32,
-            output_loading_info=True,
-            **options,
-        )
+        directory = fetch(PolicyConfig(model=name, revision=revision, trust_remote_code=code), "judge")
+        tokenizer = pretrained.read_tokenizer(directory, **options)
+        dtype = torch.bfloat16 if half else torch.float32
+        model = pretrained.read(directory, kind, **options, dtype=dtype, remedy=remedy)
     except PolicyError as error:
         raise JudgeError(str(error)) from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise JudgeError(f"judge.model: {name} cannot be loaded: {error}") from error
-    if missing := sorted(report["missing_keys"]):  # the library fills them with random numbers
-        raise JudgeError(
-            f"judge.model: {name} lacks {len(missing)} weights of a {type(model).__name__}, {missing[0]} among them. "
-            "Use a model that was trained for this kind of judge, saved whole with `save_pretrained`."
-        )
     rows, tokens = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
     if tokens > rows:
         raise JudgeError(
@@ -124,29 +112,30 @@ def blank_special(tokenizer: PreTrainedTokenizerBase, *more: str) -> Callable[[s
     return lambda text: pattern.sub(" ", text)
 
 
-def templated(
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: Prompt,
-    messages: Sequence[dict[str, str]],
-    *,
-    answer: bool,
-    **options: Any,
-) -> str:
+def chat_of(loaded: Loaded, options: Mapping[str, Any], *, answers: bool) -> Chat:
+    """The chat template of a judge's model, which answers itself or reads answers.
+
+    Raises JudgeError for one that no judgement could be made with.
+    """
+    chat = Chat(loaded.tokenizer, options, called="the chat template of the judge's model")
+    try:
+        check_template(chat, "judge")
+        if answers:
+            check_generation_prompt(chat, "judge")
+    except PolicyError as error:
+        raise JudgeError(str(error)) from error
+    return chat
+
+
+def templated(chat: Chat, prompt: Prompt, messages: Sequence[dict[str, str]], *, answer: bool) -> str:
     """Messages in the judge's chat template, with the header of an answer to come if `answer`.
 
-    Raises JudgeError, with the prompt's id, when the template refuses them.
+    Raises JudgeError, with the prompt's id, when the template refuses them or leaves something out.
     """
     try:
-        text: str = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=answer, **options
-        )
-    except TemplateError as error:
-        roles = ", ".join(message["role"] for message in messages)
-        raise JudgeError(
-            f"prompt {prompt.id!r}: the chat template of the judge's model refuses its turns ({roles}): {error}. "
-            "Change the prompt's messages."
-        ) from error
-    return text
+        return chat.write(messages, prompt.id, answer=answer)
+    except PolicyError as error:
+        raise JudgeError(str(error)) from error
 
 
 def encode(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from components.judges._base import (
 )
 from components.progress import Progress
 from components.records import Prompt
+from components.schema import TemplateOptions
 
 if TYPE_CHECKING:  # a config is read in steps that need no torch
     from torch import Tensor
@@ -59,7 +60,7 @@ class LLMJudge(PairwiseModelJudge):
     verdicts: list[str] = Field(
         ["A", "B"], min_length=2, max_length=2, description="first tokens of an answer for response a and for b"
     )
-    template_options: dict[str, Any] = Field(
+    template_options: TemplateOptions = Field(
         default_factory=dict, description="for the chat template, such as {enable_thinking: false}"
     )
     max_tokens: PositiveInt | None = Field(None, description="longest input; absent: what the model is made for")
@@ -157,8 +158,9 @@ class LLMJudge(PairwiseModelJudge):
         ]
         if chat := bool(tokenizer.chat_template):
             turns = [[{"role": "user", "content": text}] for text in asked]
+            template = _models.chat_of(loaded, self.template_options, answers=True)
             asked = [
-                _models.templated(tokenizer, prompts[i], turn, answer=True, **self.template_options)
+                _models.templated(template, prompts[i], turn, answer=True)
                 for turn, (i, _, _) in zip(turns, pairs, strict=True)
             ]
         rows = _models.encode(tokenizer, asked, add_special_tokens=not chat)

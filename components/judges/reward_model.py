@@ -19,6 +19,7 @@ from components.judges import Judgement, preference_from_scores, refuse_ragged, 
 from components.judges._base import PROBE, PROBE_RESPONSES, ModelJudge, conversation, filled, require_places
 from components.progress import Progress, silent
 from components.records import Prompt
+from components.schema import TemplateOptions
 
 if TYPE_CHECKING:  # a config is read in steps that need no torch
     from torch import Tensor
@@ -35,6 +36,9 @@ class RewardModel(ModelJudge):
     temperature: PositiveFloat = Field(1.0, description="P = sigmoid(difference of scores / temperature)")
     input_format: str | None = Field(
         None, description="instead of the model's chat template: '… {prompt} … {response} …'"
+    )
+    template_options: TemplateOptions = Field(
+        default_factory=dict, description="for the model's chat template, such as {enable_thinking: false}"
     )
     max_tokens: PositiveInt | None = Field(None, description="longest input; absent: what the model is made for")
     truncate: Literal["never", "left", "right"] = Field(
@@ -104,8 +108,11 @@ class RewardModel(ModelJudge):
         """Token ids of each prompt with each response, n·K rows, and the share of them that lost some."""
         from components.judges import _models
 
-        blank = _models.blank_special(loaded.tokenizer)
-        texts = [self._text(loaded, p, blank, r) for p, row in zip(prompts, responses, strict=True) for r in row]
+        blank, templated = _models.blank_special(loaded.tokenizer), None
+        if self.input_format is None:
+            template = _models.chat_of(loaded, self.template_options, answers=False)
+            templated = partial(_models.templated, template, answer=False)
+        texts = [self._text(p, r, blank, templated) for p, row in zip(prompts, responses, strict=True) for r in row]
         k = len(responses[0])
         return _models.limited(
             loaded,
@@ -116,15 +123,16 @@ class RewardModel(ModelJudge):
             "Set judge.truncate to left or right, raise judge.max_tokens, or lower generation.max_new_tokens.",
         )
 
-    def _text(self, loaded: Loaded, prompt: Prompt, blank: Callable[[str], str], response: str) -> str:
+    def _text(
+        self, prompt: Prompt, response: str, blank: Callable[[str], str], templated: Callable[..., str] | None
+    ) -> str:
         """What the model reads of one response."""
-        from components.judges import _models
-
-        if self.input_format is not None:
+        if templated is None:
+            assert self.input_format is not None
             return filled(self.input_format, prompt=blank(conversation(prompt)), response=blank(response))
         turns = [*prompt.messages, {"role": "assistant", "content": response}]
         turns = [{**turn, "content": blank(turn["content"])} for turn in turns]
-        return _models.templated(loaded.tokenizer, prompt, turns, answer=False)
+        return templated(prompt, turns)
 
 
 def _score(loaded: Loaded, rows: Rows) -> Tensor:
