@@ -174,7 +174,8 @@ def test_the_command_says_which_and_in_what(run, capsys):
     )
     main([run[1], "last", "--iteration", "last", "--dtype", "fp32"])
     assert capsys.readouterr().out.startswith(
-        f"The policy after the last whole iteration of {run[1]} is in last. Its weights are float32. It loads as any other:"
+        f"The policy after the last whole iteration of {run[1]} is in last. Its weights are float32. "
+        "It loads as any other:"
     )
 
 
