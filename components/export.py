@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     if given.iteration == "last":
         which = "policy after the last whole iteration"
     print(
-        f"The {which} of {given.run} is in {directory}{_weights(directory, given.dtype)}. It loads as any other:\n\n"
+        f"The {which} of {given.run} is in {directory}.{_weights(directory, given.dtype)} It loads as any other:\n\n"
         f"{load_snippet(directory)}"
     )
 
@@ -133,7 +133,7 @@ def _weights(directory: Path, asked: str | None) -> str:
     """What type the exported weights have, where their config says so."""
     config = json.loads((directory / "config.json").read_text("utf-8"))
     found = config.get("dtype") or config.get("torch_dtype")
-    return f", in {found}{'' if asked else ' as the base model'}" if found else ""
+    return f" Its weights are {found}{'' if asked else ', as those of the base model'}." if found else ""
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def _examined(base: Policy, folder: Path) -> Policy:
     found = findings.Findings(caching=caching.choose(base))
     if found.caching != "shared":
         logger.warning("policy.model: %s %s", type(base.model).__name__, caching.CONSEQUENCES[found.caching])
-    findings.write(found, folder)
+        findings.write(found, folder)
     return replace(base, caching=found.caching)
 
 

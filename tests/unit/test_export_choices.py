@@ -169,11 +169,13 @@ def test_an_iteration_that_is_not_there(run, tmp_path, iteration):
 def test_the_command_says_which_and_in_what(run, capsys):
     main([run[1], "five", "--iteration", "5"])
     assert capsys.readouterr().out.startswith(
-        f"The policy after iteration 5 of {run[1]} is in five, in bfloat16 as the base model. It loads as any other:"
+        f"The policy after iteration 5 of {run[1]} is in five. Its weights are bfloat16, as those of the "
+        "base model. It loads as any other:"
     )
     main([run[1], "last", "--iteration", "last", "--dtype", "fp32"])
     assert capsys.readouterr().out.startswith(
-        f"The policy after the last whole iteration of {run[1]} is in last, in float32. It loads as any other:"
+        f"The policy after the last whole iteration of {run[1]} is in last. Its weights are float32. "
+        "It loads as any other:"
     )
 
 
