@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from components.prompts.records import BESIDE
 from components.schedule import check_cron, check_time_zone
 from components.schema import Section, TemplateOptions
 
 MICRO_BATCH = 32  # prompts
+# Published recipes for models of 7 B and more: 5e-7 (SPPO) to 3e-6 (J-BOND) on all weights, ten times that on an adapter.
+ALL_WEIGHTS_RATE, ADAPTER_RATE = 1e-6, 1e-5
 
 
 class DemoConfig(Section):
@@ -124,7 +126,11 @@ class TrainingConfig(Section):
     optimizer: Literal["adamw", "rmsprop", "adamw_8bit"] = Field(
         "adamw", description="adamw_8bit keeps its moments in a quarter of the memory; it needs bitsandbytes"
     )
-    learning_rate: PositiveFloat = 5e-4
+    learning_rate: PositiveFloat = Field(
+        ALL_WEIGHTS_RATE,
+        description="at its peak. By default small enough for billions of parameters, with `lora` ten times as large: "
+        "docs/algorithms.md says how to choose it",
+    )
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the run's steps")
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: PositiveFloat = Field(1.0, description="gradients are clipped to it; depends on the loss's scale")
@@ -143,6 +149,13 @@ class TrainingConfig(Section):
     )
     checkpoint_minutes: PositiveFloat = Field(10.0, description="time after which unfinished training is saved")
     checkpoint_steps: PositiveInt | None = Field(None, description="…or optimiser steps, if they come first")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_what_is_trained(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("lora") is not None and "learning_rate" not in values:
+            return {**values, "learning_rate": ADAPTER_RATE}
+        return values
 
 
 class EvaluationConfig(Section):
