@@ -12,7 +12,7 @@ from components.schedule import check_cron, check_time_zone
 from components.schema import Section, TemplateOptions
 
 MICRO_BATCH = 32  # prompts
-# Published recipes for models of 7 B and more: 5e-7 (SPPO) to 3e-6 (J-BOND) on all weights, ten times that on an adapter.
+# Published recipes for 7 B and more: 5e-7 (SPPO) to 3e-6 (J-BOND) on all weights, ten times that on an adapter.
 ALL_WEIGHTS_RATE, ADAPTER_RATE = 1e-6, 1e-5
 
 
