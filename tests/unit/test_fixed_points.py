@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.algorithms import Group, leave_one_out
+from components.algorithms import Group, Tokens, leave_one_out
 from components.algorithms.wind import Wind, relative_logp
 from test_properties import GAME, PI_REF, tensor, total_variation
 
@@ -82,3 +82,34 @@ def test_the_own_log_ratio_in_c_would_lower_beta(k):
     right = fixed_point(Wind(normalizer="monte_carlo", beta=0.3, eta=1.0).loss, k)
     assert total_variation(wrong, equilibrium(0.3 * (k - 1) / k)) < 0.021
     assert total_variation(wrong, equilibrium(0.3)) > 8 * total_variation(right, equilibrium(0.3))
+
+
+@pytest.mark.parametrize(("clip", "eta", "rate", "stays"), [(0.2, 4.0, 1.0, False), (0.02, 1.0, 0.3, True)])
+def test_clip_keeps_the_fixed_point_unless_single_steps_exceed_it(clip, eta, rate, stays):
+    """200 iterations of eight steps at beta 0.3. The first iteration moves some response by more than the clip.
+
+    Clipped where they won and pushed down where they lost, responses whose single step is larger than the clip never
+    leave the reference.
+    """
+    wind, log_ref, k = Wind(beta=0.3, eta=eta, clip=clip), np.log(PI_REF), 2
+    responses = np.array(list(itertools.product(range(len(GAME)), repeat=k)))
+    win_rate = tensor(leave_one_out(GAME[responses[:, :, None], responses[:, None, :]]))
+    log_pi, moved = log_ref, 0.0
+    for iteration in range(200):
+        log_old, pi = log_pi, np.exp(log_pi)
+        for _ in range(8):
+            logits = tensor(log_pi).requires_grad_()
+            logp = torch.log_softmax(logits, 0)[responses]
+            old, ref = tensor(log_old[responses]), tensor(log_ref[responses])
+            tokens = Tokens(*(a[..., None] for a in (logp, old, ref, torch.ones_like(old))), mean_length=1.0)
+            group = Group(logp, old, ref, win_rate, tokens=tokens)
+            (tensor(pi[responses].prod(1)) * wind.loss(group).mean(1)).sum().backward()
+            log_pi = log_pi - rate * logits.grad.numpy() / pi
+            log_pi -= np.log(np.exp(log_pi).sum())
+            moved = max(moved, float(np.abs(np.exp(log_pi - log_old) - 1).max())) if iteration == 0 else moved
+    assert moved > clip
+    star = equilibrium(0.3)
+    if stays:
+        assert total_variation(np.exp(log_pi), star) > 0.9 * total_variation(PI_REF, star)
+    else:
+        assert total_variation(np.exp(log_pi), star) < 1e-9
