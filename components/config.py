@@ -13,13 +13,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from components import registry
 from components.algorithms import BaseAlgorithm, OnPolicyAlgorithm
+from components.cluster_sections import ClusterConfig
 from components.comparison.config import CompareConfig, prompts_within
 from components.errors import ConfigError
 from components.generation import Engine
 from components.judges import Judge
 from components.schema import Section, explain, load_yaml
 from components.sections import (
-    ClusterConfig,
     DemoConfig,
     EvaluationConfig,
     GenerationConfig,

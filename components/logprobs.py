@@ -26,14 +26,8 @@ LOGITS_PER_CHUNK = 2**24  # 64 MiB in fp32
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma 2's, RecurrentGemma's, xLSTM's
 # What a model raises that makes nothing of the inputs, mask, positions or cache that it is given.
 REFUSALS = (
-    AssertionError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+    *(AssertionError, AttributeError, IndexError, KeyError),
+    *(NotImplementedError, RuntimeError, TypeError, ValueError),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,15 @@ from components.algorithms import Group, Tokens
 from components.algorithms.grpo import Grpo, advantages
 from components.algorithms.rloo import Rloo, leave_one_out_advantages
 from components.algorithms.wind import Wind, proximal
+from components.config import RunConfig, parse
 from components.logprobs import response_token_logprobs, score_responses, score_tokens
+from components.pipeline import Pipeline
 from components.records import Ragged
 from components.rollouts import load_scored, save_scored
 from components.training.groups import Selection, _batch, group_of
 from tiny import make_policy, make_scored
+
+CONFIGS = Path(__file__).parents[2] / "flows" / "configs"
 
 
 def tensor(values):
@@ -231,3 +236,20 @@ def test_token_figures_survive_the_file(scored, tmp_path):
     np.testing.assert_array_equal(found.token_logp_ref, data.token_logp_ref)
     without = replace(data, token_logp_old=None, token_logp_ref=None)
     assert load_scored(save_scored(without, tmp_path / "sums.parquet")).token_logp_old is None
+
+
+# Whole runs
+
+
+@pytest.mark.parametrize("algorithm", [{"name": "grpo", "beta": 0.04}, {"name": "rloo"}, {"name": "wind", "clip": 0.2}])
+def test_runs_through_all_stages(algorithm, tmp_path):
+    """Two iterations of the smoke preset in two passes each, of which the figures after each are known."""
+    values = parse((CONFIGS / "smoke.yaml").read_text("utf-8"))
+    values |= {"algorithm": algorithm, "training": {**values["training"], "epochs": 2}}
+    config = RunConfig.model_validate(values)
+    pipeline = Pipeline(config, str(tmp_path))
+    *_, history = pipeline.iterate(pipeline.start())
+    assert history["algorithm"].tolist() == [algorithm["name"]] * 2
+    figures = history[["risk_before", "risk_1", "risk_2", "winners_moved", "losers_moved", "kl"]]
+    assert np.isfinite(figures.to_numpy()).all()
+    assert (history["winners_moved"] > history["losers_moved"]).all()
