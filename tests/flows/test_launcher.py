@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from metaflow.plugins.datastores.local_storage import LocalStorage
+from signals import HEARING
 
 import launcher
 from components.store import s3_client
@@ -95,12 +96,6 @@ def test_the_folder_is_named_where_the_runs_are_found_only_there(place, monkeypa
     assert launcher.run_folder() is None
 
 
-def hear_all():
-    """Under nohup, or as a shell's background job, a process is started deaf to some signals, and so are its own."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-
-
 @pytest.fixture
 def begin(tmp_path, flow_env):
     """`begin(config)`: the launcher of a run in a folder of its own, with TMPDIR in it; found only from there."""
@@ -111,9 +106,15 @@ def begin(tmp_path, flow_env):
 
     def start(config, *words, env=None):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-        command = [sys.executable, str(FLOW), "--no-pylint", *(words or ("--config", "config", "config.yaml", "run"))]
-        options = {"cwd": tmp_path, "env": {**(env or {}), **own}, "preexec_fn": hear_all}
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+        command = [
+            *HEARING,
+            sys.executable,
+            str(FLOW),
+            "--no-pylint",
+            *(words or ("--config", "config", "config.yaml", "run")),
+        ]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=tmp_path, env={**(env or {}), **own}, stdout=pipe, stderr=pipe, text=True)
 
     return start
 

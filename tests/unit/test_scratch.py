@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from signals import HEARING
 
 from components import processes
 from components.scratch import OWNER, UNOWNED, scratch
@@ -29,7 +30,7 @@ with scratch("train", Path(sys.argv[1])) as folder:
 
 
 def working(parent: Path, before: str = "", then: str = "time.sleep(600)") -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WORKING.format(before=before, then=then), str(parent)]
+    command = [*HEARING, sys.executable, "-c", WORKING.format(before=before, then=then), str(parent)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout and process.stdout.readline() == "ready\n"
     return process
@@ -64,13 +65,15 @@ def test_a_signal_cleans_up(tmp_path: Path, number: int) -> None:
 def test_a_second_signal_does_not_stop_the_cleaning_up(tmp_path: Path) -> None:
     then = """
     try:
+        print("sleeps", flush=True)
         time.sleep(600)
     finally:
         print("ends", flush=True)
         time.sleep(1)"""
     with working(tmp_path, "end_in_order()", then.strip()) as process:
+        assert process.stdout and process.stdout.readline() == "sleeps\n"
         process.terminate()
-        assert process.stdout and process.stdout.readline() == "ends\n"
+        assert process.stdout.readline() == "ends\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 128 + signal.SIGTERM
     assert folders(tmp_path) == []
