@@ -10,7 +10,7 @@ CONFIG ?= flows/configs/demo.yaml
 run: $(VENV)/installed
 	$(BIN)/python flows/wind_flow.py --config config $(CONFIG) run --seed $(SEED)
 
-# Aligns a real language model of 135 M parameters, about half an hour on two cores: examples/smollm2.
+# Aligns a real language model of 135 M parameters on a CPU: examples/smollm2.
 smollm2: $(VENV)/installed-smollm2
 	$(BIN)/python flows/wind_flow.py --config config examples/smollm2/config.yaml run --seed $(SEED)
 

@@ -328,3 +328,12 @@ def test_steps_without_a_model(algorithm, kinds):
     config = RunConfig.model_validate(parse(with_settings(f"{{algorithm: {{name: {algorithm}}}}}")))
     every = set(RunConfig.model_fields["resources"].annotation.model_fields)
     assert {kind for kind in every if not config.runs_model(kind)} == set(kinds.split())
+
+
+@pytest.mark.parametrize(
+    ("training", "rate"),
+    [("{}", 1e-6), ("{lora: {}}", 1e-5), ("{lora: {}, learning_rate: 2e-6}", 2e-6), ("{lora: null}", 1e-6)],
+)
+def test_the_learning_rate_nobody_chose_is_safe_for_what_is_trained(training, rate):
+    """An adapter takes ten times the rate of all weights."""
+    assert parse(MINIMAL + f"training: {training}")["training"]["learning_rate"] == rate
