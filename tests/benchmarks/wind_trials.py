@@ -17,7 +17,7 @@ UNIFORM = 12**-0.5  # spread of win rates that are uniform on [0, 1]
 class WindTrial(Wind):
     """WIND with changes of its regression."""
 
-    name: str = "wind_trial"  # type: ignore[assignment]
+    name: str = "wind_trial"
     scaled: bool = False  # win rates of each prompt are stretched to the spread of uniform ones
     per_token: bool = False  # moves of log-probs count relative to the response's length
     one_sided: bool = False  # a response that is past its target is left alone
