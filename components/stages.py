@@ -5,11 +5,10 @@ A flow step reads its artifacts, calls one of these and keeps the result; withou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from components import evaluation, prompts, rollouts
@@ -80,32 +79,26 @@ def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manif
 
 def _scored(work: Workspace, policies: Sequence[Manifest], responses: Rollout, judgement: Judgement) -> Scored:
     """The judged responses with their log-probs under policy and reference, token by token if training wants them."""
-    names = ("policy", "reference")
-    once = policies[:1] if policies[0] == policies[1] else policies
+    from components import logprobs
+
+    named = list(zip(policies, ("policy", "reference"), strict=True))
+    once = named[:1] if policies[0] == policies[1] else named
     algorithm = work.config.build_algorithm()
     if not (isinstance(algorithm, Algorithm) and algorithm.needs_tokens):
-        sums = [_logprobs(work, work.policy(p), responses, name) for p, name in zip(once, names, strict=False)]
+        sums = [_logprobs(work, work.policy(policy), responses, name) for policy, name in once]
         return Scored(responses, sums[0], sums[-1], judgement.preference, judgement.reward)
-    tokens = [_token_logprobs(work, work.policy(p), responses, name) for p, name in zip(once, names, strict=False)]
+    tokens = [_logprobs(work, work.policy(policy), responses, name, by=logprobs.score_tokens) for policy, name in once]
     sums = [responses.tokens.sums(figures).reshape(responses.shape) for figures in tokens]
     return Scored(responses, sums[0], sums[-1], judgement.preference, judgement.reward, tokens[0], tokens[-1])
 
 
-def _logprobs(work: Workspace, policy: Policy, responses: Rollout, name: str) -> NDArray[np.float64]:
+def _logprobs(
+    work: Workspace, policy: Policy, responses: Rollout, name: str, *, by: Callable[..., NDArray[Any]] | None = None
+) -> NDArray[Any]:
+    """Log-probs of responses, (n, K); or as another function of `components.logprobs` gives them."""
     from components import logprobs
 
-    return logprobs.score_responses(
-        policy,
-        responses.prompt_tokens,
-        responses.tokens,
-        progress=work.progress(f"log-probs under the {name}"),
-    )
-
-
-def _token_logprobs(work: Workspace, policy: Policy, responses: Rollout, name: str) -> NDArray[np.float32]:
-    from components import logprobs
-
-    return logprobs.score_tokens(
+    return (by or logprobs.score_responses)(
         policy,
         responses.prompt_tokens,
         responses.tokens,

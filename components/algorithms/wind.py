@@ -89,10 +89,11 @@ class Wind(Algorithm):
         """Risk of each response, (n, m)."""
         if self.clip is not None:
             group = proximal(group, self.predicted(group) > group.win_rate, clip=self.clip)
-        h, s, v = relative_logp(group, beta=self.beta, eta=self.eta), self.predicted(group), group.win_rate
+        s, v = self.predicted(group), group.win_rate
         lost = (v < 0.5).to(s.dtype)
         loss = (1 - (1 - self.loser_weight) * lost) * self._risk(s, v)
         if self.normalizer == "mixed":
+            h = relative_logp(group, beta=self.beta, eta=self.eta)
             mean = (h + self._c(group, self.mean_normalizer)).mean(-1, keepdim=True) - self.baseline_shift
             loss = loss + self.mean_weight * self._risk(mean, v.mean(-1, keepdim=True))
         return loss
