@@ -13,6 +13,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from components.report import evaluated
+
 # Okabe and Ito's palette, which stays distinct under all common kinds of colour blindness
 BLUE, ORANGE, GREEN, SKY, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#6B7280"
 DARK, LIGHT, BROWN = "#374151", "#9CA3AF", "#92610A"  # tick labels, axes, labels of orange bars
@@ -69,9 +71,9 @@ def _column(history: pd.DataFrame, name: str) -> Values:
 
 
 def _from_reference(history: pd.DataFrame, name: str, start: float | None) -> tuple[Values, Values]:
-    """Iterations and values of a column; with `start`, the reference's own value stands at iteration 0."""
-    iterations, values = _column(history, "iteration"), _column(history, name)
-    if start is None or iterations[0] != 1:  # a part of a history does not begin at the reference
+    """Evaluated iterations and a column's values; with `start`, the reference's own value stands at iteration 0."""
+    iterations, values = (_column(evaluated(history), column) for column in ("iteration", name))
+    if start is None or history["iteration"].iloc[0] != 1:  # a part of a history does not begin at the reference
         return iterations, values
     return np.insert(iterations, 0, 0), np.insert(values, 0, start)
 
@@ -116,8 +118,8 @@ def _win_rate(panel: Axes, history: pd.DataFrame) -> None:
 
 
 def _win_rate_previous(panel: Axes, history: pd.DataFrame) -> None:
-    prepare(panel, "Win rate vs previous policy", "share won")
-    x, y = _column(history, "iteration"), _column(history, "win_rate_previous")
+    prepare(panel, "Win rate vs the policy evaluated before", "share won")
+    x, y = _from_reference(history, "win_rate_previous", None)
     _line(panel, x, y, VERMILION, ".2f")
     _even(panel, y)
 
@@ -144,9 +146,9 @@ def _reward(panel: Axes, history: pd.DataFrame, reference: float | None) -> None
 def _length(panel: Axes, history: pd.DataFrame) -> None:
     """Mean length as a line, the share of truncated responses as bars on the right axis."""
     prepare(panel, "Response length", "tokens")
-    x, y = _column(history, "iteration"), _column(history, "response_length")
+    x, y = _from_reference(history, "response_length", None)
     share = panel.twinx()
-    share.bar(x, _column(history, "truncated"), width=BAR, color=ORANGE, alpha=0.45)
+    share.bar(x, _from_reference(history, "truncated", None)[1], width=BAR, color=ORANGE, alpha=0.45)
     share.set_ylim(0, 1)
     share.set_ylabel("truncated (bars)", fontsize=10.5, color=BROWN)
     share.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -18,6 +18,7 @@ from components.judges import Judgement
 from components.parts import PART
 from components.parts.groups import Groups
 from components.parts.measures import WIN_RATE, Mean, Measure, columns, mean_interval
+from components.sections import EvaluationConfig
 from components.store import Manifest
 
 HISTORY_COLUMNS = (
@@ -87,7 +88,7 @@ class Benchmark:
 class Evaluated:
     """A policy judged on the held-out prompts."""
 
-    rollout: Manifest  # its responses
+    rollout: Manifest  # its responses, or those of the last policy that was evaluated
     against_reference: WinRate
     against_previous: WinRate
     kl: float  # to the reference, nats per response
@@ -96,6 +97,20 @@ class Evaluated:
     truncated: float  # share of responses that the length limit cut off
     benchmarks: tuple[Benchmark, ...] = ()
     measures: tuple[Measure, ...] = ()  # of `measure`
+
+
+def due(settings: EvaluationConfig, iteration: int, *, since: int, iterations: int) -> bool:
+    """Whether the policy after an iteration is evaluated, in a run of so many that goes on from the one `since`."""
+    passed = iteration - since
+    return passed % settings.every == 0 or passed == iterations
+
+
+def skipped(rollout: Manifest) -> Evaluated:
+    """A policy that is not judged, after one that was: that one's responses stay the last that are known."""
+    unknown = WinRate(math.nan, math.nan, math.nan)
+    return Evaluated(
+        rollout, unknown, unknown, kl=math.nan, reward=math.nan, response_length=math.nan, truncated=math.nan
+    )
 
 
 def history_row(
@@ -108,7 +123,7 @@ def history_row(
     training: Mapping[str, float] | None = None,
     warnings: str = "",
 ) -> pd.DataFrame:
-    """One row of `history`.
+    """One row of `history`. What comes of an evaluation is NaN where `evaluation.every` left it out.
 
     An engine with log-probs of its own adds `logp_difference`; a benchmark `task_<name>`, `task_<name>_reference` and
     `task_<name>_metric`; training in several passes `risk_1`, `risk_2` … after each. `kl_token` is `kl` in nats per

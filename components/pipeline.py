@@ -46,9 +46,11 @@ class Pipeline:
         for t in range(1, self.config.iterations + 1):
             trained, counts = self.update(started, policy, optimizer, t)
             policy, optimizer = trained.policy, trained.optimizer
+            result = evaluation.skipped(evaluated)
             with self._work("evaluate") as work:
-                rivals = [started.evaluated, evaluated]
-                result = stages.evaluate(work, policy, started.policy, started.prompts, rivals, t)
+                if evaluation.due(self.config.evaluation, t, since=0, iterations=self.config.iterations):
+                    rivals = [started.evaluated, evaluated]
+                    result = stages.evaluate(work, policy, started.policy, started.prompts, rivals, t)
             evaluated = result.rollout
             row = evaluation.history_row(
                 iteration=t,

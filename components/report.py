@@ -49,7 +49,7 @@ def verdict(history: pd.DataFrame) -> str:
 
 
 def _against_reference(history: pd.DataFrame) -> str:
-    last = history.iloc[-1]
+    last = evaluated(history).iloc[-1]
     rate, low, high = (100 * float(last[name]) for name in ("win_rate", "win_rate_low", "win_rate_high"))
     count = int(last["iteration"])
     fact = (
@@ -60,6 +60,11 @@ def _against_reference(history: pd.DataFrame) -> str:
         return f"{fact}: no difference that this evaluation can show."
     side = "better: {:.1f} points above even" if rate > 50 else "worse: {:.1f} points below even"
     return f"{fact}. It is {side.format(abs(rate - 50))}."
+
+
+def evaluated(history: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the iterations after which the policy was evaluated."""
+    return history[history["win_rate"].notna()] if "win_rate" in history else history
 
 
 def summary_table(history: pd.DataFrame) -> str:
@@ -77,7 +82,7 @@ def summary_table(history: pd.DataFrame) -> str:
 
 def benchmark_headers(history: pd.DataFrame) -> list[str]:
     """What stands above the cells of `benchmark_rows`."""
-    return ["task", "metric", "reference", *(f"iteration {count}" for count in history["iteration"])]
+    return ["task", "metric", "reference", *(f"iteration {count}" for count in evaluated(history)["iteration"])]
 
 
 def benchmark_rows(history: pd.DataFrame) -> list[list[str]]:
@@ -88,7 +93,7 @@ def benchmark_rows(history: pd.DataFrame) -> list[list[str]]:
             str(name).removeprefix("task_"),
             str(history[f"{name}_metric"].iloc[-1]),
             number(history[f"{name}_reference"].iloc[-1], ".3f"),
-            *(number(score, ".3f") for score in history[name]),
+            *(number(score, ".3f") for score in evaluated(history)[name]),
         ]
         for name in tasks
     ]
@@ -199,12 +204,12 @@ def _row(row: pd.Series) -> list[str]:
     return [
         str(int(row["iteration"])),
         number(row["win_rate"], ".3f"),
-        f"{number(row['win_rate_low'], '.3f')}-{number(row['win_rate_high'], '.3f')}",
+        MISSING if math.isnan(row["win_rate_low"]) else f"{row['win_rate_low']:.3f}-{row['win_rate_high']:.3f}",
         number(row["win_rate_previous"], ".3f"),
         number(row["kl"], ".2f"),
         number(row["reward_mean"], ".3f"),
         number(row["response_length"], ".1f"),
-        f"{100 * float(row['truncated']):.1f}%",
+        number(row["truncated"], ".1%"),
         duration(seconds),
     ]
 

@@ -161,6 +161,9 @@ class EvaluationConfig(Section):
     """How each iteration's policy is judged against the reference."""
 
     responses: PositiveInt = Field(2, description="responses per held-out prompt and policy")
+    every: PositiveInt = Field(
+        1, description="evaluate after so many iterations, and after the last; `history` is empty between"
+    )
     examples: PositiveInt = Field(8, description="example prompts shown in the report")
     group_by: str | None = Field(
         None,

@@ -140,9 +140,9 @@ def evaluate(
     evaluated: Sequence[Manifest],
     iteration: int,
 ) -> evaluation.Evaluated:
-    """Responses to the held-out prompts, compared with those of the reference and of the policy before.
+    """Responses to the held-out prompts, compared with those of the reference and of the last policy evaluated.
 
-    `evaluated` holds the responses of the reference and of the previous policy.
+    `evaluated` holds the responses of these two.
     """
     held_out = work.prompts(prompts_manifest, "evaluation")
     current = work.policy(policy)

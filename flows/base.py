@@ -6,7 +6,7 @@ import importlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,15 +147,16 @@ class AlignmentFlow(FlowSpec):
         )
 
     @contextmanager
-    def work(self, kind: str) -> Iterator[Workspace]:
+    def work(self, kind: str, *, runs_model: bool = True) -> Iterator[Workspace]:
         """Workspace of a step of this kind, with progress in terminal and card.
 
-        Notes its wall time, less that of imports and of waiting for a GPU, which are no algorithm's.
+        `runs_model` is False for one that would run a model and does not this time. Notes its wall time, less that of
+        imports and of waiting for a GPU, which are no algorithm's.
         """
         with told_plainly():
-            yield from self._work(kind)
+            yield from self._work(kind, runs_model)
 
-    def _work(self, kind: str) -> Iterator[Workspace]:
+    def _work(self, kind: str, runs_model: bool) -> Iterator[Workspace]:
         settings = self.settings
         self.follow_store()
         files = self.manifests_at_hand()
@@ -170,7 +171,7 @@ class AlignmentFlow(FlowSpec):
             ) as workspace,
             # Noted before it waits for a GPU, and that may take days.
             noted(workspace.store, self._task(), lambda: {**files, STORED: workspace.kept}) as tell,
-            _model_ready(settings, kind),
+            _model_ready(settings, kind) if runs_model else nullcontext(),
         ):
             begin = time.perf_counter()
             # A resumed run heals: what an earlier one stored may have been damaged since.

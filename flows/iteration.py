@@ -91,19 +91,22 @@ class Iteration(AlignmentFlow):
     @resources(**config_expr("config.resources.evaluate"))
     @step
     def evaluate(self):
-        """Compare with the reference and the previous policy on held-out prompts; add a row to `history`."""
+        """Compare with the reference and the last policy evaluated on held-out prompts; add a row to `history`."""
         import pandas as pd
 
         from components import evaluation, stages
 
-        rivals = [self.evaluated_reference, self.evaluated]
-        with self.work("evaluate") as work:
+        settings, rivals = self.settings, [self.evaluated_reference, self.evaluated]
+        due = evaluation.due(settings.evaluation, self.iteration, since=self.since, iterations=settings.iterations)
+        result = evaluation.skipped(self.evaluated)
+        with self.work("evaluate", runs_model=due) as work:
             stages.forget_unfinished(work, self.unfinished)
-            result = stages.evaluate(work, self.policy, self.reference, self.prompts, rivals, self.iteration)
+            if due:
+                result = stages.evaluate(work, self.policy, self.reference, self.prompts, rivals, self.iteration)
         self.evaluated = result.rollout
         row = evaluation.history_row(
             iteration=self.iteration,
-            algorithm=self.settings.algorithm["name"],
+            algorithm=settings.algorithm["name"],
             evaluated=result,
             counts=self.counts,
             seconds=self.seconds,

@@ -18,10 +18,14 @@ whose mean given y is P(y > pi_t). What is known of the four treatments of c(x),
 * `mixed` adds a hold on that level: consistent as K grows if the level is by `monte_carlo`.
 
 The exact update converges to the equilibrium, KL(pi* || pi_t) <= (1 + beta·eta)^(-t)·KL(pi* || pi_0), for eta <= beta.
-The defaults, eta = 500·beta, are outside of that: steps so small would teach a language model nothing. On bandits
-whose preferences come from rewards, the exact update reached pi* at the defaults in every trial. Where preferences are
-cyclic (A beats B beats C beats A), it moved away and circled, at last further from pi* than the reference (KL 5.0
+The defaults are far outside of that: steps so small would teach a language model nothing. On bandits whose preferences
+come from rewards, the exact update reached pi* at the defaults in every trial. Where preferences are cyclic (A beats B
+beats C beats A), it moved away and circled, at eta = 500·beta at last further from pi* than the reference (KL 5.0
 against 0.24): then lower eta or raise beta.
+
+The defaults put the targets of an iteration further away than a sensible learning rate moves a response in it, so that
+`clip` and the rate decide how far it goes: with targets within reach of one pass, a language model unlearned in the
+second what it had learned in the first (docs/algorithms.md, "Choosing eta, beta …"; docs/real-model.md).
 
 `baseline_shift` and `loser_weight` are additions of this project, not of the paper. `baseline_shift` alone leaves the
 fixed point of the squared risk where it is. `loser_weight` moves it, for the weighted risk is no proper score of v: 0.1
@@ -46,9 +50,9 @@ class Wind(Algorithm):
     """WIND's hyper-parameters."""
 
     name: Literal["wind"] = "wind"
-    beta: float = Field(0.02, ge=0, description="KL strength of the game; 0: no regularisation")
+    beta: float = Field(0.002, ge=0, description="KL strength of the game; 0: no regularisation")
     eta: PositiveFloat = Field(
-        10.0, description="step size of one iteration; above beta, cyclic preferences may not converge"
+        1000.0, description="step size of one iteration; above beta, cyclic preferences may not converge"
     )
     risk: Literal["squared", "kl", "nce"] = Field("squared", description="score of s against v")
     eps: float = Field(0.05, gt=0, lt=0.5, description="kl and nce: distance of s from 0 and 1 where logarithms end")
@@ -60,11 +64,11 @@ class Wind(Algorithm):
         "monte_carlo", description="mixed: estimate of c(x) in that term"
     )
     clip: float | None = Field(
-        None,
+        0.2,
         gt=0,
         lt=1,
         description="a token whose probability ratio to pi_t has moved by more than this share towards the response's "
-        "target is left alone for the rest of the iteration; absent: none is",
+        "target is left alone for the rest of the iteration; null: none is",
     )
     baseline_shift: float = Field(0.0, ge=0, lt=1, description="regress h onto v - c + shift instead of v - c")
     loser_weight: float = Field(

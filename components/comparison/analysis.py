@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from components.intervals import interval
+from components.report import evaluated
 
 LEVELS = (0.6, 0.7, 0.8, 0.85, 0.9)
 SPENT = ["seconds_generate", "seconds_score", "seconds_train"]  # evaluation only measures
@@ -66,7 +67,7 @@ def curves(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Columns: samples, seconds, kl, win_rate, and the smallest and largest win rate of the seeds, low and high.
     """
     found = {}
-    for arm, runs in results.groupby("arm", sort=False):
+    for arm, runs in evaluated(results).groupby("arm", sort=False):
         by_iteration = runs.groupby("iteration")
         curve = by_iteration[["samples", "seconds", "kl", "win_rate"]].mean()
         curve["low"], curve["high"] = by_iteration["win_rate"].min(), by_iteration["win_rate"].max()

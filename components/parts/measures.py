@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from components.intervals import interval
 from components.parts import ENDINGS, PART
+from components.report import evaluated
 
 WIN_RATE, HELD_OUT = "win_rate", "held_out"
 BOUNDS = ("", "_low", "_high")
@@ -67,12 +68,14 @@ def columns(measures: Iterable[Measure]) -> dict[str, float]:
 
 
 def tidy(history: pd.DataFrame) -> pd.DataFrame:
-    """What `columns` wrote, a row for each quantity, group and iteration, of those that the last iteration measured.
+    """What `columns` wrote, a row for each quantity, group and iteration, of those that the last evaluation measured.
 
     Returns:
         name (of the part, or "win rate"), group ("" for all evaluation prompts), prompts (how many; NaN if not known),
-        iteration (0: the reference, where it has a value), mean, low, high. Rows of one name stand together.
+        iteration (evaluated ones; 0: the reference, where it has a value), mean, low, high. Rows of one name stand
+        together.
     """
+    history = evaluated(history)
     rows: dict[str, list[dict[str, Any]]] = {}
     for column in map(str, history):
         found = COLUMN.fullmatch(column)

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from components.parts.measures import SHOWN, tidy
-from components.report import MISSING, aligned, number
+from components.report import MISSING, aligned, evaluated, number
 
 LABELS = ("part", "group", "prompts")
 ALL, BOUNDS = "(all)", "(95% interval)"
@@ -24,7 +24,7 @@ def table(history: pd.DataFrame, recent: int | None = None) -> tuple[list[str], 
 
     `recent` is how many iterations are shown, the last ones; None: all.
     """
-    iterations = [int(count) for count in history["iteration"]][-recent if recent else 0 :]
+    iterations = [int(count) for count in evaluated(history)["iteration"]][-recent if recent else 0 :]
     headers = [*LABELS, "reference", *(f"iteration {count}" for count in iterations)]
     found = tidy(history)
     if not worth_showing(found):
@@ -48,7 +48,7 @@ def text(history: pd.DataFrame) -> str | None:
     headers, rows = table(history, RECENT)
     if not rows:
         return None
-    more = f"\n(the last {RECENT} iterations; `history` has all)" if len(history) > RECENT else ""
+    more = f"\n(the last {RECENT} iterations; `history` has all)" if len(evaluated(history)) > RECENT else ""
     return aligned(headers, rows, labels=2) + more
 
 

@@ -7,6 +7,7 @@ parameter, one that is trained 6. Attention's own products are left out: at 8 B 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -95,7 +96,7 @@ def work(config: RunConfig, models: Models, lengths: Lengths) -> dict[str, Work]
         "generate": Work() if on_policy else drawn,
         "score": Work() if on_policy else scored,
         "train": _trained(config, models, lengths) * t,
-        "evaluate": (answers + judged) * t,
+        "evaluate": (answers + judged) * math.ceil(t / config.evaluation.every),
     }
 
 

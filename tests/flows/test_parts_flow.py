@@ -50,17 +50,22 @@ def test_a_run_goes_on_with_parts_and_groups(run_flow, flow_env, tmp_path):
     assert "(95% interval)" not in first.stdout
 
     (tmp_path / "judge.py").write_text(PARTS)
-    going_on = {**CONFIG, "evaluation": {"group_by": "kind"}, "start_from": f"WindFlow/{first.run.id}"}
+    evaluation = {"group_by": "kind", "every": 2}
+    going_on = {**CONFIG, "iterations": 3, "evaluation": evaluation, "start_from": f"WindFlow/{first.run.id}"}
     result = run_flow(FLOW, config=going_on)
     history = result.run.data.history
-    assert history["iteration"].tolist() == [1, 2]
+    assert history["iteration"].tolist() == [1, 2, 3, 4]
     for column in ("part_words", "part_words_reference", "part_ends_even[lone]", "win_rate[second]", "held_out[first]"):
-        assert np.isfinite(history[column].to_numpy()).tolist() == [False, True], column
+        assert np.isfinite(history[column].to_numpy()).tolist() == [False, False, True, True], column
+    for column in ("win_rate", "win_rate_previous", "kl", "reward_mean", "response_length", "truncated", "kl_token"):
+        assert np.isfinite(history[column].to_numpy()).tolist() == [True, False, True, True], column
+    assert np.isfinite(history["seconds_train"]).all()
+    assert "        2         -             -            -" in result.stdout
     # The score is the number of words, which both runs know.
-    assert history["part_words"].iloc[1] == pytest.approx(history["reward_mean"].iloc[1])
-    assert history["part_words_reference"].iloc[1] == pytest.approx(result.run.data.reward_reference)
+    assert history["part_words"].iloc[2] == pytest.approx(history["reward_mean"].iloc[2])
+    assert history["part_words_reference"].iloc[2] == pytest.approx(result.run.data.reward_reference)
     assert history["part_words_low[lone]"].isna().all()
-    assert history[[f"held_out[{kind}]" for kind in ("first", "second", "lone")]].iloc[1].tolist() == [1, 2, 1]
+    assert history[[f"held_out[{kind}]" for kind in ("first", "second", "lone")]].iloc[2].tolist() == [1, 2, 1]
     assert "part       group           prompts" in result.stdout
     assert "ends_even  (95% interval)" in result.stdout
 

@@ -118,7 +118,7 @@ def trained(model, rows, device):
     figures = train(
         TrainingState(policy, make_optimizer(policy, settings), settings.micro_batch_size),
         scored(model, rows),
-        Wind(),
+        Wind(beta=0.02, eta=10.0, clip=None),
         settings,
         iteration=1,
         iterations=1,

@@ -56,7 +56,9 @@ def trained(policy: Policy, **settings) -> tuple[dict[str, torch.Tensor], int, d
     config = TrainingConfig(**{"batch_size": N, "micro_batch_size": N, "schedule": "constant"} | settings)
     state = TrainingState(policy, make_optimizer(policy, config), config.micro_batch_size)
     torch.cuda.reset_peak_memory_stats()
-    figures = train(state, make_scored(), Wind(), config, iteration=1, iterations=1, seed=0)
+    figures = train(
+        state, make_scored(), Wind(beta=0.02, eta=10.0, clip=None), config, iteration=1, iterations=1, seed=0
+    )
     weights = {name: p.detach().cpu() for name, p in policy.model.named_parameters() if p.requires_grad}
     return weights, torch.cuda.max_memory_allocated(), figures | {"micro_batch_size": state.micro_batch_size}
 

@@ -241,7 +241,15 @@ def with_adapter(**options):
 def fit(policy, **changed):
     settings = TrainingConfig(**{"batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-2, **changed})
     state = TrainingState(policy, make_optimizer(policy, settings), settings.micro_batch_size)
-    figures = train(state, make_scored(make_tiny(), n=8, k=3), Wind(), settings, iteration=1, iterations=1, seed=0)
+    figures = train(
+        state,
+        make_scored(make_tiny(), n=8, k=3),
+        Wind(beta=0.02, eta=10.0, clip=None),
+        settings,
+        iteration=1,
+        iterations=1,
+        seed=0,
+    )
     return state, figures
 
 

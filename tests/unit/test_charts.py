@@ -64,6 +64,19 @@ def test_a_later_part_of_a_history_does_not_begin_at_the_reference():
     assert points(panels(part)[WIN_RATE]) == [[3, 0.575], [4, 0.6]]
 
 
+def test_iterations_between_evaluations_are_passed_over():
+    told = history(4)
+    judged = [name for name in told if name != "iteration" and not name.startswith("seconds_")]
+    told.loc[[0, 2], judged] = np.nan
+    axes = panels(told, reward_reference=0.5)
+    assert points(axes[WIN_RATE]) == [[0, 0.5], [2, 0.55], [4, 0.6]]
+    assert points(axes[KL]) == [[0, 0], [2, 0.5], [4, 1]]
+    assert points(axes[REWARD]) == [[0, 0.5], [2, 3], [4, 5]]
+    assert points(axes[PREVIOUS]) == [[2, 0.55], [4, 0.55]]
+    assert points(axes[LENGTH]) == [[2, 20], [4, 20]]
+    assert len(axes[SECONDS].patches) == 4 * len(STEPS)
+
+
 def test_the_band_is_the_interval():
     band = panels(history(1))[WIN_RATE].collections[0].get_paths()[0].vertices
     at_one = band[band[:, 0] == 1][:, 1]

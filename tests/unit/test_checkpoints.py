@@ -44,7 +44,9 @@ def length(response, prompt):
 
 def off_policy(state, **calls):
     data = make_scored(make_policy(), n=N, k=3)
-    return train(state, data, Wind(), SETTINGS, iteration=1, iterations=2, seed=0, **calls)
+    return train(
+        state, data, Wind(beta=0.02, eta=10.0, clip=None), SETTINGS, iteration=1, iterations=2, seed=0, **calls
+    )
 
 
 def on_policy(state, **calls):
@@ -303,7 +305,7 @@ def test_micro_batches_are_halved_until_they_fit(rows, size, error):
     """The optimiser's step is that of all twelve prompts, whatever fits."""
     state, figures = fit_scarce(Scarce(rows=rows, error=error))
     assert state.micro_batch_size == size
-    plain, expected = fit_scarce(Wind())
+    plain, expected = fit_scarce(Wind(beta=0.02, eta=10.0, clip=None))
     assert figures == pytest.approx(expected, rel=1e-9)
     for name, tensor in ended(plain)[0].items():
         torch.testing.assert_close(ended(state)[0][name], tensor, rtol=1e-9, atol=1e-12)

@@ -66,6 +66,12 @@ def test_one_seed_has_no_interval():
     assert math.isnan(row["win_rate_low"]) and math.isnan(row["win_rate_high"])
 
 
+def test_curves_pass_over_iterations_without_an_evaluation():
+    results = two_arms()
+    results.loc[results["iteration"] == 1, "win_rate"] = np.nan
+    assert 1 not in analysis.curves(results)["a"].index
+
+
 def test_curves_begin_at_the_reference():
     curve = analysis.curves(two_arms())["a"]
     assert list(curve.index) == [0, 1, 2]

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from components.evaluation import Evaluated, WinRate, history_row, kl, win_rate
+from components.evaluation import Evaluated, WinRate, due, history_row, kl, skipped, win_rate
+from components.sections import EvaluationConfig
 
 
 def against(values):
@@ -72,6 +73,38 @@ def test_interval_covers_the_true_win_rate():
 def test_kl_by_hand():
     """Differences 0.5, 1, -0.5 and 3; their mean is 1."""
     assert kl(np.array([[-1.0, -2.0], [-3.0, -4.0]]), np.array([[-1.5, -3.0], [-2.5, -7.0]])) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("every", "since", "iterations", "expected"),
+    [
+        (1, 0, 3, [1, 2, 3]),
+        (2, 0, 5, [2, 4, 5]),
+        (3, 0, 6, [3, 6]),
+        (9, 0, 2, [2]),
+        (2, 3, 3, [5, 6]),  # goes on from the third iteration
+    ],
+)
+def test_which_iterations_are_evaluated(every, since, iterations, expected):
+    settings = EvaluationConfig(every=every)
+    passed = range(since + 1, since + iterations + 1)
+    assert [t for t in passed if due(settings, t, since=since, iterations=iterations)] == expected
+
+
+def test_an_iteration_that_is_not_evaluated_keeps_its_place_and_what_training_told():
+    row = history_row(
+        iteration=1,
+        algorithm="wind",
+        evaluated=skipped({"rollout.parquet": "before"}),
+        counts={"prompts": 16, "responses": 64, "tokens_generated": 900, "micro_batch_size": 4},
+        seconds={"generate": 1.0, "score": 2.0, "train": 3.0, "evaluate": 0.0},
+        training={"risk_before": 0.5},
+    )
+    assert skipped({"rollout.parquet": "before"}).rollout == {"rollout.parquet": "before"}
+    unknown = ["win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl", "reward_mean"]
+    unknown += ["response_length", "truncated", "kl_token"]
+    assert row[unknown].isna().all(axis=None)
+    assert row[["responses", "seconds_train", "risk_before"]].to_numpy().tolist() == [[64, 3.0, 0.5]]
 
 
 def test_history_row():

@@ -62,7 +62,7 @@ def with_own_log_ratio(group, beta, eta):
 def test_monte_carlo_plays_with_beta_at_small_groups(risk, k, bound):
     star = equilibrium(0.3)
     assert total_variation(star, PI_REF) > 0.14
-    policy = fixed_point(Wind(risk=risk, normalizer="monte_carlo", beta=0.3, eta=1.0).loss, k)
+    policy = fixed_point(Wind(clip=None, risk=risk, normalizer="monte_carlo", beta=0.3, eta=1.0).loss, k)
     assert total_variation(policy, star) < bound
 
 
@@ -71,7 +71,7 @@ def test_loser_weight_moves_the_fixed_point_and_the_shift_alone_does_not(k, move
     """At beta = 0.3, eta = 1. `moved` is the distance that was measured with a weight of 0.1."""
     star = equilibrium(0.3)
     for settings, distance in (({}, 0), ({"baseline_shift": 0.3}, 0), ({"loser_weight": 0.1}, moved)):
-        policy = fixed_point(Wind(beta=0.3, eta=1.0, **settings).loss, k)
+        policy = fixed_point(Wind(clip=None, beta=0.3, eta=1.0, **settings).loss, k)
         assert total_variation(policy, star) == pytest.approx(distance, abs=1e-3)
 
 
@@ -79,7 +79,7 @@ def test_loser_weight_moves_the_fixed_point_and_the_shift_alone_does_not(k, move
 def test_the_own_log_ratio_in_c_would_lower_beta(k):
     """To beta·(K - 1)/K, but for the noise of v that `monte_carlo` has too."""
     wrong = fixed_point(lambda group: with_own_log_ratio(group, 0.3, 1.0), k)
-    right = fixed_point(Wind(normalizer="monte_carlo", beta=0.3, eta=1.0).loss, k)
+    right = fixed_point(Wind(clip=None, normalizer="monte_carlo", beta=0.3, eta=1.0).loss, k)
     assert total_variation(wrong, equilibrium(0.3 * (k - 1) / k)) < 0.021
     assert total_variation(wrong, equilibrium(0.3)) > 8 * total_variation(right, equilibrium(0.3))
 

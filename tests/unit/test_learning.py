@@ -57,13 +57,13 @@ def minimised(algorithm, group):
 
 
 WINDS = [
-    Wind(risk=risk, normalizer=normalizer, beta=0.3, eta=2.0, baseline_shift=shift, loser_weight=weight)
+    Wind(clip=None, risk=risk, normalizer=normalizer, beta=0.3, eta=2.0, baseline_shift=shift, loser_weight=weight)
     for risk, normalizer in itertools.product(["squared", "kl", "nce"], ["constant", "monte_carlo", "mixed", "group"])
     for shift, weight in [(0.0, 1.0), (0.0 if normalizer == "group" else 0.2, 0.3)]
 ]
 
 
-WINDS.append(Wind(normalizer="mixed", mean_normalizer="constant", baseline_shift=0.1))
+WINDS.append(Wind(clip=None, normalizer="mixed", mean_normalizer="constant", baseline_shift=0.1))
 
 
 @pytest.mark.parametrize("algorithm", WINDS)
@@ -80,7 +80,7 @@ def test_winds_loss_is_least_at_its_target(algorithm, m):
 def test_the_groups_target_is_the_nearest_of_all_minima():
     """All minima differ by a level; moving by levels of mean 0 is shortest. One of them has no other mean."""
     group = random_group(4)
-    move = Wind(normalizer="group").target(group) - group.logp_old
+    move = Wind(clip=None, normalizer="group").target(group) - group.logp_old
     torch.testing.assert_close(move.mean(1), tensor([0.0] * 5), rtol=0, atol=1e-12)
 
 
@@ -88,7 +88,7 @@ def test_winds_target_by_hand():
     """beta = 1/4, eta = 2, so beta·eta = 1/2: h = v - 1/2 = (0.25, -0.25), and log pi_theta =
     (2·0.25 - 1 + 0.5·(-4)) / 1.5 = -5/3 and (2·(-0.25) - 2 + 0.5·(-2)) / 1.5 = -7/3."""
     group = Group(tensor([[9.0, 9.0]]), tensor([[-1.0, -2.0]]), tensor([[-4.0, -2.0]]), tensor([[0.75, 0.25]]))
-    torch.testing.assert_close(Wind(beta=0.25, eta=2.0).target(group), tensor([[-5 / 3, -7 / 3]]))
+    torch.testing.assert_close(Wind(clip=None, beta=0.25, eta=2.0).target(group), tensor([[-5 / 3, -7 / 3]]))
 
 
 def test_the_baselines_targets():
@@ -185,7 +185,7 @@ def many(risk=((0.10,), (0.05,)), *, winners=2.0, losers=-2.0, target=5.0, token
 
 def warn(found, algorithm=None, pace=1.0):
     settings = TrainingConfig(learning_rate=2e-5, epochs=len(found.risk) - 1)
-    return warnings(found, algorithm or Wind(), settings, pace=pace)
+    return warnings(found, algorithm or Wind(beta=0.02, eta=10.0, clip=None), settings, pace=pace)
 
 
 def test_training_that_learns_is_silent():

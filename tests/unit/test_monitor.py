@@ -87,7 +87,7 @@ def test_two_responses_by_hand():
         if state.done % 2 == 0:
             moves.append(plain_logprobs(state.policy, data) - data.logp_old)
 
-    monitor = fit(state, data, Wind(), config, remember)
+    monitor = fit(state, data, Wind(beta=0.02, eta=10.0, clip=None), config, remember)
     wanted = np.array([5 / 1.2, -5 / 1.2])
     risks = [(0.12**2 * (move - wanted) ** 2).mean() for move in moves]
     assert figures(monitor.seen(state)) == pytest.approx(
@@ -115,7 +115,7 @@ def test_some_prompts_of_random_lengths(micro_batch_size, checkpointing):
     config = settings(batch_size=8, micro_batch_size=micro_batch_size)
     data = make_scored(make_policy(), n=40, k=3)
     state = begin(checkpointed(make_policy()) if checkpointing else make_policy(), config)
-    monitor = fit(state, data, Wind(), config)
+    monitor = fit(state, data, Wind(beta=0.02, eta=10.0, clip=None), config)
     chosen = monitored(np.arange(40), 64, seed=0, iteration=1)
     assert len(chosen) == 10
     moved = (plain_logprobs(state.policy, data) - data.logp_old)[chosen]
@@ -164,7 +164,7 @@ def test_nothing_is_monitored_without_prompts():
     policy = make_policy()
     data = make_scored(policy, n=8, k=2)
     for algorithm, config, scored in (
-        (Wind(), settings(monitor_prompts=0), data),
+        (Wind(beta=0.02, eta=10.0, clip=None), settings(monitor_prompts=0), data),
         (Ipo(), settings(), replace(data, preference=np.full_like(data.preference, 0.5))),
     ):
         state = begin(policy, config)
@@ -177,7 +177,7 @@ def test_measuring_changes_nothing_of_training():
     for most in (0, 64):
         policy, config = make_policy(), settings(epochs=3, monitor_prompts=most)
         state = begin(policy, config)
-        fit(state, make_scored(make_policy(), n=10, k=3), Wind(), config)
+        fit(state, make_scored(make_policy(), n=10, k=3), Wind(beta=0.02, eta=10.0, clip=None), config)
         ends.append(state._tensors())
     assert ends[0].keys() == ends[1].keys()
     assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []
@@ -190,7 +190,7 @@ def test_log_probs_that_are_not_finite_are_an_error():
     with torch.no_grad():
         policy.model.lm_head.weight[5] = torch.nan
     with pytest.raises(FloatingPointError, match=r"training.learning_rate"):
-        Monitor.of(data, Wind(), config, seed=0, iteration=1).measure(state)
+        Monitor.of(data, Wind(beta=0.02, eta=10.0, clip=None), config, seed=0, iteration=1).measure(state)
 
 
 # Warnings
@@ -207,17 +207,19 @@ def test_an_iterations_share_of_the_peak():
 
 def warned(algorithm=None, *, words="ab", **changes):
     policy, config = make_policy(), settings(**changes)
-    data, algorithm = one_word(policy, n=16, words=words), algorithm or Wind()
+    data, algorithm = one_word(policy, n=16, words=words), algorithm or Wind(beta=0.02, eta=10.0, clip=None)
     state = begin(policy, config)
     return warnings(fit(state, data, algorithm, config).seen(state), algorithm, config)
 
 
-@pytest.mark.parametrize("algorithm", [Wind(), Sppo(), Dpo(), Ipo(), Wind(normalizer="group")])
+@pytest.mark.parametrize(
+    "algorithm", [Wind(beta=0.02, eta=10.0, clip=None), Sppo(), Dpo(), Ipo(), Wind(clip=None, normalizer="group")]
+)
 def test_training_at_a_fitting_rate_is_silent(algorithm):
     assert warned(algorithm, epochs=4, learning_rate=3e-3) == ""
 
 
-@pytest.mark.parametrize("algorithm", [Wind(eta=2.0), Sppo(eta=2.0), Ipo(beta=2.0)])
+@pytest.mark.parametrize("algorithm", [Wind(clip=None, eta=2.0), Sppo(eta=2.0), Ipo(beta=2.0)])
 def test_a_rate_that_is_too_high_lets_the_risk_rise(algorithm):
     text = warned(algorithm, epochs=2, learning_rate=1.0)
     assert "The risk rose from " in text
@@ -236,7 +238,7 @@ def test_a_second_pass_that_overshoots_and_its_remedies(algorithm):
     assert warned(algorithm(eta=10.0), **steps) == ""
 
 
-@pytest.mark.parametrize("algorithm", [Wind(), Sppo(), Ipo()])
+@pytest.mark.parametrize("algorithm", [Wind(beta=0.02, eta=10.0, clip=None), Sppo(), Ipo()])
 def test_a_tiny_rate_hardly_moves(algorithm):
     text = warned(algorithm, learning_rate=1e-6)
     assert "training hardly moved the policy. Raise training.learning_rate (1e-06)" in text
@@ -264,7 +266,7 @@ def test_a_killed_attempt_has_the_figures_of_a_whole_one(tmp_path, killed_after)
     store, key = open_store(str(tmp_path / "store")), training_key(test=1)
     data = make_scored(make_policy(), n=12, k=3)
     whole = begin(make_policy(), config)
-    expected = fit(whole, data, Wind(), config).seen(whole)
+    expected = fit(whole, data, Wind(beta=0.02, eta=10.0, clip=None), config).seen(whole)
     assert len(whole.measured) == 2
 
     def save_or_die(saving, state):
@@ -278,13 +280,13 @@ def test_a_killed_attempt_has_the_figures_of_a_whole_one(tmp_path, killed_after)
         fit(
             begin(make_policy(), config),
             data,
-            Wind(),
+            Wind(beta=0.02, eta=10.0, clip=None),
             config,
             partial(save_or_die, Checkpoints(store, key, config, tmp_path / "1")),
         )
     state, second = begin(make_policy(), config), Checkpoints(store, key, config, tmp_path / "2")
     second.restore(state)
     assert state.done == killed_after - 1
-    monitor = fit(state, data, Wind(), config, second.step_done)
+    monitor = fit(state, data, Wind(beta=0.02, eta=10.0, clip=None), config, second.step_done)
     assert state.measured == whole.measured
     assert figures(monitor.seen(state)) == figures(expected)

@@ -117,6 +117,13 @@ def test_columns_are_rows_again():
     assert length["low"].tolist()[1:] == pytest.approx([0.625 - T3 * 0.161374] * 2, abs=1e-5)
 
 
+def test_rows_between_evaluations_are_left_out():
+    between = row(2, parts={}, groups={}).drop(columns="held_out", errors="ignore").assign(win_rate=np.nan)
+    found = tidy(pd.concat([row(1), between, row(3)], ignore_index=True))
+    assert set(found["iteration"]) == {0, 1, 3}
+    assert found["mean"].notna().all()
+
+
 def test_names_that_look_like_those_of_bounds():
     parts = {"low": LENGTH, "reference": 2 * LENGTH, "win_rate": 3 * LENGTH}
     found = tidy(row(parts=parts, groups={}))

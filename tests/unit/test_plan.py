@@ -56,6 +56,11 @@ def test_operations_by_hand():
     }
 
 
+def test_of_five_iterations_every_other_and_the_last_are_evaluated():
+    once = work(config(iterations=1), MODELS, LENGTHS)["evaluate"].generate
+    assert work(config(iterations=5, evaluation={"every": 2}), MODELS, LENGTHS)["evaluate"].generate == 3 * once
+
+
 def test_a_run_that_goes_on_has_another_reference_from_the_first_iteration():
     assert work(config(start_from="WindFlow/1"), MODELS, LENGTHS)["score"].read == 4 * 2e9 * 9000
 

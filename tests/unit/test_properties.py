@@ -102,7 +102,7 @@ def test_exact_normaliser_lands_on_the_exact_update(beta, eta):
 @pytest.mark.parametrize(("normalizer", "copies"), [("monte_carlo", 200), ("group", 200), ("mixed", 200)])
 def test_consistent_normalisers_land_on_the_exact_update(risk, normalizer, copies, beta, eta):
     """A response is left out of its group's mean: that is an expectation in the limit of large groups, here 4000."""
-    wind = Wind(risk=risk, normalizer=normalizer, beta=beta, eta=eta)
+    wind = Wind(clip=None, risk=risk, normalizer=normalizer, beta=beta, eta=eta)
     exact, _ = exact_update(beta, eta)
     assert total_variation(exact, PI_OLD) > 0.05
     assert total_variation(over_responses(wind.loss, copies=copies), exact) < 1e-4
@@ -118,7 +118,7 @@ def test_group_with_the_squared_risk_is_exact_at_every_size(k, beta, eta):
         return (centred - centred.mean(-1, keepdim=True)).square()
 
     exact, _ = exact_update(beta, eta)
-    assert total_variation(over_groups(Wind(normalizer="group", beta=beta, eta=eta).loss, k), exact) < 1e-4
+    assert total_variation(over_groups(Wind(clip=None, normalizer="group", beta=beta, eta=eta).loss, k), exact) < 1e-4
     if beta == 0:
         longer, _ = exact_update(beta, k / (k - 1) * eta)
         assert total_variation(over_groups(all_pairs, k), longer) < 1e-4
@@ -129,7 +129,7 @@ def test_group_with_the_squared_risk_is_exact_at_every_size(k, beta, eta):
 def test_group_with_other_risks_nears_the_exact_update_with_its_size(risk):
     """Not linear in s, they feel the noise of the group's mean: of order 1/K."""
     exact, _ = exact_update(0.0, 4.0)
-    wind = Wind(risk=risk, normalizer="group", beta=0.0, eta=4.0)
+    wind = Wind(clip=None, risk=risk, normalizer="group", beta=0.0, eta=4.0)
     two, five = (total_variation(over_groups(wind.loss, k), exact) for k in (2, 5))
     assert five < two / 2
     assert five < 0.04 * total_variation(exact, PI_OLD)
@@ -153,7 +153,7 @@ def test_constant_lands_on_the_exact_update_as_eta_falls(settings, pi_ref):
     errors, moves = [], []
     for eta in etas:
         exact, _ = exact_update(0.3, eta, pi_ref)
-        loss = Wind(beta=0.3, eta=eta, **settings).loss
+        loss = Wind(clip=None, beta=0.3, eta=eta, **settings).loss
         errors.append(total_variation(over_responses(loss, pi_ref, copies=500), exact))
         moves.append(total_variation(exact, PI_OLD))
     assert np.polyfit(np.log(etas), np.log(errors), 1)[0] > 1.8
@@ -173,7 +173,7 @@ def test_constant_is_linear_in_eta_where_the_risk_weighs_responses_unequally(ris
     slope = beta * kl / 2 * PI_OLD @ np.abs(inverse_weight / (PI_OLD @ inverse_weight) - 1)
     for eta in (0.01, 0.005, 0.0025):
         exact, _ = exact_update(beta, eta)
-        error = total_variation(over_responses(Wind(beta=beta, eta=eta, risk=risk).loss), exact)
+        error = total_variation(over_responses(Wind(clip=None, beta=beta, eta=eta, risk=risk).loss), exact)
         assert error == pytest.approx(slope * eta, rel=0.03)
 
 

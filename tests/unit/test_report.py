@@ -43,6 +43,16 @@ def test_table():
     ]
 
 
+def test_the_last_evaluation_counts():
+    names = ("win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl", "reward_mean")
+    names += ("response_length", "truncated")
+    part = history(**{name: [0.75, np.nan] for name in names})
+    assert summary_table(part).splitlines()[3] == (
+        "        2         -             -            -     -       -       -          -  3 h 20 min"
+    )
+    assert verdict(part).startswith("After 1 iteration, the policy's win rate against the reference is 75.0%")
+
+
 def test_table_fits_a_terminal():
     big = history(iteration=[99, 100], kl=1234.5, reward_mean=-1234.5678, response_length=12345.6, seconds_train=4e5)
     assert max(map(len, summary_table(big).splitlines())) <= 100

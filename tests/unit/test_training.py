@@ -33,7 +33,7 @@ def fit(policy, data, *, algorithm=None, config=None, optimizer=None, iteration=
     config = config or settings()
     state = TrainingState(policy, optimizer or make_optimizer(policy, config), config.micro_batch_size)
     run = {"iteration": iteration, "iterations": iterations, "seed": seed, **kwargs}
-    return train(state, data, algorithm or Wind(), config, **run)
+    return train(state, data, algorithm or Wind(beta=0.02, eta=10.0, clip=None), config, **run)
 
 
 def weights(policy):
@@ -213,7 +213,7 @@ def test_starts_where_the_responses_were_drawn():
     """Before the first step h is beta·(logp_old - logp_ref), and the policy has not moved."""
     policy = make_policy()
     data = make_scored(policy, n=8, k=3)
-    figures = fit(policy, data, algorithm=Wind(beta=0.5))
+    figures = fit(policy, data, algorithm=Wind(clip=None, beta=0.5))
     expected = (0.5 * (data.logp_old - data.logp_ref) + 0.5 - leave_one_out(data.preference)) ** 2
     assert abs(figures["logp_change"]) < 1e-5
     assert figures["loss"] == pytest.approx(expected.mean(), rel=1e-5)
@@ -236,7 +236,7 @@ def test_step_equals_a_plain_computation(max_grad_norm, optimizer):
     """fp64, responses one by one without padding, the first step by hand: whatever the micro-batch size."""
     start = make_policy(dtype=torch.float64)
     data = make_scored(start, n=8, k=3)
-    wind = Wind(beta=0.5, eta=2.0)
+    wind = Wind(clip=None, beta=0.5, eta=2.0)
     logp = log_probs(start, data)
     h = (2 * logp - torch.tensor(data.logp_old + data.logp_ref)) / 2
     ((h + 0.5 - torch.tensor(leave_one_out(data.preference))) ** 2).mean().backward()
@@ -291,7 +291,7 @@ def test_winners_become_likelier_than_losers():
     logp = score_responses(policy, tokens, responses)
     rollout = Rollout([p.id for p in prompts], tokens, responses, [*"abcd"] * 8, np.ones((8, 4), bool))
     data = Scored(rollout, logp, logp, np.tile(beats, (8, 1, 1)), np.full((8, 4), np.nan))
-    fit(policy, data, algorithm=Wind(beta=0.0, eta=10.0), config=settings(epochs=40))
+    fit(policy, data, algorithm=Wind(clip=None, beta=0.0, eta=10.0), config=settings(epochs=40))
     with torch.no_grad():
         change = log_probs(policy, data).numpy() - logp
     gaps = -np.diff(change.mean(0))
@@ -356,7 +356,13 @@ def test_divergence_stops_before_it_reaches_the_weights(case):
     config = settings(weight_decay=0.1, micro_batch_size=2)
     optimizer = make_optimizer(policy, config)
     with pytest.raises(FloatingPointError, match="diverged"):
-        fit(policy, data, algorithm=Infinite() if case == "gradient" else Wind(), config=config, optimizer=optimizer)
+        fit(
+            policy,
+            data,
+            algorithm=Infinite() if case == "gradient" else Wind(beta=0.02, eta=10.0, clip=None),
+            config=config,
+            optimizer=optimizer,
+        )
     assert_same(weights(policy), before)
     assert not optimizer.state
 

@@ -37,26 +37,26 @@ def group_by_hand():
 
 def test_constant_by_hand():
     """h + 1/2 - v = 0 + 0.5 - 0.75 = -0.25 and 0.75 + 0.5 - 0.25 = 1; squared 0.0625 and 1."""
-    loss = Wind(beta=0.25, eta=2.0).loss(group_by_hand())
+    loss = Wind(clip=None, beta=0.25, eta=2.0).loss(group_by_hand())
     torch.testing.assert_close(loss, tensor([[0.0625, 1.0]]), rtol=0, atol=1e-15)
 
 
 def test_baseline_shift_by_hand():
     """The target of h rises by 0.25: residuals -0.25 - 0.25 = -0.5 and 1 - 0.25 = 0.75."""
-    loss = Wind(beta=0.25, eta=2.0, baseline_shift=0.25).loss(group_by_hand())
+    loss = Wind(clip=None, beta=0.25, eta=2.0, baseline_shift=0.25).loss(group_by_hand())
     torch.testing.assert_close(loss, tensor([[0.25, 0.5625]]), rtol=0, atol=1e-15)
 
 
 def test_loser_weight_by_hand():
     """Only the second response has v < 1/2: its loss of 1 counts 0.3 times."""
-    loss = Wind(beta=0.25, eta=2.0, loser_weight=0.3).loss(group_by_hand())
+    loss = Wind(clip=None, beta=0.25, eta=2.0, loser_weight=0.3).loss(group_by_hand())
     torch.testing.assert_close(loss, tensor([[0.0625, 0.3]]), rtol=0, atol=1e-15)
 
 
 def test_a_tie_is_no_loser():
     """v = 1/2 has full weight: h = 0, the residual with shift 0.5 is -0.5, its square 0.25."""
     zero = tensor([[-1.0]])
-    loss = Wind(baseline_shift=0.5, loser_weight=0.1).loss(Group(zero, zero, zero, tensor([[0.5]])))
+    loss = Wind(clip=None, baseline_shift=0.5, loser_weight=0.1).loss(Group(zero, zero, zero, tensor([[0.5]])))
     assert loss.item() == 0.25
 
 
@@ -71,7 +71,7 @@ def test_monte_carlo_by_hand():
     """
     first = 0.75 * math.log((math.e + math.exp(1 / 3)) / 2)
     second = 0.75 * math.log((math.exp(-2 / 3) + 1) / 2)
-    loss = Wind(beta=0.25, eta=2.0, normalizer="monte_carlo").loss(group_by_hand())
+    loss = Wind(clip=None, beta=0.25, eta=2.0, normalizer="monte_carlo").loss(group_by_hand())
     torch.testing.assert_close(loss, tensor([[(first - 0.75) ** 2, (second + 0.5) ** 2]]), rtol=0, atol=1e-15)
 
 
@@ -88,7 +88,7 @@ def test_monte_carlo_of_three_takes_the_mean_of_the_other_two():
         seen = [replaced[i] if j == i else ratio[j] for j in range(3)]
         c = 2 * math.log(sum(math.exp((0.5 - r) / 2) for r in seen) / 3)
         expected.append((ratio[i] + c - 0.5) ** 2)
-    loss = Wind(beta=1.0, eta=1.0, normalizer="monte_carlo").loss(group)
+    loss = Wind(clip=None, beta=1.0, eta=1.0, normalizer="monte_carlo").loss(group)
     torch.testing.assert_close(loss, tensor([expected]), rtol=0, atol=1e-14)
 
 
@@ -96,7 +96,7 @@ def test_beta_zero_ignores_the_reference():
     """h = (logp - logp_old) / eta = (-1 / 2, 1 / 2): residuals -0.5 + 0.5 - 0.75 and 0.5 + 0.5 - 0.25."""
     group = group_by_hand()
     for ref in (group.logp_ref, group.logp_ref - 100):
-        loss = Wind(beta=0.0, eta=2.0).loss(Group(group.logp, group.logp_old, ref, group.win_rate))
+        loss = Wind(clip=None, beta=0.0, eta=2.0).loss(Group(group.logp, group.logp_old, ref, group.win_rate))
         torch.testing.assert_close(loss, tensor([[0.5625, 0.5625]]), rtol=0, atol=1e-15)
 
 
@@ -111,7 +111,7 @@ RISKS = {
 @pytest.mark.parametrize("risk", RISKS)
 def test_risk_by_hand(risk):
     """s = h + 1/2 = 1/2 and 5/4, v = 3/4 and 1/4; the logarithms end at eps = 1/4 from 0 and 1."""
-    loss = Wind(beta=0.25, eta=2.0, risk=risk, eps=0.25).loss(group_by_hand())
+    loss = Wind(clip=None, beta=0.25, eta=2.0, risk=risk, eps=0.25).loss(group_by_hand())
     torch.testing.assert_close(loss, tensor([RISKS[risk]]), rtol=0, atol=1e-14)
 
 
@@ -120,8 +120,8 @@ def test_shift_is_a_lower_c(risk):
     """h moves by 1.5/2 of what logp does: with logp raised by 4/3·shift, the shift takes the rise of h back."""
     group = group_by_hand()
     raised = Group(group.logp + 0.25 * 4 / 3, group.logp_old, group.logp_ref, group.win_rate)
-    shifted = Wind(beta=0.25, eta=2.0, risk=risk, baseline_shift=0.25).loss(raised)
-    torch.testing.assert_close(shifted, Wind(beta=0.25, eta=2.0, risk=risk).loss(group), rtol=0, atol=1e-14)
+    shifted = Wind(clip=None, beta=0.25, eta=2.0, risk=risk, baseline_shift=0.25).loss(raised)
+    torch.testing.assert_close(shifted, Wind(clip=None, beta=0.25, eta=2.0, risk=risk).loss(group), rtol=0, atol=1e-14)
 
 
 def three_by_hand():
@@ -132,13 +132,13 @@ def three_by_hand():
 
 def test_group_by_hand():
     """s = 0 - 0.6, 0.3 - 0.45, 0.9 - 0.15, each + 1/2: -0.1, 0.35, 1.25. Residuals -1.1, -0.15, 1.25."""
-    loss = Wind(beta=0.0, eta=1.0, normalizer="group").loss(three_by_hand())
+    loss = Wind(clip=None, beta=0.0, eta=1.0, normalizer="group").loss(three_by_hand())
     torch.testing.assert_close(loss, tensor([[1.21, 0.0225, 1.5625]]), rtol=0, atol=1e-14)
 
 
 def test_group_weighs_losers_less():
     """Only the third response has v < 1/2."""
-    loss = Wind(beta=0.0, eta=1.0, normalizer="group", loser_weight=0.4).loss(three_by_hand())
+    loss = Wind(clip=None, beta=0.0, eta=1.0, normalizer="group", loser_weight=0.4).loss(three_by_hand())
     torch.testing.assert_close(loss, tensor([[1.21, 0.0225, 0.625]]), rtol=0, atol=1e-14)
 
 
@@ -152,7 +152,7 @@ def test_group_is_the_loss_over_all_pairs():
     h = relative_logp(group, beta=0.1, eta=5.0).numpy()
     pairs = (h[:, :, None] - h[:, None, :]) - 3 / 4 * (v[:, :, None] - v[:, None, :])
     expected = (4 / 3) ** 2 / 8 * (pairs**2).sum((1, 2))
-    loss = Wind(beta=0.1, eta=5.0, normalizer="group").loss(group).sum(1).numpy()
+    loss = Wind(clip=None, beta=0.1, eta=5.0, normalizer="group").loss(group).sum(1).numpy()
     np.testing.assert_allclose(loss, expected, rtol=1e-12)
 
 
@@ -160,7 +160,7 @@ def test_group_leaves_the_level_free_and_mixed_holds_it():
     group = three_by_hand()
     raised = Group(group.logp + 7, group.logp_old, group.logp_ref, group.win_rate)
     for risk in ("squared", "kl", "nce"):
-        free, held = (Wind(beta=0.0, eta=1.0, risk=risk, normalizer=n) for n in ("group", "mixed"))
+        free, held = (Wind(clip=None, beta=0.0, eta=1.0, risk=risk, normalizer=n) for n in ("group", "mixed"))
         torch.testing.assert_close(free.loss(raised), free.loss(group), rtol=0, atol=1e-12)
         assert (held.loss(raised) > held.loss(group) + 0.1).all()
 
@@ -184,8 +184,8 @@ def test_mixed_by_hand(settings, mean_term):
     The mean is of winners and losers alike: no weight of losers enters its term.
     """
     shared = {key: settings[key] for key in ("risk", "loser_weight") if key in settings}
-    grouped = Wind(beta=0.0, eta=1.0, normalizer="group", **shared).loss(three_by_hand())
-    loss = Wind(beta=0.0, eta=1.0, normalizer="mixed", mean_weight=0.2, **settings).loss(three_by_hand())
+    grouped = Wind(clip=None, beta=0.0, eta=1.0, normalizer="group", **shared).loss(three_by_hand())
+    loss = Wind(clip=None, beta=0.0, eta=1.0, normalizer="mixed", mean_weight=0.2, **settings).loss(three_by_hand())
     torch.testing.assert_close(loss - grouped, torch.full_like(loss, 0.2 * mean_term), rtol=0, atol=1e-14)
 
 
@@ -213,7 +213,7 @@ def random_group(seed, n=3, m=4):
 
 @pytest.mark.parametrize("settings", [*COMBINATIONS, {"beta": 0.0, "eta": 0.5}])
 def test_gradient_matches_finite_differences(settings):
-    wind, group = Wind(**settings), random_group(0)
+    wind, group = Wind(clip=None, **settings), random_group(0)
     fixed = (group.logp_old, group.logp_ref, group.win_rate)
     assert torch.autograd.gradcheck(
         lambda logp: wind.loss(Group(logp, *fixed)), group.logp.requires_grad_(), atol=1e-7, rtol=1e-6
@@ -223,7 +223,7 @@ def test_gradient_matches_finite_differences(settings):
 @pytest.mark.parametrize("settings", COMBINATIONS)
 def test_each_prompt_stands_for_itself(settings):
     """So that the mean over micro-batches is the mean over the batch."""
-    wind, both = Wind(**settings), random_group(1, n=2)
+    wind, both = Wind(clip=None, **settings), random_group(1, n=2)
     tensors = (both.logp, both.logp_old, both.logp_ref, both.win_rate)
     rows = [Group(*(tensor[i : i + 1] for tensor in tensors)) for i in (0, 1)]
     together = wind.loss(both)
@@ -247,5 +247,5 @@ def test_each_prompt_stands_for_itself(settings):
 )
 def test_refusals(settings, message):
     with pytest.raises(ValidationError) as refused:
-        Wind(**settings)
+        Wind(clip=None, **settings)
     assert message in str(refused.value)
