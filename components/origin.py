@@ -35,7 +35,8 @@ ARTIFACTS = (
 SAME = (
     *("demo", "policy", "prompts.train", "prompts.evaluation", "prompts.split", "judge"),
     *("prompts.column", "prompts.drop_longer", "prompts.held_out"),
-    *("evaluation.responses", "generation.max_new_tokens", "generation.temperature", "generation.top_p"),
+    "evaluation.responses",
+    *(f"generation.{key}" for key in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "stop")),
 )
 STATE = ("training.lora", "training.optimizer")  # these make the weights and the optimiser's state what they are
 

@@ -72,7 +72,7 @@ class Responses:
 
     prompt_ids: list[str]  # n
     prompt_tokens: Ragged  # n sequences
-    tokens: Ragged  # n·K sequences; a finished one ends with EOS
+    tokens: Ragged  # n·K sequences; a finished one ends with EOS, or with the token that completes a stop string
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from components.generation import Engine, Sampling
+from components.generation._stopping import before
 from components.judges import Judge, Judgement
 from components.parts import PART
 from components.progress import Progress, silent
@@ -58,7 +59,7 @@ def generate(
     seeds = [[derive_seed(seed, purpose, iteration, p.id, k) for k in range(responses)] for p in prompts]
     samples = engine.sample(policy, tokens, np.array(seeds, dtype=np.uint64), sampling, progress)
     rows = [samples.tokens[i] for i in range(len(samples.tokens))]
-    ids, texts = [p.id for p in prompts], policy.decode(rows)
+    ids, texts = [p.id for p in prompts], [before(text, sampling.stop) for text in policy.decode(rows)]
     engine_logp = samples.logp if sampling.temperature == 1 else None  # ours are at the temperature of sampling
     return Rollout(ids, Ragged.of(tokens), samples.tokens, texts, samples.finished, engine_logp)
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from components import prompts as prompt_files
 from components import rollouts
 from components.config import RunConfig
-from components.generation import Sampling
 from components.progress import Progress, silent
 from components.records import Prompt, Rollout, Scored
 from components.scratch import scratch
@@ -109,7 +108,7 @@ class Workspace:
             self.config.build_engine(),
             prompts,
             responses=responses,
-            sampling=Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
+            sampling=settings.sampling(),
             seed=self.config.seed,
             purpose=purpose,
             iteration=iteration,
