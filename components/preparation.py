@@ -105,7 +105,7 @@ def _check_base(work: Workspace, base: Policy, asked: list[Prompt], folder: Path
         max_prompt_tokens=config.policy.max_prompt_tokens,
         max_new_tokens=config.generation.max_new_tokens,
     )
-    stopping.Stopping(base.tokenizer, config.generation.stop)  # raises what is wrong with them
+    stopping.Stopping(base.tokenizer, config.generation.stop, base.shown)  # raises what is wrong with them
     update.check(config.training, base.model)
     space.check(config, work.store, space.of_base(config, base, folder))
 
@@ -121,6 +121,7 @@ def _base_policy(work: Workspace, folder: Path) -> Policy:
         precision=config.policy.precision,
         frozen=config.training.lora is not None,
         temperature=config.generation.temperature,
+        marks=config.build_judge().marks(),
     )
     if filters := config.generation.filters():
         logger.warning(

@@ -62,6 +62,7 @@ class Workspace:
             device=None if weights else torch.device("meta"),
             frozen=self.config.training.lora is not None,
             temperature=self.config.generation.temperature,
+            marks=self.config.build_judge().marks(),
         )
 
     def use_threads(self) -> None:

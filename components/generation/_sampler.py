@@ -124,7 +124,7 @@ def _sample_batch(
     """K responses per prompt of one batch, and which of them ended with EOS or a stop string."""
     device, limit = policy.device, sampling.max_new_tokens
     uniforms = torch.from_numpy(uniforms_of(seeds.reshape(-1), limit)).to(device)
-    stopping = Stopping(policy.tokenizer, sampling.stop)
+    stopping = Stopping(policy.tokenizer, sampling.stop, policy.shown)
     eos = torch.tensor(policy.eos_ids + stopping.ids, device=device)
     total = len(uniforms)
     tokens = torch.zeros(total, limit, dtype=torch.int64, device=device)

@@ -8,7 +8,8 @@ the stop string that begins first.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pydantic import AfterValidator
 
 from components.errors import EngineError
 from components.records import TokenIds
+from components.texts import decode, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,10 +53,12 @@ def before(text: str, stop: Sequence[str]) -> str:
 class Stopping:
     """Finds stop strings in a tokenizer's tokens; `ids` are the special tokens among them, which texts do not show."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> None:
-        """Raises EngineError for a stop string that holds a special token's name and more, which no text does."""
-        special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-        special |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], shown: Collection[int] = ()) -> None:
+        """For texts as `texts.decode` makes them.
+
+        Raises EngineError for a stop string that holds a special token's name and more, which no such text does.
+        """
+        special = {name: i for name, i in special_tokens(tokenizer).items() if i not in shown}
         self.ids = tuple(sorted(special[text] for text in stop if text in special))
         self.texts = tuple(text for text in stop if text not in special)
         for text in self.texts:
@@ -63,7 +67,7 @@ class Stopping:
                     f"generation.stop: {text!r} holds the special token {names[0]!r}, which texts of responses do not "
                     f"show. Write {names[0]!r} alone, which ends a response at that token, or leave it out."
                 )
-        self._tokenizer = tokenizer
+        self._decode = partial(decode, tokenizer, shown=shown)
         # Each of a text's tokens shows a byte of it, but for those at its edges that bring more.
         self._window = 4 + max((len(text.encode()) for text in self.texts), default=0)
 
@@ -102,7 +106,3 @@ class Stopping:
 
     def _found(self, text: str) -> bool:
         return any(one in text for one in self.texts)
-
-    def _decode(self, rows: Sequence[TokenIds]) -> list[str]:
-        """As `Policy.decode` shows responses."""
-        return list(self._tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False))

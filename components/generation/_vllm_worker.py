@@ -100,7 +100,7 @@ def _stopping(request: dict[str, Any]) -> Stopping | None:
 
     code = request["engine"]["trust_remote_code"]
     tokenizer = pretrained.read_tokenizer(Path(request["engine"]["model"]), key="policy", name="model", code=code)
-    found = Stopping(tokenizer, request["stop"])
+    found = Stopping(tokenizer, request["stop"], request["shown"])
     return found if found.texts else None
 
 

@@ -95,7 +95,8 @@ class VllmEngine(Engine):
             raise FloatingPointError(
                 "the policy's logits are not finite. Use policy.precision: fp32, or check the weights."
             )
-        return _samples(tokens, logp, policy.eos_ids, Stopping(policy.tokenizer, sampling.stop), seeds.shape)
+        stopping = Stopping(policy.tokenizer, sampling.stop, policy.shown)
+        return _samples(tokens, logp, policy.eos_ids, stopping, seeds.shape)
 
     def _write_request(
         self,
@@ -117,9 +118,10 @@ class VllmEngine(Engine):
                 "top_p": sampling.top_p,
                 "top_k": sampling.top_k or 0,  # vLLM's word for all
                 "min_p": sampling.min_p,
-                "stop_token_ids": [*policy.eos_ids, *Stopping(policy.tokenizer, sampling.stop).ids],
+                "stop_token_ids": [*policy.eos_ids, *Stopping(policy.tokenizer, sampling.stop, policy.shown).ids],
             },
             "stop": list(sampling.stop),
+            "shown": list(policy.shown),
             "unused": [] if policy.unused is None else policy.unused.nonzero()[:, 0].tolist(),
         }
         (folder / REQUEST).write_text(json.dumps(request), "utf-8")
