@@ -42,5 +42,6 @@ def shifted(preference: NDArray[np.float64], penalty: NDArray[np.float64]) -> ND
     """
     difference = penalty[:, :, None] - penalty[:, None, :]
     with np.errstate(divide="ignore"):
-        odds = np.log(preference) - np.log1p(-preference) - difference
+        strength = np.log(preference)  # P(y_j > y_i) and not 1 - P(y_i > y_j), which rounds small ones away
+    odds = strength - strength.swapaxes(1, 2) - difference
     return np.where(difference == 0, preference, np.exp(-np.logaddexp(0, -odds)))
