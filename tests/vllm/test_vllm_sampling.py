@@ -14,6 +14,7 @@ from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.generation.vllm import VllmEngine
 from components.logprobs import score_responses
+from components.progress import silent
 from components.records import Prompt
 from components.rollouts import generate
 from served import load, needs_vllm
@@ -49,15 +50,20 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def draw(folder, engine, *, weights=False, k=K, **sampling):
-    settings = Sampling(LIMIT, **sampling)
-    run = {"responses": k, "sampling": settings, "seed": 0, "purpose": "train", "iteration": 1}
+def draw(folder, engine, *, weights=False, k=K, stop=(), progress=silent):
+    settings = Sampling(LIMIT, stop=stop)
+    run = {"responses": k, "sampling": settings, "seed": 0, "purpose": "train", "iteration": 1, "progress": progress}
     return generate(load(folder, weights=weights), engine, PROMPTS, **run)
 
 
 @pytest.fixture(scope="module")
-def sampled(folder):
-    return draw(folder, ENGINE, stop=STOP)
+def progress() -> list[tuple[int, int]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def sampled(folder, progress):
+    return draw(folder, ENGINE, stop=STOP, progress=lambda *done: progress.append(done))
 
 
 def test_responses_end_with_the_token_that_completes_a_stop_string(sampled):
@@ -83,6 +89,12 @@ def test_responses_end_with_the_token_that_completes_a_stop_string(sampled):
     assert min(ends[how] for how in ("text", "special", "eos")) >= 10
     assert spanning >= 10
     assert within >= 10
+
+
+def test_progress_counts_each_response_once(sampled, progress):
+    done = [d for d, _ in progress]
+    assert done == sorted(done)
+    assert progress[-1] == (K * len(PROMPTS), K * len(PROMPTS))
 
 
 def test_log_probs_are_those_of_the_tokens_that_are_kept(sampled, folder):
