@@ -246,6 +246,11 @@ def checked(values: Mapping[str, Any]) -> RunConfig:
             f"generation.engine: {engine['name']} samples from files, and {config.algorithm['name']} samples from the "
             "policy while it trains. Use engine: {name: transformers}."
         )
+    if filled.build_algorithm().reads_rewards and filled.build_judge().scores_what_loses:
+        raise ConfigError(
+            f"judge.truncated_penalty: lose decides pairs, and {config.algorithm['name']} trains on this judge's "
+            "scores. Use a number, which is subtracted from them."
+        )
     for kind in SAMPLING:
         if 0 < (gpus := getattr(config.resources, kind).gpu) < sampler.gpus:
             raise ConfigError(

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from components import runs
+from components import registry, runs
 from components.algorithms import OnPolicyAlgorithm
 from components.config import RunConfig
 from components.errors import ConfigError
+from components.judges import Judge
 from components.preparation import Started
-from components.sections import PolicyConfig, PromptsConfig, TrainingConfig
+from components.sections import GenerationConfig, PolicyConfig, PromptsConfig, TrainingConfig
 from components.store import Manifest
 from components.workspace import ANCHOR_FILE, Workspace
 
@@ -35,7 +37,8 @@ ARTIFACTS = (
 SAME = (
     *("demo", "policy", "prompts.train", "prompts.evaluation", "prompts.split", "judge"),
     *("prompts.column", "prompts.drop_longer", "prompts.held_out"),
-    *("evaluation.responses", "generation.max_new_tokens", "generation.temperature", "generation.top_p"),
+    "evaluation.responses",
+    *(f"generation.{key}" for key in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "stop")),
 )
 STATE = ("training.lora", "training.optimizer")  # these make the weights and the optimiser's state what they are
 
@@ -78,13 +81,13 @@ class Origin:
             ]
         ours = work.config.model_dump()
         # An older run's config lacks what was added since, and the run had what is the default now.
-        sections = {"policy": PolicyConfig(), "prompts": PromptsConfig(), "training": TrainingConfig()}
+        sections = {
+            **{"policy": PolicyConfig(), "prompts": PromptsConfig()},
+            **{"generation": GenerationConfig(), "training": TrainingConfig()},
+        }
         theirs = self.config | {name: s.model_dump() | self.config[name] for name, s in sections.items()}
-        judge = work.config.build_judge()
-        if theirs["judge"].get("name") == judge.name:
-            fields = {name: field for name, field in type(judge).model_fields.items() if not field.is_required()}
-            defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
-            theirs["judge"] = defaults | theirs["judge"]
+        with suppress(ConfigError):  # what no judge takes any more differs from what this one takes
+            theirs["judge"] = registry.fill("judge", "judges", theirs["judge"], Judge)
         return [
             f"{key}: is {_at(ours, key)!r}, and was {_at(theirs, key)!r} in {self.run}. Runs that go on keep it."
             for key in (*SAME, *STATE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from components import adapters, findings, pretrained, vocabulary
+from components import adapters, findings, pretrained, texts, vocabulary
 from components.chat import Chat
 from components.errors import PolicyError
 from components.findings import Caching
@@ -34,6 +34,8 @@ from components.records import Prompt, TokenIds
 from components.sections import PolicyConfig
 
 __all__ = ["Policy", "best_device", "check_lengths", "copy_files", "fetch", "load", "save"]
+
+END = 32  # tokens that are enough to see with what mark a template lets a response begin
 
 logging.disable_progress_bar()  # a bar of its own for every load and save drowns the run's progress
 
@@ -54,6 +56,7 @@ class Policy:
     gradient_checkpointing: bool = False  # layers are computed again in the backward pass, so none may fill a cache
     caching: Caching = "shared"  # what the architecture's cache is good for; see `components.caching`
     unused: torch.Tensor | None = None  # (V,) bool, ids of the model that the tokenizer has no token for; None: none
+    shown: tuple[int, ...] = ()  # special tokens that texts of responses show all the same
     sharded: torch.nn.Module | None = None  # gives a batch's log-probs where each process has a share of the weights
 
     @property
@@ -110,10 +113,15 @@ class Policy:
         before = whole[: next(i for i in range(len(whole) + 1) if whole[i : i + len(inner)] == inner)]
         return ids if ids[: len(before)] == before else before + ids  # the text may begin with BOS itself
 
+    def end(self, prompt: TokenIds) -> str:
+        """How the text of a prompt's tokens ends, special tokens and what the template wrote included."""
+        text: str = self.tokenizer.decode(prompt[-END:], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
     def decode(self, rows: Sequence[TokenIds]) -> list[str]:
-        """Texts of responses, special tokens and the EOS that ends one removed, and nothing else changed."""
-        texts = [row[:-1] if len(row) and int(row[-1]) in self.eos_ids else row for row in rows]
-        return list(self.tokenizer.batch_decode(texts, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        """Texts of responses, the EOS that ends one and special tokens but the `shown` removed; else unchanged."""
+        ended = [row[:-1] if len(row) and int(row[-1]) in self.eos_ids else row for row in rows]
+        return texts.decode(self.tokenizer, ended, self.shown)
 
 
 def best_device() -> torch.device:
@@ -134,11 +142,13 @@ def load(
     device: torch.device | None = None,
     frozen: bool = False,
     temperature: float = 1.0,
+    marks: Collection[str] = (),
 ) -> Policy:
     """Loads a policy directory with fp32 weights; on the meta device it has none, for engines that read the files.
 
     `frozen` weights, beside which at most an adapter is trained, are bf16 if `precision` is. Log-probs are those at
     `temperature`, and comparable only among policies that are loaded alike. `precision` may be "auto" too.
+    Texts of responses show special tokens that `marks` are made of.
 
     Raises PolicyError for files that do not make up a whole model, for code that nobody allowed, and when the
     tokenizer, EOS or a way to format prompts is missing.
@@ -163,6 +173,7 @@ def load(
         folder=directory,
         caching=findings.read(directory).caching,
         unused=vocabulary.unused(model, tokenizer, eos_ids),
+        shown=texts.shown_tokens(tokenizer, marks),
     )
 
 

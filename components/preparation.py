@@ -96,6 +96,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
 def _check_base(work: Workspace, base: Policy, asked: list[Prompt], folder: Path) -> None:
     """Raises UserError for a base policy, with its files in `folder`, that these prompts or the training cannot use."""
     from components import policy
+    from components.generation import _stopping as stopping
 
     config = work.config
     policy.check_lengths(
@@ -104,6 +105,7 @@ def _check_base(work: Workspace, base: Policy, asked: list[Prompt], folder: Path
         max_prompt_tokens=config.policy.max_prompt_tokens,
         max_new_tokens=config.generation.max_new_tokens,
     )
+    stopping.Stopping(base.tokenizer, config.generation.stop, base.shown)  # raises what is wrong with them
     update.check(config.training, base.model)
     space.check(config, work.store, space.of_base(config, base, folder))
 
@@ -119,11 +121,13 @@ def _base_policy(work: Workspace, folder: Path) -> Policy:
         precision=config.policy.precision,
         frozen=config.training.lora is not None,
         temperature=config.generation.temperature,
+        marks=config.build_judge().marks(),
     )
-    if config.generation.top_p < 1:
+    if filters := config.generation.filters():
         logger.warning(
-            "generation.top_p: responses are drawn from the likeliest tokens, log-probs are of the whole distribution: "
-            "`kl` is no KL divergence, and win rates are those against what is drawn"
+            "generation.%s: responses are drawn from the likeliest tokens, log-probs are of the whole distribution: "
+            "`kl` is no KL divergence, and win rates are those against what is drawn",
+            " and generation.".join(filters),
         )
     return _examined(base, folder)
 

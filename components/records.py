@@ -72,7 +72,7 @@ class Responses:
 
     prompt_ids: list[str]  # n
     prompt_tokens: Ragged  # n sequences
-    tokens: Ragged  # n·K sequences; a finished one ends with EOS
+    tokens: Ragged  # n·K sequences; a finished one ends with EOS, or with the token that completes a stop string
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -88,6 +88,7 @@ class Rollout(Responses):
     texts: list[str]  # n·K, special tokens removed
     finished: NDArray[np.bool_]  # (n, K), False where the length limit cut the response off
     logp_engine: NDArray[np.float64] | None = None  # (n, K), as `Samples.logp`: to compare with `Scored.logp_old`
+    prompt_ends: list[str] | None = None  # n, as `Policy.end` gives them; None: not known
 
     def group(self, index: int) -> list[str]:
         """The K texts of prompt `index`."""

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from components.generation import Engine, Sampling
-from components.judges import Judge, Judgement
+from components.generation._stopping import before
+from components.judges import Answers, Judge, Judgement
 from components.parts import PART
 from components.progress import Progress, silent
 from components.records import Prompt, Ragged, Responses, Rollout, Scored
@@ -58,17 +59,23 @@ def generate(
     seeds = [[derive_seed(seed, purpose, iteration, p.id, k) for k in range(responses)] for p in prompts]
     samples = engine.sample(policy, tokens, np.array(seeds, dtype=np.uint64), sampling, progress)
     rows = [samples.tokens[i] for i in range(len(samples.tokens))]
-    ids, texts = [p.id for p in prompts], policy.decode(rows)
+    ids, texts = [p.id for p in prompts], [before(text, sampling.stop) for text in policy.decode(rows)]
     engine_logp = samples.logp if sampling.temperature == 1 else None  # ours are at the temperature of sampling
-    return Rollout(ids, Ragged.of(tokens), samples.tokens, texts, samples.finished, engine_logp)
+    ends = [policy.end(row) for row in tokens]
+    return Rollout(ids, Ragged.of(tokens), samples.tokens, texts, samples.finished, engine_logp, ends)
 
 
 def judge(
     judge: Judge, prompts: Sequence[Prompt], rollouts: Sequence[Rollout], progress: Progress = silent
 ) -> Judgement:
     """One judgement over the responses of several rollouts to the same prompts, in the order given."""
-    groups = [[text for r in rollouts for text in r.group(i)] for i in range(len(prompts))]
-    return judge.judge(prompts, groups, progress)
+    n = len(prompts)
+    answers = Answers(
+        texts=[[text for r in rollouts for text in r.group(i)] for i in range(n)],
+        truncated=~np.concatenate([r.finished for r in rollouts], axis=1),
+        prompt_ends=next((r.prompt_ends for r in rollouts if r.prompt_ends is not None), [""] * n),
+    )
+    return judge.verdict(prompts, answers, progress)
 
 
 def _lists(ragged: Ragged) -> pa.ListArray:
@@ -85,7 +92,7 @@ def save_rollout(
 ) -> Path:
     """One row per prompt: prompt_id, prompt_tokens, responses (token ids), texts, finished.
 
-    With logp_engine, reward and `part_<name>` (K each) if they are known.
+    With prompt_end, logp_engine, reward and `part_<name>` (K each) if they are known.
     """
     columns = _columns(rollout)
     if reward is not None:
@@ -112,6 +119,8 @@ def _columns(rollout: Responses) -> dict[str, pa.Array]:
     if isinstance(rollout, Rollout):
         columns["texts"] = _nested(pa.array(rollout.texts, pa.large_string()), n)
         columns["finished"] = _rows(rollout.finished)
+        if rollout.prompt_ends is not None:
+            columns["prompt_end"] = pa.array(rollout.prompt_ends, pa.string())
         if rollout.logp_engine is not None:
             columns["logp_engine"] = _rows(rollout.logp_engine)
     return columns
@@ -144,6 +153,7 @@ def load_rollout(path: Path) -> Rollout:
         texts=[text for part in _read([path], "texts") for text in part.flatten().to_pylist()],
         finished=_load_figures([path], "finished").reshape(responses.shape),
         logp_engine=engine,
+        prompt_ends=_load_texts([path], "prompt_end") if _has(path, "prompt_end") else None,
     )
 
 
@@ -174,7 +184,7 @@ def load_parts(path: Path, k: int) -> dict[str, NDArray[np.float64]]:
 
 def count(path: Path) -> Counts:
     """Counts what a file of `save_rollout` or `save_scored` holds; neither tokens nor texts are read."""
-    ids = _load_ids([path])
+    ids = _load_texts([path], "prompt_id")
     return Counts(ids, responses=_count_values(path, "finished"), tokens=_count_values(path, "responses"))
 
 
@@ -197,14 +207,14 @@ def _load_token_figures(paths: Sequence[Path], column: str) -> NDArray[np.float3
 def _load_responses(paths: Sequence[Path]) -> Responses:
     responses = (part.flatten() for part in _read(paths, "responses"))
     return Responses(
-        prompt_ids=_load_ids(paths),
+        prompt_ids=_load_texts(paths, "prompt_id"),
         prompt_tokens=_join(_read(paths, "prompt_tokens"), sum(_count_values(p, "prompt_tokens") for p in paths)),
         tokens=_join(responses, sum(_count_values(p, "responses") for p in paths)),
     )
 
 
-def _load_ids(paths: Sequence[Path]) -> list[str]:
-    return [prompt_id for part in _read(paths, "prompt_id") for prompt_id in part.to_pylist()]
+def _load_texts(paths: Sequence[Path], column: str) -> list[str]:
+    return [text for part in _read(paths, column) for text in part.to_pylist()]
 
 
 def _load_figures(paths: Sequence[Path], column: str) -> NDArray[Any]:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from components.generation import Sampling
+from components.generation._stopping import StopStrings
 from components.prompts.records import BESIDE
 from components.schema import Section, TemplateOptions
 
@@ -95,6 +97,28 @@ class GenerationConfig(Section):
         le=1,
         description="mass of the tokens that are drawn from; log-probs are of all, so kl is none below 1",
     )
+    top_k: PositiveInt | None = Field(
+        None, description="draw from so many likeliest tokens; absent: from all; log-probs are of all either way"
+    )
+    min_p: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="draw from tokens of at least this share of the likeliest one's probability; log-probs are of all",
+    )
+    stop: StopStrings = Field(
+        [], description="a response ends with the token that completes one of them; its text ends before it"
+    )
+
+    def filters(self) -> list[str]:
+        """Settings by which responses are not drawn from the whole distribution, which all log-probs are of."""
+        used = {"top_p": self.top_p < 1, "top_k": self.top_k is not None, "min_p": self.min_p > 0}
+        return [name for name, filtering in used.items() if filtering]
+
+    def sampling(self) -> Sampling:
+        """How tokens are drawn."""
+        limits = self.max_new_tokens, self.temperature, self.top_p, self.top_k, self.min_p
+        return Sampling(*limits, stop=tuple(self.stop))
 
 
 class LoraConfig(Section):

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from components import prompts as prompt_files
 from components import rollouts
 from components.config import RunConfig
-from components.generation import Sampling
 from components.progress import Progress, silent
 from components.records import Prompt, Rollout, Scored
 from components.scratch import scratch
@@ -63,6 +62,7 @@ class Workspace:
             device=None if weights else torch.device("meta"),
             frozen=self.config.training.lora is not None,
             temperature=self.config.generation.temperature,
+            marks=self.config.build_judge().marks(),
         )
 
     def use_threads(self) -> None:
@@ -109,7 +109,7 @@ class Workspace:
             self.config.build_engine(),
             prompts,
             responses=responses,
-            sampling=Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
+            sampling=settings.sampling(),
             seed=self.config.seed,
             purpose=purpose,
             iteration=iteration,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,8 @@ class BaseAlgorithm(Section, ABC):
     """What every algorithm has; derive from `Algorithm` or `OnPolicyAlgorithm`."""
 
     name: str
+
+    reads_rewards: ClassVar[bool] = False  # its loss looks at the judge's scores where there are some
 
     @abstractmethod
     def responses_per_prompt(self, config: RunConfig) -> int:

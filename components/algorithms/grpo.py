@@ -11,7 +11,7 @@ as the advantage of all its tokens. Where practice has left the paper, the defau
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -37,6 +37,8 @@ class Grpo(Algorithm):
     length: Literal["token", "response", "constant"] = Field(
         "token", description="mean over the step's tokens, over each response's tokens, or a sum over a constant"
     )
+
+    reads_rewards: ClassVar[bool] = True
 
     @property
     def needs_tokens(self) -> bool:

@@ -7,7 +7,7 @@ for the further passes of an iteration a response's probability ratio is clipped
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,8 @@ class Rloo(Algorithm):
     name: Literal["rloo"] = "rloo"
     beta: float = Field(0.05, ge=0, description="weight of the KL to the reference, per response, in the reward")
     clip: float = Field(0.2, gt=0, lt=1, description="how far a response's ratio may move from 1 before it is cut off")
+
+    reads_rewards: ClassVar[bool] = True
 
     def loss(self, group: Group) -> Tensor:
         """Loss of each response, (n, m)."""

@@ -30,7 +30,7 @@ SHARED = {
     "live_cards": STEPS,
     **{f"prompts.{key}": PROMPTS for key in ("train", "evaluation", "split", "column", "drop_longer", "held_out")},
     "prompts.allow_duplicates": PROMPTS,
-    **{f"generation.{key}": SAMPLING for key in ("max_new_tokens", "temperature", "top_p")},
+    **{f"generation.{key}": SAMPLING for key in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "stop")},
 }
 PLUGINS = {"algorithm", "engine"}  # replaced as a whole: the settings of one mean nothing to another
 

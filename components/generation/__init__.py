@@ -20,18 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn."""
+    """How tokens are drawn: of softmax(logits / temperature), by min_p, top_k and top_p in that order."""
 
     max_new_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int | None = None
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Samples:
     """K sampled responses to each of n prompts, row i·K + k."""
 
-    tokens: Ragged  # n·K sequences; a finished one ends with EOS
+    tokens: Ragged  # n·K sequences; a finished one ends with EOS, or with the token that completes a stop string
     finished: NDArray[np.bool_]  # (n, K), False where max_new_tokens cut the response off
     # (n, K), nats at temperature 1, as the engine's own forward has them: to be compared with the trainer's, never
     # trained on. None from an engine that samples with the trainer's forward.

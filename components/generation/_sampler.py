@@ -16,6 +16,7 @@ from torch import Tensor
 
 from components.generation import Samples, Sampling
 from components.generation._decoding import decoder
+from components.generation._stopping import Stopping
 from components.logprobs import head_logits
 from components.policy import Policy
 from components.progress import Progress, silent
@@ -68,7 +69,8 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
     Args:
         logits: (B, V).
         uniforms: (B,) in [0, 1), float64; the row's only randomness, so a row never depends on its neighbours.
-        sampling: temperature and top_p; the nucleus is the fewest most likely tokens whose mass reaches top_p.
+        sampling: temperature, min_p, top_k and top_p; see `_kept`. Of what they keep, the nucleus is the fewest most
+            likely tokens whose mass reaches top_p.
 
     Returns:
         (B,) token ids, never one of probability zero.
@@ -76,7 +78,7 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
     Raises:
         FloatingPointError: logits that are not finite.
     """
-    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
+    probabilities = torch.softmax(_kept(logits / sampling.temperature, sampling), dim=-1)
     if sampling.top_p < 1:
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
         mass = ordered.cumsum(-1, dtype=torch.float64)
@@ -90,6 +92,18 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
             "the policy's logits are not finite. Use policy.precision: fp32, or check the weights."
         )
     return drawn
+
+
+def _kept(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Logits (B, V) with -inf for tokens that min_p and then top_k leave out; as in vLLM, ties at the edge stay."""
+    if sampling.min_p > 0:
+        probabilities = logits.softmax(-1)
+        least = sampling.min_p * probabilities.amax(-1, keepdim=True)
+        logits = logits.masked_fill(probabilities < least, -torch.inf)
+    if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
+        last = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < last, -torch.inf)
+    return logits
 
 
 def uniforms_of(seeds: NDArray[np.uint64], length: int) -> NDArray[np.float64]:
@@ -107,10 +121,11 @@ def _sample_batch(
     sampling: Sampling,
     progress: Any,
 ) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
-    """K responses per prompt of one batch, and which of them ended with EOS."""
+    """K responses per prompt of one batch, and which of them ended with EOS or a stop string."""
     device, limit = policy.device, sampling.max_new_tokens
     uniforms = torch.from_numpy(uniforms_of(seeds.reshape(-1), limit)).to(device)
-    eos = torch.tensor(policy.eos_ids, device=device)
+    stopping = Stopping(policy.tokenizer, sampling.stop, policy.shown)
+    eos = torch.tensor(policy.eos_ids + stopping.ids, device=device)
     total = len(uniforms)
     tokens = torch.zeros(total, limit, dtype=torch.int64, device=device)
     rows = torch.arange(total, device=device)  # rows of `tokens` that the batch still holds
@@ -123,6 +138,7 @@ def _sample_batch(
             drawn = draw(head_logits(policy.model, hidden, policy.unused), uniforms[rows, step], sampling)
             tokens[rows, step] = drawn
             running &= ~torch.isin(drawn, eos)
+            _leave_stopped(running, tokens[rows, : step + 1], stopping)
             left = int(running.sum())
             progress(total - left if step < limit - 1 else total)
             if left == 0 or step == limit - 1:
@@ -131,7 +147,15 @@ def _sample_batch(
                 read.keep(running)
                 rows, drawn, running = rows[running], drawn[running], running[running]
             hidden = read.following(drawn)
-    return _until_eos(tokens, eos)
+    return stopping.until_stop(*_until_eos(tokens, eos))
+
+
+def _leave_stopped(running: Tensor, tokens: Tensor, stopping: Stopping) -> None:
+    """Marks rows that have completed a stop string as no longer running; (B,) and their tokens so far, (B, L)."""
+    if stopping.texts and bool(running.any()):
+        still = running.nonzero()[:, 0]
+        completed = stopping.completed(list(tokens[still].cpu().numpy()))
+        running[still[torch.tensor(completed, device=still.device)]] = False
 
 
 def _until_eos(tokens: Tensor, eos: Tensor) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from components.generation._stopping import Stopping
 from components.records import Ragged
 
 REQUEST, PROMPTS, SAMPLES = Path("request.json"), Path("request.npz"), Path("samples.npz")
@@ -69,27 +70,53 @@ def _start(arguments: dict[str, Any]) -> Any:
 
 
 def _sample(engine: Any, request: dict[str, Any], reports: TextIO) -> tuple[list[Any], Any]:
-    """Token ids and log-prob of each response, in the order of the seeds."""
-    total = 0
-    for number, (prompt, parameters) in enumerate(_requests(request["sampling"], request["unused"])):
+    """Token ids of each response, in the order of the seeds, and the log-probs of all their tokens."""
+    stopping, total = _stopping(request), 0
+    requests = _requests(request["sampling"], request["unused"], step_by_step=stopping is not None)
+    for number, (prompt, parameters) in enumerate(requests):
         engine.add_request(str(number), prompt, parameters, lora_request=_adapter(request["adapter"]))
         total += 1
-    rows: list[Any] = [None] * total
-    logp, done = np.empty(total), 0
+    rows: list[list[int]] = [[] for _ in range(total)]
+    logp: list[list[float]] = [[] for _ in range(total)]
+    done = 0
     while engine.has_unfinished_requests():
-        for output in engine.step():
-            response = output.outputs[0]
-            rows[int(output.request_id)] = np.asarray(response.token_ids, np.int32)
-            logp[int(output.request_id)] = response.cumulative_logprob
-            done += 1
+        outputs = engine.step()
+        for output in outputs:
+            response, number = output.outputs[0], int(output.request_id)
+            rows[number] += response.token_ids
+            logp[number] += [known[i].logprob for i, known in zip(response.token_ids, response.logprobs, strict=True)]
+        stopped = _stopped([output.request_id for output in outputs if not output.finished], rows, stopping)
+        engine.abort_request(stopped)
+        done += sum(output.finished for output in outputs) + len(stopped)
         _report(reports, done=done)
-    return rows, logp
+    return rows, np.concatenate(logp)
 
 
-def _requests(sampling: dict[str, Any], unused: list[int]) -> Iterator[tuple[Any, Any]]:
+def _stopping(request: dict[str, Any]) -> Stopping | None:
+    """What finds the stop strings; None where there are none to be found in texts."""
+    if not request["stop"]:
+        return None
+    from components import pretrained
+
+    code = request["engine"]["trust_remote_code"]
+    tokenizer = pretrained.read_tokenizer(Path(request["engine"]["model"]), key="policy", name="model", code=code)
+    found = Stopping(tokenizer, request["stop"], request["shown"])
+    return found if found.texts else None
+
+
+def _stopped(running: list[str], rows: list[list[int]], stopping: Stopping | None) -> list[str]:
+    """Which of the running requests have completed a stop string."""
+    if stopping is None or not running:
+        return []
+    completed = stopping.completed([rows[int(name)] for name in running])
+    return [name for name, complete in zip(running, completed, strict=True) if complete]
+
+
+def _requests(sampling: dict[str, Any], unused: list[int], *, step_by_step: bool) -> Iterator[tuple[Any, Any]]:
     """Prompt and sampling parameters of each response: vLLM has one seed per request, not per response of one.
 
-    `unused` are ids that are no token's, which a bias of -100 keeps from being drawn.
+    `unused` are ids that are no token's, which a bias of -100 keeps from being drawn. vLLM tells of tokens
+    `step_by_step`, or of the whole response at its end.
     """
     from vllm import SamplingParams
     from vllm.inputs import tokens_input
@@ -107,7 +134,7 @@ def _requests(sampling: dict[str, Any], unused: list[int]) -> Iterator[tuple[Any
                 logprobs=0,  # of the drawn token alone
                 detokenize=False,
                 logit_bias=dict.fromkeys(unused, -100.0) or None,
-                output_kind=RequestOutputKind.FINAL_ONLY,
+                output_kind=RequestOutputKind.DELTA if step_by_step else RequestOutputKind.FINAL_ONLY,
             )
             yield tokens_input(ids), parameters
 

@@ -21,6 +21,7 @@ from pydantic import Field, PositiveInt
 
 from components.errors import EngineError
 from components.generation import Engine, Samples, Sampling
+from components.generation._stopping import Stopping
 from components.generation._vllm_process import run
 from components.generation._vllm_worker import PROMPTS, REQUEST, SAMPLES
 from components.policy_files import ADAPTER
@@ -89,13 +90,13 @@ class VllmEngine(Engine):
             self._write_request(folder, policy, prompts, seeds, sampling)
             run(folder, seeds.size, progress)
             with np.load(folder / SAMPLES) as arrays:
-                tokens, logp = Ragged(arrays["values"], arrays["offsets"]), arrays["logp"].reshape(seeds.shape)
+                tokens, logp = Ragged(arrays["values"], arrays["offsets"]), arrays["logp"]
         if not np.isfinite(logp).all():
             raise FloatingPointError(
                 "the policy's logits are not finite. Use policy.precision: fp32, or check the weights."
             )
-        last = tokens.values[tokens.offsets[1:] - 1]
-        return Samples(tokens, np.isin(last, policy.eos_ids).reshape(seeds.shape), logp)
+        stopping = Stopping(policy.tokenizer, sampling.stop, policy.shown)
+        return _samples(tokens, logp, policy.eos_ids, stopping, seeds.shape)
 
     def _write_request(
         self,
@@ -115,8 +116,12 @@ class VllmEngine(Engine):
                 "max_tokens": sampling.max_new_tokens,
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
-                "stop_token_ids": list(policy.eos_ids),
+                "top_k": sampling.top_k or 0,  # vLLM's word for all
+                "min_p": sampling.min_p,
+                "stop_token_ids": [*policy.eos_ids, *Stopping(policy.tokenizer, sampling.stop, policy.shown).ids],
             },
+            "stop": list(sampling.stop),
+            "shown": list(policy.shown),
             "unused": [] if policy.unused is None else policy.unused.nonzero()[:, 0].tolist(),
         }
         (folder / REQUEST).write_text(json.dumps(request), "utf-8")
@@ -149,6 +154,18 @@ class VllmEngine(Engine):
             rank = _json(source / ADAPTER / "adapter_config.json")["r"]
             arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": max(8, 1 << (rank - 1).bit_length())}
         return arguments | (_for_cpu(arguments) if best_device().type == "cpu" else {})
+
+
+def _samples(
+    tokens: Ragged, logp: NDArray[np.float64], eos_ids: tuple[int, ...], stopping: Stopping, shape: tuple[int, ...]
+) -> Samples:
+    """What the worker drew, up to the stop strings that it went beyond; `logp` is of each token, (total,)."""
+    last = tokens.values[tokens.offsets[1:] - 1]
+    drawn = [tokens[i] for i in range(len(tokens))]
+    rows, finished = stopping.until_stop(drawn, np.isin(last, eos_ids + stopping.ids))
+    begins = tokens.offsets[:-1]
+    sums = [logp[begin : begin + len(row)].sum() for begin, row in zip(begins, rows, strict=True)]
+    return Samples(Ragged.of(rows), finished.reshape(shape), np.array(sums).reshape(shape))
 
 
 def _for_cpu(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from components.errors import JudgeError
+from components.judges._thinking import ThinkingMarks, cut
+from components.judges._truncated import LOSE, TruncatedPenalty, lost, shifted
 from components.progress import Progress, silent
 from components.records import Prompt
 from components.schema import Section
@@ -26,10 +29,41 @@ class Judgement:
     parts: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """K responses to each of n prompts, as policies gave them."""
+
+    texts: Sequence[Sequence[str]]  # n rows of K
+    truncated: NDArray[np.bool_]  # (n, K), cut off by the length limit
+    prompt_ends: Sequence[str]  # n, how the texts end that the policies read
+
+
 class Judge(Section, ABC):
     """Settings of a judge, and its verdict."""
 
     name: str
+    cut_thinking: ThinkingMarks = Field(
+        None, description="true: the judge reads no text between <think> and </think>; or two marks of your own"
+    )
+    truncated_penalty: TruncatedPenalty = Field(
+        0.0,
+        description="of responses that max_new_tokens cut off: subtracted from scores, where pairs are compared from "
+        "log-odds; lose: they lose all pairs with others",
+    )
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether it gives rewards."""
+        return True
+
+    @property
+    def scores_what_loses(self) -> bool:
+        """Whether it gives responses rewards which do not tell that they lose all pairs for their length."""
+        return self.truncated_penalty == LOSE and self.has_scores
+
+    def marks(self) -> set[str]:
+        """The marks of what it does not read."""
+        return set(self.cut_thinking or ())
 
     def model_inputs(self, n: int, k: int) -> int:
         """The cost of judging K responses to each of n prompts: how many texts the judge reads, at most."""
@@ -52,6 +86,32 @@ class Judge(Section, ABC):
 
         Raises JudgeError for rows of unequal length and, with the prompt's id, for a verdict that cannot be used.
         """
+
+    def verdict(self, prompts: Sequence[Prompt], answers: Answers, progress: Progress = silent) -> Judgement:
+        """`judge` of what the settings leave of the responses, with the penalty of truncated ones."""
+        return self.after_penalty(self.judge(prompts, self.readable(answers), progress), answers.truncated)
+
+    def readable(self, answers: Answers) -> Sequence[Sequence[str]]:
+        """The texts without thinking if that is to be cut."""
+        if self.cut_thinking is None:
+            return answers.texts
+        opening, closing = self.cut_thinking
+        return [
+            [cut(text, opening, closing, prompt_end=prompt_end) for text in row]
+            for row, prompt_end in zip(answers.texts, answers.prompt_ends, strict=True)
+        ]
+
+    def after_penalty(self, judgement: Judgement, truncated: NDArray[np.bool_]) -> Judgement:
+        """A judgement with what `truncated_penalty` says of truncated responses, (n, K)."""
+        if self.truncated_penalty == LOSE:
+            return replace(judgement, preference=lost(judgement.preference, truncated))
+        penalty = np.where(truncated, np.float64(self.truncated_penalty), 0.0)
+        return self.lowered(judgement, penalty) if penalty.any() else judgement
+
+    def lowered(self, judgement: Judgement, penalty: NDArray[np.float64]) -> Judgement:
+        """A judgement of scores that are lower by a penalty, (n, K), or log-odds of pairs that are."""
+        preference = shifted(judgement.preference, penalty)
+        return replace(judgement, preference=preference, reward=judgement.reward - penalty)
 
 
 def refuse_ragged(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> None:

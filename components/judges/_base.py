@@ -41,6 +41,11 @@ class ModelJudge(Judge):
 class PairwiseModelJudge(ModelJudge):
     """A judge whose model reads two responses at once, in both orders, and gives no rewards."""
 
+    @property
+    def has_scores(self) -> bool:
+        """None: only pairs are compared."""
+        return False
+
     def model_inputs(self, n: int, k: int) -> int:
         """All ordered pairs."""
         return n * k * (k - 1)

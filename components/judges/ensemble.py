@@ -6,15 +6,17 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from components import registry
 from components.errors import ConfigError, JudgeError
-from components.judges import Judge, Judgement, with_pair_rate
+from components.judges import Answers, Judge, Judgement, with_pair_rate
+from components.judges._truncated import LOSE, TruncatedPenalty
 from components.progress import Progress, silent
 from components.records import Prompt
 
@@ -43,6 +45,28 @@ class Ensemble(Judge):
             raise ValueError("\n".join(problems))
         return {**values, "judges": members}
 
+    @field_validator("truncated_penalty")
+    @classmethod
+    def _has_no_scale(cls, value: TruncatedPenalty) -> TruncatedPenalty:
+        if value not in (0, LOSE):
+            raise ValueError(f"{value!r} has no scale here; members have their own. Set it in `judges`, for each.")
+        return value
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether all members have some."""
+        return all(judge.has_scores for judge, _ in self._members())
+
+    @property
+    def scores_what_loses(self) -> bool:
+        """Whether it or a member lets responses lose, and all members have scores."""
+        lose = [self.truncated_penalty, *(judge.truncated_penalty for judge, _ in self._members())]
+        return LOSE in lose and self.has_scores
+
+    def marks(self) -> set[str]:
+        """Its own, and those of all members."""
+        return super().marks().union(*(judge.marks() for judge, _ in self._members()))
+
     def model_inputs(self, n: int, k: int) -> int:
         """Those of all members."""
         return sum(judge.model_inputs(n, k) for judge, _ in self._members())
@@ -61,25 +85,32 @@ class Ensemble(Judge):
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress = silent
     ) -> Judgement:
-        """Mean of the members' preferences and, where all of them have some, rewards; see `Judge.judge`.
+        """`verdict` of whole responses that nothing cut off."""
+        truncated = np.zeros((len(responses), len(responses[0]) if responses else 0), dtype=bool)
+        return self.verdict(prompts, Answers(responses, truncated, [""] * len(responses)), progress)
+
+    def verdict(self, prompts: Sequence[Prompt], answers: Answers, progress: Progress = silent) -> Judgement:
+        """Mean of the members' preferences and, where all of them have some, rewards; see `Judge.verdict`.
 
         Parts of members keep their names. Raises JudgeError for a name that two members give.
         """
-        n, k = len(prompts), len(responses[0]) if responses else 0
+        n, k = answers.truncated.shape
+        read = replace(answers, texts=self.readable(answers))
         total, before = self.model_inputs(n, k), 0
         show = with_pair_rate(progress, n, k)
         judgements, weights = [], []
         for i, (judge, weight) in enumerate(self._members()):
             inputs = judge.model_inputs(n, k)
             with _at(i, judge):
-                judgements.append(judge.judge(prompts, responses, _part(show, before, inputs, total)))
+                judgements.append(judge.verdict(prompts, read, _part(show, before, inputs, total)))
             weights.append(weight)
             before += inputs
-        return Judgement(
+        mean = Judgement(
             np.average([judgement.preference for judgement in judgements], axis=0, weights=weights),
             np.average([judgement.reward for judgement in judgements], axis=0, weights=weights),
             _all_parts(judgements),
         )
+        return self.after_penalty(mean, answers.truncated)
 
     def _members(self) -> list[tuple[Judge, float]]:
         return [

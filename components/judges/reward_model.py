@@ -7,6 +7,7 @@ tokenizer and chat template, never the policy's token ids.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -82,6 +83,11 @@ class RewardModel(ModelJudge):
             )
         reward = score.reshape(n, k)
         return Judgement(preference_from_scores(reward, self.temperature), reward)
+
+    def lowered(self, judgement: Judgement, penalty: NDArray[np.float64]) -> Judgement:
+        """As if the model had scored so much less."""
+        reward = judgement.reward - penalty
+        return replace(judgement, preference=preference_from_scores(reward, self.temperature), reward=reward)
 
     def _load(self) -> Loaded:
         from transformers import AutoModelForSequenceClassification

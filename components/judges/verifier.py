@@ -7,12 +7,14 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 
 from components.errors import JudgeError
@@ -61,6 +63,11 @@ class Verifier(Judge):
             progress(index + 1, len(prompts))
         reward = np.array([[answer.score for answer in row] for row in answers], dtype=np.float64)
         return Judgement(preference_from_scores(reward, self.temperature), reward, parts_of(answers))
+
+    def lowered(self, judgement: Judgement, penalty: NDArray[np.float64]) -> Judgement:
+        """As if the function had scored so much less."""
+        reward = judgement.reward - penalty
+        return replace(judgement, preference=preference_from_scores(reward, self.temperature), reward=reward)
 
     def _source(self, prompt: Prompt, k: int) -> str:
         return f"prompt {prompt.id!r}, response {k}: {self.function}"

@@ -16,6 +16,7 @@ from components.generation.transformers import TransformersEngine
 
 CONFIGS = Path(__file__).parents[2] / "flows" / "configs"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
+OF_ALL = {"cut_thinking": None, "truncated_penalty": 0.0}  # settings of every judge
 MINIMAL = """
 policy: {model: path/to/model}
 prompts: {train: prompts.jsonl}
@@ -63,7 +64,7 @@ def assert_defaults(filled: dict[str, Any], section: type[BaseModel], given: dic
 
 def test_every_default_is_filled_in():
     filled = parse(MINIMAL)
-    judge = {"name": "verifier", "function": "package.module:score", "temperature": None}
+    judge = {"name": "verifier", "function": "package.module:score", "temperature": None, **OF_ALL}
     assert_defaults(filled, RunConfig, {**yaml.safe_load(MINIMAL), "judge": judge})
     assert_defaults(filled["algorithm"], Wind, {})
     assert_defaults(filled["generation"]["engine"], TransformersEngine, {})
@@ -79,7 +80,7 @@ def test_what_is_given_replaces_the_default():
 
 def test_the_demo_brings_its_judge():
     filled = parse("demo: {}")
-    assert filled["judge"] == {"name": "verifier", "function": "components.demo:score", "temperature": None}
+    assert filled["judge"] == {"name": "verifier", "function": "components.demo:score", "temperature": None, **OF_ALL}
     assert parse("demo: {}\njudge: {name: verifier, function: 'a:b'}")["judge"]["function"] == "a:b"
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from components.errors import JudgeError
-from components.judges import Judge
+from components.judges import Answers, Judge
 from components.judges.llm_judge import DEFAULT_PROMPT, LLMJudge
 from components.records import Prompt
 from components.registry import build
@@ -235,3 +235,14 @@ def test_a_template_that_refuses_its_turns_says_so(make_folder):
 def test_a_prompt_without_a_place_is_refused(place):
     with pytest.raises(ValueError, match=rf"lacks \{{{place[1:-1]}\}}\. Write each where it belongs"):
         LLMJudge(model="m", prompt=ASK.replace(place, ""))
+
+
+def test_it_reads_no_thinking_if_told(make_folder):
+    """The last response is all thinking: the model reads an empty one."""
+    settings = {"precision": "fp32", "cut_thinking": ["w40", "w41"]}
+    known = judge(make_folder(), **settings)
+    given = Answers([["w40 w22 w41 w20", "w21", "w40 w30"]], np.zeros((1, 3), bool), [""])
+    found, expected = known.verdict(PROMPTS[:1], given), known.judge(PROMPTS[:1], [["w20", "w21", ""]])
+    np.testing.assert_array_equal(found.preference, expected.preference)
+    np.testing.assert_array_equal(found.reward, expected.reward)
+    assert np.ptp(known.judge(PROMPTS[:1], given.texts).preference - expected.preference) > 1e-4

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components.errors import JudgeError
-from components.judges import Judge
+from components.judges import Answers, Judge
 from components.judges.pairrm import PairRM
 from components.records import Prompt
 from components.registry import build
@@ -301,3 +301,14 @@ def test_check_refuses_a_plain_deberta(folder):
     del config["n_tasks"]
     (folder / "config.json").write_text(json.dumps(config))
     refused(folder, f"judge.model: {folder} cannot be loaded: its config.json has no n_tasks, so it is no PairRM")
+
+
+def test_it_reads_no_thinking_if_told(folder):
+    """The last response is all thinking: the model reads an empty one."""
+    settings = {"precision": "fp32", "cut_thinking": ["d", "f"]}
+    known = judge(folder, **settings)
+    given = Answers([["d a f b", "c", "d e"]], np.zeros((1, 3), bool), [""])
+    found, expected = known.verdict(PROMPTS[:1], given), known.judge(PROMPTS[:1], [["b", "c", ""]])
+    np.testing.assert_array_equal(found.preference, expected.preference)
+    np.testing.assert_array_equal(found.reward, expected.reward)
+    assert np.ptp(known.judge(PROMPTS[:1], given.texts).preference - expected.preference) > 1e-4

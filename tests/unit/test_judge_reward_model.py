@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AddedToken, AutoConfig, AutoModel, AutoModelForSequenceClassification, Qwen2Tokenizer
 
 from components.errors import JudgeError
-from components.judges import Judge, _models
+from components.judges import Answers, Judge, _models
 from components.judges.reward_model import RewardModel
 from components.records import Prompt
 from components.registry import build
@@ -409,3 +409,14 @@ def test_a_config_is_read_without_torch():
 
     code = "import sys, components.judges.reward_model as m; m.RewardModel(model='x'); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_it_reads_no_thinking_if_told(make_folder):
+    """The last response is all thinking: the model reads an empty one."""
+    settings = {"precision": "fp32", "cut_thinking": ["w40", "w41"]}
+    known = judge(make_folder(), **settings)
+    given = Answers([["w40 w22 w41 w20", "w21", "w40 w30"]], np.zeros((1, 3), bool), [""])
+    found, expected = known.verdict(PROMPTS[:1], given), known.judge(PROMPTS[:1], [["w20", "w21", ""]])
+    np.testing.assert_array_equal(found.preference, expected.preference)
+    np.testing.assert_array_equal(found.reward, expected.reward)
+    assert np.ptp(known.judge(PROMPTS[:1], given.texts).preference - expected.preference) > 1e-4

@@ -82,6 +82,46 @@ def test_a_run_from_before_these_settings_had_their_defaults(origin):
         check(origin, "training: {optimizer: rmsprop}")
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("stop: [a]", r"^generation\.stop: is \['a'\], and was \[\] in"),
+        ("top_k: 5", r"^generation\.top_k: is 5, and was None in"),
+        ("min_p: 0.1", r"^generation\.min_p: is 0.1, and was 0.0 in"),
+    ],
+)
+def test_a_run_from_before_there_were_stop_strings_and_filters(origin, settings, message):
+    values = config().model_dump()
+    for name in ("stop", "top_k", "min_p"):
+        del values["generation"][name]
+    for name in ("cut_thinking", "truncated_penalty"):
+        del values["judge"][name]
+    origin = replace(origin, config=values)
+    check(origin)
+    with pytest.raises(ConfigError, match=message):
+        check(origin, f"generation: {{{settings}}}")
+
+
+def test_a_judge_that_reads_other_texts_is_another_judge(origin):
+    text = CONFIG.replace("name: verifier", "name: verifier, cut_thinking: true")
+    changed = RunConfig.model_validate(parse(text))
+    with open_workspace(changed, origin.store_root, "start") as work, pytest.raises(ConfigError, match=r"^judge: is "):
+        origin.check(work)
+
+
+def test_members_of_an_ensemble_had_their_defaults_too(origin):
+    text = CONFIG.replace("{name: verifier", "{name: ensemble, judges: [{name: verifier").replace(
+        'score"}', 'score"}]}'
+    )
+    now = RunConfig.model_validate(parse(text))
+    values = now.model_dump()
+    for section in (values["judge"], *values["judge"]["judges"]):
+        for name in ("cut_thinking", "truncated_penalty"):
+            del section[name]
+    with open_workspace(now, origin.store_root, "start") as work:
+        replace(origin, config=values).check(work)
+
+
 def test_prompts_that_were_read_in_another_way(origin):
     values = config().model_dump()
     values["prompts"]["drop_longer"] = 99

@@ -1,0 +1,108 @@
+"""Stop strings: where a response ends, the same for every engine, and what of it is its text.
+
+A response ends with the first token after which the text of its tokens holds a stop string. That token may bring more
+than the stop string's end; it belongs to the response as EOS does, and is scored and trained on. The text ends before
+the stop string that begins first.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator
+
+from components.errors import EngineError
+from components.records import TokenIds
+from components.texts import decode, special_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MOST, LONGEST = 64, 200  # stop strings, and characters of one: each token that is drawn is a search for all of them
+UNFINISHED = "\ufffd"  # what a tokenizer shows of a character whose last bytes are still to come
+
+
+def _check(stop: list[str]) -> list[str]:
+    if len(stop) > MOST:
+        raise ValueError(f"{len(stop)} stop strings are too many. Use {MOST} or fewer.")
+    for text in stop:
+        if not text:
+            raise ValueError("'' is in every text. Remove it, or write what ends a response.")
+        if len(text) > LONGEST:
+            raise ValueError(f"{text[:20]!r}… has {len(text)} characters. Use {LONGEST} or fewer.")
+        if UNFINISHED in text:
+            raise ValueError(f"{text!r} holds U+FFFD, which stands for a character that is not whole yet. Remove it.")
+        if stop.count(text) > 1:
+            raise ValueError(f"{text!r} is given twice. Keep one of the two.")
+    return stop
+
+
+StopStrings = Annotated[list[str], AfterValidator(_check)]
+
+
+def before(text: str, stop: Sequence[str]) -> str:
+    """A response's text up to where the first stop string in it begins."""
+    return text[: min((place for one in stop if (place := text.find(one)) >= 0), default=len(text))]
+
+
+class Stopping:
+    """Finds stop strings in a tokenizer's tokens; `ids` are the special tokens among them, which texts do not show."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], shown: Collection[int] = ()) -> None:
+        """For texts as `texts.decode` makes them.
+
+        Raises EngineError for a stop string that holds a special token's name and more, which no such text does.
+        """
+        special = {name: i for name, i in special_tokens(tokenizer).items() if i not in shown}
+        self.ids = tuple(sorted(special[text] for text in stop if text in special))
+        self.texts = tuple(text for text in stop if text not in special)
+        for text in self.texts:
+            if names := [name for name in special if name in text]:
+                raise EngineError(
+                    f"generation.stop: {text!r} holds the special token {names[0]!r}, which texts of responses do not "
+                    f"show. Write {names[0]!r} alone, which ends a response at that token, or leave it out."
+                )
+        self._decode = partial(decode, tokenizer, shown=shown)
+        # Each of a text's tokens shows a byte of it, but for those at its edges that bring more.
+        self._window = 4 + max((len(text.encode()) for text in self.texts), default=0)
+
+    def completed(self, rows: Sequence[TokenIds]) -> list[bool]:
+        """Whether a stop string ends in the last token of each row, as far as its last tokens tell.
+
+        Never true of a row that holds none; `until_stop` finds what this may miss among tokens that show nothing.
+        """
+        recent = self._decode([row[-self._window :] for row in rows])
+        return [self._found(text) and self._holds(row) for row, text in zip(rows, recent, strict=True)]
+
+    def until_stop(
+        self, rows: Sequence[NDArray[Any]], finished: NDArray[np.bool_]
+    ) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:
+        """Each row up to the token that completes its first stop string, and whether it is finished.
+
+        Args:
+            rows: N token id sequences.
+            finished: (N,), whether a row's last token is EOS or one of `ids`, whose text does not count.
+        """
+        if not self.texts:
+            return list(rows), finished
+        shown = [row[: len(row) - int(end)] for row, end in zip(rows, finished, strict=True)]
+        cut, ended = list(rows), finished.copy()
+        for i, text in enumerate(self._decode(shown)):
+            if self._found(text):
+                cut[i], ended[i] = shown[i][: self._end(shown[i])], True
+        return cut, ended
+
+    def _end(self, row: TokenIds) -> int:
+        """How many tokens of a row that holds a stop string it takes to hold one."""
+        return 1 + bisect_left(range(1, len(row)), True, key=lambda length: self._holds(row[:length]))
+
+    def _holds(self, row: TokenIds) -> bool:
+        return self._found(self._decode([row])[0])
+
+    def _found(self, text: str) -> bool:
+        return any(one in text for one in self.texts)

@@ -1,0 +1,50 @@
+"""Which part of a response is thinking, between two marks, and what is left without it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+MARKS = ("<think>", "</think>")
+
+
+def _marks(value: Any) -> Any:
+    """`true` as the usual marks, `false` as none. Raises ValueError for what cannot tell thinking from an answer."""
+    if value is None or isinstance(value, bool):
+        return list(MARKS) if value else None
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(mark, str) for mark in value):
+        raise ValueError(f"{value!r} cannot be used. Write true, or two marks, such as [{', '.join(MARKS)}].")
+    if not all(mark.strip() for mark in value) or value[0] in value[1] or value[1] in value[0]:
+        raise ValueError(f"{value!r} are no two marks that can be told apart. Give each a text of its own.")
+    return value
+
+
+ThinkingMarks = Annotated[list[str] | None, BeforeValidator(_marks)]
+
+
+def cut(text: str, opening: str, closing: str, *, prompt_end: str = "") -> str:
+    """A response without its thinking.
+
+    Each part from an opening mark to the next closing one goes, both marks and the white space behind them included.
+    Parts do not nest. Thinking that nothing closes lasts to the end. A response begins inside thinking if the text of
+    its prompt ends with the opening mark, as some chat templates have it, or if the first mark in it is a closing one.
+
+    Args:
+        text: the response.
+        opening: such as <think>.
+        closing: such as </think>.
+        prompt_end: how the text ends that the policy read.
+    """
+    begins, ends = text.find(opening), text.find(closing)
+    inside = prompt_end.rstrip().endswith(opening) or (ends >= 0 and (begins < 0 or ends < begins))
+    kept = []
+    while text:
+        part, found, rest = text.partition(closing if inside else opening)
+        if inside:
+            text = rest.lstrip() if found else ""
+        else:
+            kept.append(part)
+            text = rest
+        inside = not inside
+    return "".join(kept)
