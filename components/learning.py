@@ -36,6 +36,8 @@ CLEAR, DOUBLED = 2.0, 1.0
 # The demo moves winners and losers apart by a quarter to a half of the target in each iteration. Where fifty iterations
 # would take them there, the judge and the sampler work in vain.
 HARDLY = 0.02
+# A target further away gives the direction and is not meant to be reached: half a nat is a move.
+FAR = 25.0  # nats between winners' and losers' targets
 # A policy that moved winners and losers alike, by a tenth of the target's distance or more, needs no higher rate.
 STILL = 0.1
 # Beyond twice the target the squared risk is higher than before training. Where a loss holds only differences of
@@ -132,7 +134,7 @@ def _rose(seen: Seen, algorithm: Algorithm, settings: TrainingConfig) -> str | N
     where = f"in pass {b} of {passes}" if a else "over the iteration"
     return (
         f"The risk rose from {risk[a]:.3g} to {risk[b]:.3g} {where}: training overshot. "
-        f"{_remedy([_lower_rate(settings), _fewer_epochs(settings), _eta('raise', algorithm)])}"
+        f"{_remedy([_lower_rate(settings), _fewer_epochs(settings), _further(algorithm)])}"
     )
 
 
@@ -167,7 +169,8 @@ def _ran_away(seen: Seen, algorithm: Algorithm, settings: TrainingConfig) -> str
 def _hardly_moved(seen: Seen, algorithm: Algorithm, settings: TrainingConfig, pace: float) -> str | None:
     won, lost = seen.winners(seen.moved), seen.losers(seen.moved)
     apart, wanted = won - lost, seen.winners(seen.target) - seen.losers(seen.target)
-    if not (apart < HARDLY * pace * wanted and max(abs(won), abs(lost)) < STILL * wanted):  # nor if one of them is NaN
+    near = min(wanted, FAR)
+    if not (apart < HARDLY * pace * near and max(abs(won), abs(lost)) < STILL * near):  # nor if one of them is NaN
         return None
     more = [f"raise training.learning_rate ({settings.learning_rate:g})", f"raise training.epochs ({settings.epochs})"]
     return (
@@ -187,6 +190,12 @@ def _fewer_epochs(settings: TrainingConfig) -> str:
 def _eta(verb: str, algorithm: Algorithm) -> str:
     eta = getattr(algorithm, "eta", None)
     return "" if eta is None else f"{verb} algorithm.eta ({eta:g})"
+
+
+def _further(algorithm: Algorithm) -> str:
+    """What puts the targets further away: up to 1 / beta, which is what holds them where eta is beyond that."""
+    eta, beta = getattr(algorithm, "eta", None), getattr(algorithm, "beta", 0.0)
+    return f"lower algorithm.beta ({beta:g})" if eta is not None and eta * beta > 1 else _eta("raise", algorithm)
 
 
 def _closer(algorithm: Algorithm) -> str:

@@ -255,6 +255,19 @@ def test_a_policy_that_hardly_moved():
     assert warn(many(winners=0.16, losers=-0.14)) == ""
 
 
+def test_where_beta_holds_the_targets_beta_is_to_be_lowered():
+    """Up to 1 / beta: eta 100 at beta 0.02 puts them at 100/3 of the spread, eta 10 at 10/1.2 of it."""
+    text = warn(many([[0.034], [0.016], [0.53]]), Wind(eta=100.0, beta=0.02))
+    assert text.endswith("or lower algorithm.beta (0.02).")
+
+
+@pytest.mark.parametrize(("winners", "told"), [(0.2, True), (0.3, False)])
+def test_of_a_target_out_of_reach_half_a_nat_is_enough(winners, told):
+    """2 % of 25 nats, where the targets are 200 apart."""
+    text = warn(many(winners=winners, losers=-winners, target=100.0))
+    assert ("hardly" in text) == told
+
+
 def test_where_the_schedule_ends_little_is_enough():
     """At a quarter of the rate, 2 % of 10 nats become 0.05."""
     assert warn(many(winners=0.06, losers=-0.04), pace=0.25) == ""
