@@ -6,7 +6,9 @@ How far an architecture's cache can be trusted is `Policy.caching`, which `compo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from inspect import Parameter, signature
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
 
 from components.batches import extended, left_padded, prefix_positions
+from components.generation._attention import grouped_heads, has_groups
 from components.policy import Policy
 from components.records import TokenIds
 
@@ -52,6 +55,9 @@ class CachedDecoder(Decoder):
         self._mask = None if prefix.mask is None else extended(prefix.mask, limit)
         self._read = 0  # tokens in the cache, padding included
         self._known = signature(policy.body.forward).parameters
+        self._attention: Callable[[], AbstractContextManager[None]] = (
+            partial(grouped_heads, policy.model) if has_groups(policy.model) else nullcontext
+        )
 
     def first(self) -> Tensor:
         hidden = self._forward(self._ids, self._positions)
@@ -87,7 +93,8 @@ class CachedDecoder(Decoder):
         }
         open_ended = any(parameter.kind == Parameter.VAR_KEYWORD for parameter in known.values())
         taken = {name: value for name, value in inputs.items() if open_ended or name in known}
-        output = self._policy.body(input_ids=ids, **taken, use_cache=True)
+        with self._attention():
+            output = self._policy.body(input_ids=ids, **taken, use_cache=True)
         hidden: Tensor = output.last_hidden_state[:, -1]
         return hidden
 
