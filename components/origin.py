@@ -17,7 +17,8 @@ from components.algorithms import OnPolicyAlgorithm
 from components.config import RunConfig
 from components.errors import ConfigError
 from components.preparation import Started
-from components.sections import PolicyConfig, PromptsConfig, TrainingConfig
+from components.prompts.config import PromptsConfig
+from components.sections import PolicyConfig, TrainingConfig
 from components.store import Manifest
 from components.workspace import ANCHOR_FILE, Workspace
 
@@ -34,7 +35,8 @@ ARTIFACTS = (
 # What gives the rows of `history` their meaning, so both runs must agree on it.
 SAME = (
     *("demo", "policy", "prompts.train", "prompts.evaluation", "prompts.split", "judge"),
-    *("prompts.column", "prompts.drop_longer", "prompts.held_out"),
+    *("prompts.subset", "prompts.evaluation_split", "prompts.column", "prompts.leave_out"),
+    *("prompts.drop_longer", "prompts.held_out"),
     *("evaluation.responses", "generation.max_new_tokens", "generation.temperature", "generation.top_p"),
 )
 STATE = ("training.lora", "training.optimizer")  # these make the weights and the optimiser's state what they are

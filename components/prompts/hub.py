@@ -1,0 +1,128 @@
+"""Prompts that the library `datasets` finds: on the hub, in a directory like those there, or in a saved one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import PromptError
+from components.prompts.files import is_lines, is_table, read
+from components.prompts.tables import Row, Table, unreadable_cell
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetBuilder
+
+SAVED_SPLIT, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what save_to_disk leaves in its directory
+_NAMES = {"name", "version", "data_dir", "data_files", "description"}  # of a builder's config; the rest is settings
+
+
+def dataset(source: str, split: str, subset: str | None, leave_out: Collection[str]) -> Table | list[Path]:
+    """A split of a dataset; or the files of one that are read line by line, as they are without `datasets`.
+
+    Raises PromptError that names the subsets or splits there are.
+    """
+    import datasets
+
+    path = Path(source).expanduser()
+    where = str(path) if path.is_dir() else source
+    data: Any
+    try:
+        if (path / SAVED_SPLIT).exists() or (path / SAVED_SPLITS).exists():
+            data = datasets.load_from_disk(where)
+        else:
+            if path.is_dir() and (files := _plain_files(datasets.load_dataset_builder(where, subset), split)):
+                return files
+            data = datasets.load_dataset(where, subset, split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, ValueError):
+            _refuse_subset(source, where, subset)
+        raise PromptError(
+            f"{source}: split {split!r} of this dataset cannot be loaded ({_cause(error)}). Correct its name or "
+            "prompts.split; a dataset on the hub also needs the network and, where it is gated, a login."
+        ) from error
+    if isinstance(data, dict) and split not in data:
+        raise PromptError(f"{source}: has no split {split!r}. Set prompts.split to one of: {', '.join(data)}.")
+    return _table(source, data[split] if isinstance(data, dict) else data, leave_out)
+
+
+def _plain_files(builder: DatasetBuilder, split: str) -> list[Path]:
+    """The files of a split, if all are JSON lines or CSV and the directory sets nothing else about them.
+
+    Read by themselves, their errors have a line, text that looks like a date stays text, and rows may differ.
+    """
+    config = builder.config
+    usual = type(config)()
+    settings = {field.name for field in fields(config)} - _NAMES
+    if builder.name not in ("json", "csv") or any(getattr(config, key) != getattr(usual, key) for key in settings):
+        return []
+    found = [Path(file) for file in (config.data_files or {}).get(split, [])]
+    return found if all(file.is_file() and (is_table(file) or _of_lines(file)) for file in found) else []
+
+
+def _of_lines(file: Path) -> bool:
+    """Whether each line is a record; a .json file may also be one list or one object over many lines."""
+    if not is_lines(file) or ".jsonl" in file.name.lower():
+        return is_lines(file)
+    try:
+        return isinstance(json.loads(read(str(file), file).strip().partition(b"\n")[0]), dict)
+    except ValueError:
+        return False
+
+
+def _refuse_subset(source: str, where: str, subset: str | None) -> None:
+    """Raises PromptError if the dataset lacks the subset, or has several and none is named."""
+    import datasets
+
+    try:
+        names = datasets.get_dataset_config_names(where)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError):
+        return  # then the subset is not what is wrong
+    if subset is None and len(names) > 1:
+        raise PromptError(f"{source}: has several subsets. Set prompts.subset to one of: {', '.join(names)}.")
+    if subset is not None and names == ["default"]:
+        raise PromptError(f"{source}: has no subset {subset!r}, nor any other. Leave prompts.subset out.")
+    if subset is not None and subset not in names:
+        raise PromptError(f"{source}: has no subset {subset!r}. Set prompts.subset to one of: {', '.join(names)}.")
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong; `datasets` says of some errors only that there was one."""
+    import datasets
+
+    if isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__ is not None:
+        return f"{error}: {error.__cause__}"
+    return str(error)
+
+
+def _table(source: str, data: Dataset, leave_out: Collection[str]) -> Table:
+    """The columns that count, as Python's values whatever format they were saved with; pictures and sounds as bytes."""
+    data = data.with_format(None).remove_columns([name for name in data.column_names if name in leave_out])
+    for name, feature in data.features.items():
+        if getattr(feature, "decode", False):
+            data = data.cast_column(name, replace(feature, decode=False))
+    return Table(source, data.data.table, lambda: _rows(source, data))
+
+
+def _rows(source: str, data: Dataset) -> Iterator[Row]:
+    number = 0
+    try:
+        for row in data:
+            yield row
+            number += 1
+    except (ValueError, OverflowError) as error:
+        raise _unreadable(source, number, data, error) from error
+
+
+def _unreadable(source: str, number: int, data: Dataset, error: Exception) -> PromptError:
+    """What to say of the first row from `number` on with a value that Python cannot hold."""
+    names: Sequence[str] = data.column_names
+    for row in range(number, len(data)):
+        for name in names:
+            try:
+                data.select_columns([name])[row]
+            except (ValueError, OverflowError) as reason:
+                return unreadable_cell(source, row + 1, name, reason)
+    return PromptError(f"{source}: cannot be read ({error}). Save it again.")
