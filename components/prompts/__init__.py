@@ -84,7 +84,7 @@ def load_source(
     parts = sources.parts(source, column, leave_out)
     gathering = Gathering(column, leave_out, allow_duplicates)
     for part in parts:
-        file = f"{part.name}, " if len(parts) > 1 else ""
+        file = f"{part.name}, " if len(parts) > 1 or part.name not in source.names else ""
         for number, raw in part.records:
             gathering.add(raw, f"{file}{part.unit} {number}")
     units = {part.unit for part in parts}

@@ -19,8 +19,12 @@ SAVED_SPLIT, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what save_to_di
 _NAMES = {"name", "version", "data_dir", "data_files", "description"}  # of a builder's config; the rest is settings
 
 
-def dataset(source: str, split: str, subset: str | None, leave_out: Collection[str]) -> Table | list[Path]:
-    """A split of a dataset; or the files of one that are read line by line, as they are without `datasets`.
+def dataset(
+    source: str, split: str, subset: str | None, leave_out: Collection[str], *, split_key: str
+) -> Table | list[Path]:
+    """A split of a dataset; or its files, if they are read better one by one than by `datasets`.
+
+    `split_key` is where the config names the split.
 
     Raises PromptError that names the subsets or splits there are.
     """
@@ -33,33 +37,53 @@ def dataset(source: str, split: str, subset: str | None, leave_out: Collection[s
         if (path / SAVED_SPLIT).exists() or (path / SAVED_SPLITS).exists():
             data = datasets.load_from_disk(where)
         else:
-            if path.is_dir() and (files := _plain_files(datasets.load_dataset_builder(where, subset), split)):
-                return files
+            if path.is_dir() and (found := _plain_files(datasets.load_dataset_builder(where, subset), split)):
+                return found
             data = datasets.load_dataset(where, subset, split=split)
+    except PromptError:
+        raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         if isinstance(error, ValueError):
             _refuse_subset(source, where, subset)
         raise PromptError(
             f"{source}: split {split!r} of this dataset cannot be loaded ({_cause(error)}). Correct its name or "
-            "prompts.split; a dataset on the hub also needs the network and, where it is gated, a login."
+            f"{split_key}; a dataset on the hub also needs the network and, where it is gated, a login."
         ) from error
     if isinstance(data, dict) and split not in data:
-        raise PromptError(f"{source}: has no split {split!r}. Set prompts.split to one of: {', '.join(data)}.")
+        raise PromptError(f"{source}: has no split {split!r}. Set {split_key} to one of: {', '.join(data)}.")
     return _table(source, data[split] if isinstance(data, dict) else data, leave_out)
 
 
 def _plain_files(builder: DatasetBuilder, split: str) -> list[Path]:
-    """The files of a split, if all are JSON lines or CSV and the directory sets nothing else about them.
+    """The files of a split, if all are JSON lines, CSV or several of plain Parquet, and nothing else is set about them.
 
-    Read by themselves, their errors have a line, text that looks like a date stays text, and rows may differ.
+    Read one by one, their errors have a file and a line, text that looks like a date stays text, and rows may differ.
     """
     config = builder.config
     usual = type(config)()
     settings = {field.name for field in fields(config)} - _NAMES
-    if builder.name not in ("json", "csv") or any(getattr(config, key) != getattr(usual, key) for key in settings):
+    if builder.name not in ("json", "csv", "parquet") or any(
+        getattr(config, key) != getattr(usual, key) for key in settings
+    ):
         return []
-    found = [Path(file) for file in (config.data_files or {}).get(split, [])]
+    there = {str(name): [Path(file) for file in listed] for name, listed in (config.data_files or {}).items()}
+    names = [name.strip() for name in split.split("+")]
+    if not there.keys() >= set(names) or len(set(names)) < len(names):
+        return []
+    found = [file for name in names for file in there[name]]
+    if builder.name == "parquet" and (len(found) == 1 or any(map(_has_features, found))):
+        return []
     return found if all(file.is_file() and (is_table(file) or _of_lines(file)) for file in found) else []
+
+
+def _has_features(file: Path) -> bool:
+    """Whether `datasets` wrote a Parquet file, which then tells it how to decode columns."""
+    import pyarrow.parquet
+
+    try:
+        return b"huggingface" in (pyarrow.parquet.read_schema(file).metadata or {})
+    except (OSError, pyarrow.ArrowException):
+        return False  # not readable, as `table` says
 
 
 def _of_lines(file: Path) -> bool:
@@ -78,6 +102,8 @@ def _refuse_subset(source: str, where: str, subset: str | None) -> None:
 
     try:
         names = datasets.get_dataset_config_names(where)
+    except PromptError:
+        raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError):
         return  # then the subset is not what is wrong
     if subset is None and len(names) > 1:
@@ -99,9 +125,11 @@ def _cause(error: Exception) -> str:
 
 def _table(source: str, data: Dataset, leave_out: Collection[str]) -> Table:
     """The columns that count, as Python's values whatever format they were saved with; pictures and sounds as bytes."""
+    import datasets
+
     data = data.with_format(None).remove_columns([name for name in data.column_names if name in leave_out])
     for name, feature in data.features.items():
-        if getattr(feature, "decode", False):
+        if getattr(feature, "decode", False) and not isinstance(feature, datasets.features.Json):
             data = data.cast_column(name, replace(feature, decode=False))
     return Table(source, data.data.table, lambda: _rows(source, data))
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from components.errors import PromptError
 
+ESCAPED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are not UTF-8
+
 _KEPT = (str, bool, int, type(None))
 # What becomes of values of these types and of those derived from them, by the first that fits.
 _SCALARS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (

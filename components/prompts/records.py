@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 from components.errors import PromptError
-from components.prompts.plain import plain
+from components.prompts.plain import ESCAPED, plain
 from components.records import Prompt
 
 ROLES = ("system", "user", "assistant")
@@ -106,7 +105,7 @@ def _undecodable(line: bytes) -> str:
 
 
 def _escaped(*values: Any) -> bool:
-    return bool(re.search("[\udc80-\udcff]", json.dumps(values, ensure_ascii=False)))
+    return bool(ESCAPED.search(json.dumps(values, ensure_ascii=False)))
 
 
 def _answer(record: dict[str, Any]) -> str | None:

@@ -16,9 +16,9 @@ from components.prompts.records import USUAL
 
 FORMATS = "Use a .jsonl, .json (one object per line) or .parquet file, or a Hugging Face dataset"
 SHOWN = 3  # names of a source that an error spells out
-_PATTERN = re.compile(r"[*?\[]")
+PATTERN = re.compile(r"[*?\[]")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-_NAMED = files.LINES | {".parquet"}  # files that a config names; a directory may hold CSV too
+NAMED = files.LINES | {".parquet"}  # files that a config names; a directory may hold CSV too
 _OTHER_FILES = {".csv", ".tsv", ".txt", ".yaml", ".yml", ".arrow", ".gz", ".zst", ".zip"}
 
 
@@ -29,6 +29,7 @@ class Source:
     names: tuple[str, ...]
     split: str = "train"
     subset: str | None = None
+    split_key: str = "prompts.split"  # where the config names it
 
     def __str__(self) -> str:
         return ", ".join(self.names[:SHOWN]) + (f" and {len(self.names) - SHOWN} more" * (len(self.names) > SHOWN))
@@ -53,7 +54,11 @@ def configured(settings: PromptsConfig) -> list[Source]:
     _refuse_unused("prompts.subset", settings.subset, [*train, *evaluation], hub.SAVED_SPLIT, hub.SAVED_SPLITS)
     _refuse_unused("prompts.evaluation_split", own_split, evaluation, hub.SAVED_SPLIT)
     sources = [Source(train, settings.split, settings.subset)]
-    return [*sources, Source(evaluation, own_split or settings.split, settings.subset)] if evaluation else sources
+    if evaluation and own_split:
+        sources.append(Source(evaluation, own_split, settings.subset, "prompts.evaluation_split"))
+    elif evaluation:
+        sources.append(Source(evaluation, settings.split, settings.subset))
+    return sources
 
 
 def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -63,7 +68,7 @@ def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
 def _refuse_unused(key: str, value: str | None, names: Sequence[str], *marks: str) -> None:
     """Refuses a setting of datasets where all names are those of files, or of directories with one of the marks."""
     paths = [Path(name).expanduser() for name in names]
-    without = [files.suffix(path) in _NAMED or any((path / mark).exists() for mark in marks) for path in paths]
+    without = [files.suffix(path) in NAMED or any((path / mark).exists() for mark in marks) for path in paths]
     if value is not None and all(without):
         what = key.rpartition("_")[2].rpartition(".")[2]
         raise PromptError(
@@ -77,7 +82,7 @@ def parts(source: Source, column: str | None = None, leave_out: Collection[str] 
     Raises PromptError for what cannot be read, and for a table that lacks the column named.
     """
     opened: list[tables.Table | tuple[str, Path]] = []
-    for name in _expanded(source.names):
+    for name in expanded(source.names):
         opened += _open(name, source, leave_out)
     found = [part for part in opened if isinstance(part, tables.Table)]
     for table in found:
@@ -89,21 +94,21 @@ def parts(source: Source, column: str | None = None, leave_out: Collection[str] 
     ]
 
 
-def _expanded(names: Sequence[str]) -> list[str]:
+def expanded(names: Sequence[str]) -> list[str]:
     """The names, with the files that a pattern means in its place."""
-    expanded: list[str] = []
+    found: list[str] = []
     for name in names:
         path = Path(name).expanduser()
-        if not _PATTERN.search(name) or path.exists():
-            expanded.append(name)
+        if not PATTERN.search(name) or path.exists():
+            found.append(name)
         elif matches := sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
-            expanded += matches
+            found += matches
         else:
             raise PromptError(f"{name}: there is no such file (looked from {Path.cwd()}). Correct the pattern.")
-    same = [str(Path(name).expanduser().resolve()) for name in expanded]
-    if twice := [name for name, path in zip(expanded, same, strict=True) if same.count(path) > 1]:
+    same = [str(Path(name).expanduser().resolve()) for name in found]
+    if twice := [name for name, path in zip(found, same, strict=True) if same.count(path) > 1]:
         raise PromptError(f"{twice[0]}: is named twice. Name it once.")
-    return expanded
+    return found
 
 
 def _open(name: str, source: Source, leave_out: Collection[str]) -> list[tables.Table | tuple[str, Path]]:
@@ -111,7 +116,7 @@ def _open(name: str, source: Source, leave_out: Collection[str]) -> list[tables.
     kind = files.suffix(path)
     if name and path.is_dir():
         return _dataset(name, source, leave_out)
-    if kind in _NAMED:
+    if kind in NAMED:
         if not path.is_file():
             raise PromptError(f"{name}: there is no such file ({path.absolute()}). Correct the path.")
         return [files.table(name, path, leave_out) if files.is_table(path) else (name, path)]
@@ -123,7 +128,7 @@ def _open(name: str, source: Source, leave_out: Collection[str]) -> list[tables.
 
 
 def _dataset(name: str, source: Source, leave_out: Collection[str]) -> list[tables.Table | tuple[str, Path]]:
-    found = hub.dataset(name, source.split, source.subset, leave_out)
+    found = hub.dataset(name, source.split, source.subset, leave_out, split_key=source.split_key)
     if isinstance(found, tables.Table):
         return [found]
     return [files.table(str(f), f, leave_out) if files.is_table(f) else (str(f), f) for f in found]

@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from csv import reader
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from components.errors import PromptError
+from components.prompts.plain import ESCAPED
 
 if TYPE_CHECKING:
     import pyarrow
 
 WHOLE = 2**53  # up to here a double holds every whole number
+TEXT = {"prompt", "answer", "id"}  # columns of a CSV file that stay as written: an answer of 1.50 is not 1.5
+_NO_NUMBER = r"-?0\d+|-?\d{19,}"  # digits that a number would not give back
 Row = dict[str, Any]
 
 
@@ -81,7 +85,10 @@ def parquet(name: str, data: bytes, leave_out: Collection[str]) -> Table:
 
 
 def csv(name: str, data: bytes, leave_out: Collection[str]) -> Table:
-    """A CSV file with a line of column names, given by its bytes, without some columns. Empty fields are nulls."""
+    """A CSV file with a line of column names, given by its bytes, without some columns. Empty fields are nulls.
+
+    A column of numbers holds numbers, unless digits would be lost or its name has a meaning: `TEXT`.
+    """
     import pandas as pd
     import pyarrow
 
@@ -89,22 +96,32 @@ def csv(name: str, data: bytes, leave_out: Collection[str]) -> Table:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise PromptError(f"{name}: line {line}: is not UTF-8 text ({error}). Save the file as UTF-8.") from error
+        raise PromptError(
+            f"{name}: line {line}: is not UTF-8 text ({error}){_undecodable(data)}. Save the file as UTF-8."
+        ) from error
+    how: dict[str, Any] = {"index_col": False, "keep_default_na": False, "na_values": [""]}
     try:
         header = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, keep_default_na=False)
-        _refuse_twice(name, header.iloc[0])
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # fields that it would drop
-            frame = pd.read_csv(
-                io.StringIO(text),
-                dtype_backend="numpy_nullable",
-                index_col=False,
-                keep_default_na=False,
-                na_values=[""],
-            )
+            written = pd.read_csv(io.StringIO(text), dtype="string", **how)
+            frame = pd.read_csv(io.StringIO(text), dtype_backend="numpy_nullable", **how)
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' errors are ValueErrors
         raise PromptError(f"{name}: is not a readable CSV file ({error}). Correct it.") from error
+    _refuse_twice(name, header.iloc[0])
+    for column in written:
+        if column in TEXT or written[column].str.fullmatch(_NO_NUMBER).any():
+            frame[column] = written[column]
     table = pyarrow.Table.from_pandas(frame, preserve_index=False)
     return of_arrow(name, table.drop_columns([column for column in table.column_names if column in leave_out]))
+
+
+def _undecodable(data: bytes) -> str:
+    """Which column of a CSV file holds the first bytes that are not UTF-8."""
+    rows = reader(io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline=""))
+    header = next(rows, [])
+    found = (column for row in rows for column, value in zip(header, row, strict=False) if ESCAPED.search(value))
+    column = next(found, "")
+    return f", in `{column}`" if column and not ESCAPED.search(column) else ""
 
 
 def of_arrow(name: str, table: pyarrow.Table) -> Table:
