@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import PromptError
 from components.prompts.files import is_lines, is_table, read
+from components.prompts.records import parse
 from components.prompts.tables import Row, Table, unreadable_cell
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def dataset(
 
     path = Path(source).expanduser()
     where = str(path) if path.is_dir() else source
+    told = _Told()
     data: Any
     try:
         if (path / SAVED_SPLIT).exists() or (path / SAVED_SPLITS).exists():
@@ -39,14 +42,15 @@ def dataset(
         else:
             if path.is_dir() and (found := _plain_files(datasets.load_dataset_builder(where, subset), split)):
                 return found
-            data = datasets.load_dataset(where, subset, split=split)
+            with told:
+                data = datasets.load_dataset(where, subset, split=split)
     except PromptError:
         raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         if isinstance(error, ValueError):
             _refuse_subset(source, where, subset)
         raise PromptError(
-            f"{source}: split {split!r} of this dataset cannot be loaded ({_cause(error)}). Correct its name or "
+            f"{source}: split {split!r} of this dataset cannot be loaded ({_cause(error, told)}). Correct its name or "
             f"{split_key}; a dataset on the hub also needs the network and, where it is gated, a login."
         ) from error
     if isinstance(data, dict) and split not in data:
@@ -87,13 +91,21 @@ def _has_features(file: Path) -> bool:
 
 
 def _of_lines(file: Path) -> bool:
-    """Whether each line is a record; a .json file may also be one list or one object over many lines."""
+    """Whether each line is a record; a .json file may also be one list, or one object over several lines."""
     if not is_lines(file) or ".jsonl" in file.name.lower():
         return is_lines(file)
-    try:
-        return isinstance(json.loads(read(str(file), file).strip().partition(b"\n")[0]), dict)
-    except ValueError:
+    data = read(str(file), file).strip()
+    if data.startswith(b"["):
+        try:
+            parse(data)  # of a bad one `datasets` does not tell the file
+        except PromptError as error:
+            raise PromptError(f"{file}: {error}") from error
         return False
+    try:
+        json.loads(data)
+    except ValueError:
+        return True
+    return b"\n" not in data
 
 
 def _refuse_subset(source: str, where: str, subset: str | None) -> None:
@@ -114,13 +126,30 @@ def _refuse_subset(source: str, where: str, subset: str | None) -> None:
         raise PromptError(f"{source}: has no subset {subset!r}. Set prompts.subset to one of: {', '.join(names)}.")
 
 
-def _cause(error: Exception) -> str:
+class _Told(logging.Handler):
+    """What `datasets` logs of errors while it loads: there alone it names the file that it cannot read."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+    def __enter__(self) -> None:
+        logging.getLogger("datasets").addHandler(self)
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("datasets").removeHandler(self)
+
+
+def _cause(error: Exception, told: _Told) -> str:
     """What went wrong; `datasets` says of some errors only that there was one."""
     import datasets
 
-    if isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__ is not None:
-        return f"{error}: {error.__cause__}"
-    return str(error)
+    if not isinstance(error, datasets.exceptions.DatasetGenerationError):
+        return str(error)
+    return ": ".join([str(error), *(told.messages or [str(error.__cause__)])])
 
 
 def _table(source: str, data: Dataset, leave_out: Collection[str]) -> Table:

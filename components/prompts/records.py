@@ -60,7 +60,7 @@ def read_record(raw: Any, column: str | None = None, leave_out: Collection[str] 
 def _decode(raw: Any, leave_out: Collection[str]) -> dict[str, Any]:
     """The record's keys that are not null."""
     if isinstance(raw, bytes):
-        raw = _parse(raw)
+        raw = parse(raw)
     if not isinstance(raw, dict):
         raise PromptError(f'is {_kind(raw)}, not an object. Write {{"prompt": "…"}}.')
     try:
@@ -69,7 +69,8 @@ def _decode(raw: Any, leave_out: Collection[str]) -> dict[str, Any]:
         raise PromptError("holds lists or mappings too deep inside each other. Write them flatter.") from error
 
 
-def _parse(line: bytes) -> Any:
+def parse(line: bytes) -> Any:
+    """What a line of JSON holds. Raises PromptError, also for a key given twice."""
     try:
         text = line.decode("utf-8-sig")
         raw = json.loads(text, object_pairs_hook=_without_twins)
