@@ -186,15 +186,8 @@ def _policy_folder(work: Workspace, source: Path) -> Path:
 def _load_prompts(work: Workspace, sources: list[Source]) -> list[list[Prompt]]:
     """All prompts of each source."""
     settings = work.config.prompts
-    return [
-        prompts.load_source(
-            source,
-            column=settings.column,
-            leave_out=settings.leave_out,
-            allow_duplicates=settings.allow_duplicates,
-        )
-        for source in sources
-    ]
+    columns = prompts.Columns(settings.column, settings.leave_out)
+    return [prompts.load_source(source, columns, allow_duplicates=settings.allow_duplicates) for source in sources]
 
 
 def _split(work: Workspace, loaded: list[list[Prompt]]) -> tuple[list[Prompt], list[Prompt]]:

@@ -1,4 +1,7 @@
-"""The sections of a run's config, with every default; config.py puts them together."""
+"""The sections of a run's config, with every default; config.py puts them together.
+
+Those of prompts, comparisons and clusters have modules of their own.
+"""
 
 from __future__ import annotations
 

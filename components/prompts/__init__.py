@@ -25,10 +25,12 @@ from components.prompts.gathering import SHOWN, Gathering
 from components.prompts.plain import plain
 from components.prompts.records import Turns, turns
 from components.prompts.sources import Source, configured
+from components.prompts.tables import Columns
 from components.records import Prompt
 from components.seeds import generator
 
 __all__ = [
+    "Columns",
     "Source",
     "choose",
     "configured",
@@ -72,17 +74,13 @@ def load(
             used, with its file if there are several, its line (or row, counted from 1), the reason and the remedy.
     """
     names = (source,) if isinstance(source, str) else tuple(source)
-    return load_source(
-        Source(names, split, subset), column=column, leave_out=leave_out, allow_duplicates=allow_duplicates
-    )
+    return load_source(Source(names, split, subset), Columns(column, leave_out), allow_duplicates=allow_duplicates)
 
 
-def load_source(
-    source: Source, *, column: str | None, leave_out: Collection[str], allow_duplicates: bool
-) -> list[Prompt]:
+def load_source(source: Source, columns: Columns, *, allow_duplicates: bool) -> list[Prompt]:
     """As `load`."""
-    parts = sources.parts(source, column, leave_out)
-    gathering = Gathering(column, leave_out, allow_duplicates)
+    parts = sources.parts(source, columns)
+    gathering = Gathering(columns, allow_duplicates)
     for part in parts:
         file = f"{part.name}, " if len(parts) > 1 or part.name not in source.names else ""
         for number, raw in part.records:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from components.errors import PromptError
@@ -13,7 +13,7 @@ from components.prompts import tables
 LINES = {".jsonl", ".json"}
 GZIP = ".gz"
 _MAGIC = b"\x1f\x8b"  # the first bytes of a gzip file
-TABLES: dict[str, Callable[[str, bytes, Collection[str]], tables.Table]] = {
+TABLES: dict[str, Callable[[str, bytes, tables.Columns], tables.Table]] = {
     ".parquet": tables.parquet,
     ".csv": tables.csv,
 }
@@ -48,6 +48,6 @@ def read(name: str, path: Path) -> bytes:
         raise PromptError(f"{name}: cannot be read ({error}). Correct the path or the file's permissions.") from error
 
 
-def table(name: str, path: Path, leave_out: Collection[str]) -> tables.Table:
-    """A Parquet or CSV file without some columns."""
-    return TABLES[suffix(path)](name, read(name, path), leave_out)
+def table(name: str, path: Path, columns: tables.Columns) -> tables.Table:
+    """A Parquet or CSV file."""
+    return TABLES[suffix(path)](name, read(name, path), columns)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from components.errors import PromptError
 from components.prompts.records import Turns, read_record, turns
+from components.prompts.tables import Columns
 from components.records import Prompt
 
 SHOWN = 10  # bad records that one error spells out
@@ -18,8 +18,7 @@ SHOWN = 10  # bad records that one error spells out
 class Gathering:
     """The prompts read so far."""
 
-    column: str | None
-    leave_out: Collection[str]
+    columns: Columns
     allow_duplicates: bool
     prompts: list[Prompt] = field(default_factory=list)
     answered: int = 0  # how many had an answer that is left out
@@ -30,7 +29,7 @@ class Gathering:
     def add(self, raw: Any, place: str) -> None:
         """Reads a record that stands in a place; one that cannot be used is noted with the reason."""
         try:
-            record = read_record(raw, self.column, self.leave_out)
+            record = read_record(raw, self.columns.prompt, self.columns.leave_out)
             prompt = record.prompt
             if not self.allow_duplicates:
                 self._refuse_duplicate(prompt)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import PromptError
 from components.prompts.files import is_lines, is_table, read
 from components.prompts.records import parse
-from components.prompts.tables import Row, Table, unreadable_cell
+from components.prompts.tables import Columns, Row, Table, unreadable_cell
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder
@@ -21,9 +21,7 @@ SAVED_SPLIT, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what save_to_di
 _NAMES = {"name", "version", "data_dir", "data_files", "description"}  # of a builder's config; the rest is settings
 
 
-def dataset(
-    source: str, split: str, subset: str | None, leave_out: Collection[str], *, split_key: str
-) -> Table | list[Path]:
+def dataset(source: str, split: str, subset: str | None, columns: Columns, *, split_key: str) -> Table | list[Path]:
     """A split of a dataset; or its files, if they are read better one by one than by `datasets`.
 
     `split_key` is where the config names the split.
@@ -55,7 +53,7 @@ def dataset(
         ) from error
     if isinstance(data, dict) and split not in data:
         raise PromptError(f"{source}: has no split {split!r}. Set {split_key} to one of: {', '.join(data)}.")
-    return _table(source, data[split] if isinstance(data, dict) else data, leave_out)
+    return _table(source, data[split] if isinstance(data, dict) else data, columns.leave_out)
 
 
 def _plain_files(builder: DatasetBuilder, split: str) -> list[Path]:

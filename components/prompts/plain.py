@@ -28,36 +28,39 @@ _SCALARS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
 )
 
 
-def plain(value: Any, place: str) -> Any:
+def plain(value: Any, column: str) -> Any:
     """The value in the types that it has when it is read back from JSON.
 
     Dates and times become ISO 8601 text, decimals and UUIDs their text, tuples and arrays lists, and numpy's scalars
     and other numbers or text of a derived type plain ones. Text, integers, floats, booleans, None, lists and mappings
-    stay what they are. `place` is where the value stands, its column first: `scores[2]`.
+    stay what they are.
 
-    Raises PromptError with place and remedy for what JSON cannot hold: NaN and infinities, bytes, sets, mappings with
-    keys that are no text, objects of any other type.
+    Raises PromptError, with the place in the column, such as `scores[2]`, and the remedy, for what JSON cannot hold: NaN
+    and infinities, bytes, sets, mappings with keys that are no text, objects of any other type.
     """
-    kind = type(value)
-    if kind in _KEPT:
+    return _plain(value, column, column)
+
+
+def _plain(value: Any, place: str, column: str) -> Any:
+    if type(value) in _KEPT:
         return value
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
-        return [plain(item, f"{place}[{index}]") for index, item in enumerate(value)]
+        return [_plain(item, f"{place}[{index}]", column) for index, item in enumerate(value)]
     if isinstance(value, dict):
-        return {_key(key, place): plain(item, f"{place}.{key}") for key, item in value.items()}
-    return _scalar(value, place)
+        return {_key(key, place, column): _plain(item, f"{place}.{key}", column) for key, item in value.items()}
+    return _scalar(value, place, column)
 
 
-def _scalar(value: Any, place: str) -> Any:
+def _scalar(value: Any, place: str, column: str) -> Any:
     convert = next((convert for kinds, convert in _SCALARS if isinstance(value, kinds)), None)
     if convert is None or isinstance(value, np.timedelta64):  # which is a kind of np.integer
         raise PromptError(
             f"{place}: is of type {type(value).__name__}, which JSON cannot hold. "
-            f"Write text or a number, {_out(place)}."
+            f"Write text or a number, {_out(column)}."
         )
     found = convert(value)
     if _no_number(value, found):
-        raise PromptError(f"{place}: is {value}, not a number, which JSON cannot hold. Correct it, {_out(place)}.")
+        raise PromptError(f"{place}: is {value}, not a number, which JSON cannot hold. Correct it, {_out(column)}.")
     return found
 
 
@@ -68,16 +71,15 @@ def _no_number(value: Any, found: Any) -> bool:
     return infinite or (found == "NaT" and not isinstance(value, str))  # a date that is none
 
 
-def _key(key: Any, place: str) -> str:
+def _key(key: Any, place: str, column: str) -> str:
     if not isinstance(key, str):
         raise PromptError(
             f"{place}: has the key {key!r} of type {type(key).__name__}, and a key in JSON is text. "
-            f"Write its keys as text, {_out(place)}."
+            f"Write its keys as text, {_out(column)}."
         )
     return str.__str__(key)
 
 
-def _out(place: str) -> str:
+def _out(column: str) -> str:
     """The remedy that works without another data set."""
-    column = re.split(r"[.\[]", place, maxsplit=1)[0]
     return f"or let prompts.leave_out leave `{column}` out"

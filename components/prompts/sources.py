@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,20 +76,22 @@ def _refuse_unused(key: str, value: str | None, names: Sequence[str], *marks: st
         )
 
 
-def parts(source: Source, column: str | None = None, leave_out: Collection[str] = ()) -> list[Part]:
+def parts(source: Source, columns: tables.Columns) -> list[Part]:
     """The parts of a source in the order of its names, and of a pattern's files in that of theirs.
 
     Raises PromptError for what cannot be read, and for a table that lacks the column named.
     """
     opened: list[tables.Table | tuple[str, Path]] = []
     for name in expanded(source.names):
-        opened += _open(name, source, leave_out)
+        opened += _open(name, source, columns)
     found = [part for part in opened if isinstance(part, tables.Table)]
     for table in found:
-        _require(table, column)
+        _require(table, columns.prompt)
     gapped = tables.gapped(found)
     return [
-        Part(part.name, "row", part.numbered(gapped)) if isinstance(part, tables.Table) else _lines(*part)
+        Part(part.name, "row", part.numbered(gapped))
+        if isinstance(part, tables.Table)
+        else Part(part[0], "line", _lines(*part))
         for part in opened
     ]
 
@@ -111,33 +113,34 @@ def expanded(names: Sequence[str]) -> list[str]:
     return found
 
 
-def _open(name: str, source: Source, leave_out: Collection[str]) -> list[tables.Table | tuple[str, Path]]:
+def _open(name: str, source: Source, columns: tables.Columns) -> list[tables.Table | tuple[str, Path]]:
     path = Path(name).expanduser()
     kind = files.suffix(path)
     if name and path.is_dir():
-        return _dataset(name, source, leave_out)
+        return _dataset(name, source, columns)
     if kind in NAMED:
         if not path.is_file():
             raise PromptError(f"{name}: there is no such file ({path.absolute()}). Correct the path.")
-        return [files.table(name, path, leave_out) if files.is_table(path) else (name, path)]
+        return [files.table(name, path, columns) if files.is_table(path) else (name, path)]
     if path.is_file() or path.suffix.lower() in _OTHER_FILES:
         raise PromptError(f"{name}: prompts are not read from this kind of file. {FORMATS}.")
     if not _HUB_NAME.fullmatch(name):  # spares a slow request to the hub for a mistyped path
         raise PromptError(f"{name}: there is no such file or directory. {FORMATS}.")
-    return _dataset(name, source, leave_out)
+    return _dataset(name, source, columns)
 
 
-def _dataset(name: str, source: Source, leave_out: Collection[str]) -> list[tables.Table | tuple[str, Path]]:
-    found = hub.dataset(name, source.split, source.subset, leave_out, split_key=source.split_key)
+def _dataset(name: str, source: Source, columns: tables.Columns) -> list[tables.Table | tuple[str, Path]]:
+    found = hub.dataset(name, source.split, source.subset, columns, split_key=source.split_key)
     if isinstance(found, tables.Table):
         return [found]
-    return [files.table(str(f), f, leave_out) if files.is_table(f) else (str(f), f) for f in found]
+    return [files.table(str(f), f, columns) if files.is_table(f) else (str(f), f) for f in found]
 
 
-def _lines(name: str, path: Path) -> Part:
+def _lines(name: str, path: Path) -> Iterator[tuple[int, bytes]]:
     # Split at \n alone: text may hold U+2028 and other characters that str.splitlines breaks at.
-    lines = files.read(name, path).split(b"\n")
-    return Part(name, "line", ((number, line) for number, line in enumerate(lines, start=1) if line.strip()))
+    for number, line in enumerate(files.read(name, path).split(b"\n"), start=1):
+        if line.strip():
+            yield number, line
 
 
 def _require(table: tables.Table, column: str | None) -> None:

@@ -22,6 +22,14 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Which columns of a source count."""
+
+    prompt: str | None = None  # that holds the prompt; else `prompt` or `messages`
+    leave_out: Collection[str] = ()
+
+
+@dataclass(frozen=True)
 class Table:
     """A table whose values become Python's row by row; `arrow` tells their types."""
 
@@ -69,7 +77,7 @@ def _whole(column: pyarrow.ChunkedArray) -> bool:
     return bool(compute.all(whole, min_count=0).as_py())
 
 
-def parquet(name: str, data: bytes, leave_out: Collection[str]) -> Table:
+def parquet(name: str, data: bytes, columns: Columns) -> Table:
     """A Parquet file, given by its bytes, without some columns."""
     import pyarrow
     import pyarrow.parquet
@@ -77,17 +85,17 @@ def parquet(name: str, data: bytes, leave_out: Collection[str]) -> Table:
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
         _refuse_twins(name, file.schema_arrow)
-        kept = [column for column in file.schema_arrow.names if column not in leave_out]
+        kept = [column for column in file.schema_arrow.names if column not in columns.leave_out]
         table = file.read(columns=kept).select(kept)
     except (pyarrow.ArrowException, OSError) as error:
         raise PromptError(f"{name}: is not a readable Parquet file ({error}). Write it again.") from error
     return of_arrow(name, table)
 
 
-def csv(name: str, data: bytes, leave_out: Collection[str]) -> Table:
+def csv(name: str, data: bytes, columns: Columns) -> Table:
     """A CSV file with a line of column names, given by its bytes, without some columns. Empty fields are nulls.
 
-    A column of numbers holds numbers, unless digits would be lost or its name has a meaning: `TEXT`.
+    A column of numbers holds numbers, unless digits would be lost or it has a meaning: the prompt and `TEXT`.
     """
     import pandas as pd
     import pyarrow
@@ -109,10 +117,10 @@ def csv(name: str, data: bytes, leave_out: Collection[str]) -> Table:
         raise PromptError(f"{name}: is not a readable CSV file ({error}). Correct it.") from error
     _refuse_twice(name, header.iloc[0])
     for column in written:
-        if column in TEXT or written[column].str.fullmatch(_NO_NUMBER).any():
+        if column in {*TEXT, columns.prompt} or written[column].str.fullmatch(_NO_NUMBER).any():
             frame[column] = written[column]
     table = pyarrow.Table.from_pandas(frame, preserve_index=False)
-    return of_arrow(name, table.drop_columns([column for column in table.column_names if column in leave_out]))
+    return of_arrow(name, table.drop_columns([column for column in table.column_names if column in columns.leave_out]))
 
 
 def _undecodable(data: bytes) -> str:

@@ -233,6 +233,17 @@ def test_a_csv_file_of_a_dataset_keeps_what_is_written():
     assert (third.metadata["level"], third.metadata["note"]) == (3, "None")
 
 
+def test_prompts_of_a_csv_file_are_text():
+    write("folder/train.csv", "prompt,question,n\n1,2.50,3\n4,,\n5,6,7\n")
+    assert texts("folder") == ["1", "4", "5"]
+    assert "row 2: has no `question`" in refusal("folder", column="question")
+    write("folder/train.csv", "prompt,question,n\n1,2.50,3\n4,1e3,\n5,6,7\n")
+    first, second, _ = load("folder", split="train", column="question")
+    assert (first.text, second.text) == ("2.50", "1e3")
+    assert repr((first.metadata, second.metadata)) == "({'prompt': '1', 'n': 3}, {'prompt': '4'})"
+    assert texts("folder", leave_out=["n", "question"]) == ["1", "4", "5"]
+
+
 def test_csv_as_the_dataset_describes_it():
     write("folder/data.csv", "prompt;answer\na;42\nb;\n")
     write("folder/README.md", "---\nconfigs: [{config_name: default, data_files: data.csv, sep: ';'}]\n---\n")

@@ -72,6 +72,11 @@ def test_values_become_what_json_gives_back(value, expected):
     assert repr(json.loads(json.dumps(found))) == repr(found) == repr(expected)
 
 
+def test_a_column_with_a_dot_in_its_name():
+    with pytest.raises(PromptError, match=r"^a\.b\[0\]\.c: is of type bytes.* leave `a\.b` out\.$"):
+        plain([{"c": b""}], "a.b")
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -274,6 +279,39 @@ def test_the_judge_sees_in_start_what_later_steps_read(tmp_path, work):
         "d": ("4", {"made": "2025-01-04", "price": "3.50"}),
     }
     assert all((prompt.answer, prompt.metadata) == expected[prompt.text] for prompt in held_out)
+
+
+def test_start_trains_on_one_split_and_evaluates_on_another(tmp_path, work, monkeypatch):
+    """Of one subset, as in openai/gsm8k."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "hub"
+    for subset, words in [("main", "abcdefgh"), ("socratic", "ijklmnop")]:
+        for split, part in [("train", words[:5]), ("test", words[5:])]:
+            (folder / subset).mkdir(parents=True, exist_ok=True)
+            pd.DataFrame({"question": list(part), "answer": [1, *[None] * (len(part) - 1)]}).to_parquet(
+                folder / subset / f"{split}-00000-of-00001.parquet"
+            )
+    configs = "".join(
+        f"- config_name: {subset}\n  data_files:\n  - {{split: train, path: {subset}/train-*}}\n"
+        f"  - {{split: test, path: {subset}/test-*}}\n"
+        for subset in ("main", "socratic")
+    )
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    options = {"column": "question", "subset": "socratic"}
+    with work(str(folder), **options, evaluation_split="test") as opened:
+        started = stages.start(opened)
+        train, held_out = (opened.prompts(started.prompts, name) for name in ("train", "evaluation"))
+    assert [(prompt.text, prompt.answer) for prompt in train] == [("i", "1"), *((text, None) for text in "jklm")]
+    assert [(prompt.text, prompt.answer) for prompt in held_out] == [("n", "1"), ("o", None)]  # held_out: 2
+    with work(str(folder), **options, evaluation_split="tset") as opened, pytest.raises(PromptError) as caught:
+        stages.start(opened)
+    assert "split 'tset' of this dataset cannot be loaded" in str(caught.value)
+    assert "Correct its name or prompts.evaluation_split;" in str(caught.value)
+    refused = pytest.raises(PromptError, match=r"Set prompts\.subset to one of: main, socratic\.")
+    with work(str(folder), column="question", evaluation_split="test") as opened, refused:
+        stages.start(opened)
 
 
 def test_start_refuses_what_it_could_not_keep(tmp_path, work):
