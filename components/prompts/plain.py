@@ -35,8 +35,8 @@ def plain(value: Any, column: str) -> Any:
     and other numbers or text of a derived type plain ones. Text, integers, floats, booleans, None, lists and mappings
     stay what they are.
 
-    Raises PromptError, with the place in the column, such as `scores[2]`, and the remedy, for what JSON cannot hold: NaN
-    and infinities, bytes, sets, mappings with keys that are no text, objects of any other type.
+    Raises PromptError, with place (`scores[2]` in the column `scores`) and remedy, for what JSON cannot hold: NaN and
+    infinities, bytes, sets, mappings with keys that are no text, objects of any other type.
     """
     return _plain(value, column, column)
 
