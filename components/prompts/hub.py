@@ -15,7 +15,7 @@ from components.prompts.records import parse
 from components.prompts.tables import Columns, Row, Table, unreadable_cell
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetBuilder
+    from datasets import Dataset
 
 SAVED_SPLIT, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what save_to_disk leaves in its directory
 _NAMES = {"name", "version", "data_dir", "data_files", "description"}  # of a builder's config; the rest is settings
@@ -38,7 +38,7 @@ def dataset(source: str, split: str, subset: str | None, columns: Columns, *, sp
         if (path / SAVED_SPLIT).exists() or (path / SAVED_SPLITS).exists():
             data = datasets.load_from_disk(where)
         else:
-            if path.is_dir() and (found := _plain_files(datasets.load_dataset_builder(where, subset), split)):
+            if path.is_dir() and (found := _plain_files(where, subset, split)):
                 return found
             with told:
                 data = datasets.load_dataset(where, subset, split=split)
@@ -56,11 +56,16 @@ def dataset(source: str, split: str, subset: str | None, columns: Columns, *, sp
     return _table(source, data[split] if isinstance(data, dict) else data, columns.leave_out)
 
 
-def _plain_files(builder: DatasetBuilder, split: str) -> list[Path]:
+def _plain_files(where: str, subset: str | None, split: str) -> list[Path]:
     """The files of a split, if all are JSON lines, CSV or several of plain Parquet, and nothing else is set about them.
 
     Read one by one, their errors have a file and a line, text that looks like a date stays text, and rows may differ.
     """
+    import datasets
+
+    if any(info.features for info in datasets.info.DatasetInfosDict.from_directory(where).values()):
+        return []
+    builder = datasets.load_dataset_builder(where, subset)
     config = builder.config
     usual = type(config)()
     settings = {field.name for field in fields(config)} - _NAMES

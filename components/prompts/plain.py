@@ -38,7 +38,19 @@ def plain(value: Any, column: str) -> Any:
     Raises PromptError, with place (`scores[2]` in the column `scores`) and remedy, for what JSON cannot hold: NaN and
     infinities, bytes, sets, mappings with keys that are no text, objects of any other type.
     """
-    return _plain(value, column, column)
+    return value if _is_plain(value) else _plain(value, column, column)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether nothing is to be done, as for nearly all values."""
+    kind = type(value)
+    if kind is float:
+        return math.isfinite(value)
+    if kind is list:
+        return all(map(_is_plain, value))
+    if kind is dict:
+        return all(type(key) is str for key in value) and all(map(_is_plain, value.values()))
+    return kind in _KEPT
 
 
 def _plain(value: Any, place: str, column: str) -> Any:

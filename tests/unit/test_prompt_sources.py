@@ -250,6 +250,20 @@ def test_csv_as_the_dataset_describes_it():
     assert answers("folder") == [("42", {}), (None, {})]
 
 
+def test_types_that_a_dataset_declares():
+    """Also after `datasets` has the directory in its cache."""
+    write("folder/train.jsonl", '{"prompt": "a", "n": 1, "day": "2025-01-31"}\n')
+    assert repr(answers("folder")) == repr([(None, {"n": 1, "day": "2025-01-31"})])
+    assert texts("folder", split="train[:1]") == ["a"]  # `datasets` reads parts of a split
+    assert repr(answers("folder")) == repr([(None, {"n": 1, "day": "2025-01-31"})])
+    features = "".join(f"  - {{name: {name}, dtype: {dtype}}}\n" for name, dtype in DECLARED.items())
+    write("folder/README.md", f"---\ndataset_info:\n  features:\n{features}---\n")
+    assert repr(answers("folder")[0][1]["n"]) == "1.0"
+
+
+DECLARED = {"prompt": "string", "n": "float64", "day": "string"}
+
+
 # Names given twice, bytes that are no text, rows that differ
 
 

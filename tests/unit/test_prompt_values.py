@@ -8,6 +8,7 @@ import enum
 import json
 import uuid
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from components import stages
+from components import preparation, stages
 from components.config import RunConfig, parse
 from components.errors import PromptError
 from components.prompts import load, save
@@ -279,6 +280,22 @@ def test_the_judge_sees_in_start_what_later_steps_read(tmp_path, work):
         "d": ("4", {"made": "2025-01-04", "price": "3.50"}),
     }
     assert all((prompt.answer, prompt.metadata) == expected[prompt.text] for prompt in held_out)
+
+
+def test_the_judge_sees_in_start_what_is_in_the_file(tmp_path, work, monkeypatch):
+    """Whatever way the file may differ from what was read."""
+
+    def save_marked(prompts, path):
+        save([replace(prompt, metadata={"kept": True}) for prompt in prompts], path)
+
+    monkeypatch.setattr(preparation.prompts, "save", save_marked)
+    (tmp_path / "p.jsonl").write_text("".join(f'{{"prompt": "{text}"}}\n' for text in "abcd"))
+    SEEN.clear()
+    with work(str(tmp_path / "p.jsonl")) as opened:
+        held_out = opened.prompts(stages.start(opened).prompts, "evaluation")
+    seen = [value for prompt, value in SEEN if prompt in {p.id for p in held_out}]
+    assert len(seen) == 2 * 2  # two responses to each of two prompts
+    assert all("'kept': True" in value for value in seen)
 
 
 def test_start_trains_on_one_split_and_evaluates_on_another(tmp_path, work, monkeypatch):
