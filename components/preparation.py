@@ -154,7 +154,8 @@ def _sources(work: Workspace) -> tuple[Path, list[Source]]:
 
     config = work.config
     if config.demo is None:
-        return _find_policy(config.policy), prompts.configured(config.prompts)
+        sources = prompts.configured(config.prompts)  # refused before a policy is downloaded
+        return _find_policy(config.policy), sources
     folder = work.folder / "demo"
     folder.mkdir()
     demo.build(folder, config.demo, seed=config.seed, progress=work.progress("fine-tune the demo policy"))
