@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import PromptError
 from components.prompts.files import is_lines, is_table, read
 from components.prompts.records import parse
-from components.prompts.tables import Columns, Row, Table, unreadable_cell
+from components.prompts.tables import Columns, Row, Table, refuse_twins, unreadable_cell
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -78,19 +78,24 @@ def _plain_files(where: str, subset: str | None, split: str) -> list[Path]:
     if not there.keys() >= set(names) or len(set(names)) < len(names):
         return []
     found = [file for name in names for file in there[name]]
-    if builder.name == "parquet" and (len(found) == 1 or any(map(_has_features, found))):
+    if builder.name == "parquet" and (True in map(_has_features, found) or len(found) == 1):
         return []
     return found if all(file.is_file() and (is_table(file) or _of_lines(file)) for file in found) else []
 
 
 def _has_features(file: Path) -> bool:
-    """Whether `datasets` wrote a Parquet file, which then tells it how to decode columns."""
+    """Whether `datasets` wrote a Parquet file, which then tells it how to decode columns.
+
+    Raises PromptError for one that has a column twice.
+    """
     import pyarrow.parquet
 
     try:
-        return b"huggingface" in (pyarrow.parquet.read_schema(file).metadata or {})
+        schema = pyarrow.parquet.read_schema(file)
     except (OSError, pyarrow.ArrowException):
-        return False  # not readable, as `table` says
+        return False  # not readable, as is told when it is read
+    refuse_twins(str(file), schema)
+    return b"huggingface" in (schema.metadata or {})
 
 
 def _of_lines(file: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from csv import Error as CsvError
 from csv import reader
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -84,7 +85,7 @@ def parquet(name: str, data: bytes, columns: Columns) -> Table:
 
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
-        _refuse_twins(name, file.schema_arrow)
+        refuse_twins(name, file.schema_arrow)
         kept = [column for column in file.schema_arrow.names if column not in columns.leave_out]
         table = file.read(columns=kept).select(kept)
     except (pyarrow.ArrowException, OSError) as error:
@@ -107,7 +108,7 @@ def csv(name: str, data: bytes, columns: Columns) -> Table:
         raise PromptError(
             f"{name}: line {line}: is not UTF-8 text ({error}){_undecodable(data)}. Save the file as UTF-8."
         ) from error
-    how: dict[str, Any] = {"index_col": False, "keep_default_na": False, "na_values": [""]}
+    how: dict[str, Any] = {"index_col": False, "keep_default_na": False, "na_values": [""], "low_memory": False}
     try:
         header = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, keep_default_na=False)
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # fields that it would drop
@@ -128,7 +129,10 @@ def _undecodable(data: bytes) -> str:
     rows = reader(io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline=""))
     header = next(rows, [])
     found = (column for row in rows for column, value in zip(header, row, strict=False) if ESCAPED.search(value))
-    column = next(found, "")
+    try:
+        column = next(found, "")
+    except CsvError:  # a field too large for this reader
+        return ""
     return f", in `{column}`" if column and not ESCAPED.search(column) else ""
 
 
@@ -173,7 +177,7 @@ def unreadable_cell(name: str, row: int, column: str, error: Exception) -> Promp
     )
 
 
-def _refuse_twins(name: str, fields: Iterable[pyarrow.Field], above: str = "") -> None:
+def refuse_twins(name: str, fields: Iterable[pyarrow.Field], above: str = "") -> None:
     """Refuses columns, or fields of one column, that share a name: rows would keep the last of them."""
     import pyarrow
 
@@ -184,7 +188,7 @@ def _refuse_twins(name: str, fields: Iterable[pyarrow.Field], above: str = "") -
         while pyarrow.types.is_nested(kind) and not pyarrow.types.is_struct(kind) and hasattr(kind, "value_type"):
             kind = kind.value_type
         if pyarrow.types.is_struct(kind):
-            _refuse_twins(name, kind.fields, f"{above}{field.name}.")
+            refuse_twins(name, kind.fields, f"{above}{field.name}.")
 
 
 def _refuse_twice(name: str, columns: Iterable[str]) -> None:
