@@ -108,7 +108,7 @@ def csv(name: str, data: bytes, columns: Columns) -> Table:
         raise PromptError(
             f"{name}: line {line}: is not UTF-8 text ({error}){_undecodable(data)}. Save the file as UTF-8."
         ) from error
-    how: dict[str, Any] = {"index_col": False, "keep_default_na": False, "na_values": [""], "low_memory": False}
+    how: dict[str, Any] = {"index_col": False, "keep_default_na": False, "na_values": [""]}
     try:
         header = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, keep_default_na=False)
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # fields that it would drop

@@ -95,12 +95,6 @@ def test_prompts_of_a_csv_file_are_text():
     assert texts("folder", leave_out=["n", "question"]) == ["1", "4", "5"]
 
 
-def test_a_long_csv_file_has_one_kind_of_number():
-    write("folder/train.csv", "prompt,n,word\n" + "".join(f"{i},{i},{i}\n" for i in range(40_000)) + "a,,last\n")
-    read = load("folder", split="train")
-    assert [prompt.metadata for prompt in (read[7], read[-1])] == [{"n": 7, "word": "7"}, {"word": "last"}]
-
-
 def test_csv_as_the_dataset_describes_it():
     write("folder/data.csv", "prompt;answer\na;42\nb;\n")
     write("folder/README.md", "---\nconfigs: [{config_name: default, data_files: data.csv, sep: ';'}]\n---\n")
