@@ -209,16 +209,19 @@ def test_pictures_and_formats_of_a_saved_dataset(tmp_path):
     """A format of numpy is no matter, and a picture is no value for a judge."""
     import datasets
 
-    rows = {"prompt": ["a", "b"], "v": [[1, 2], [3, 4]], "picture": [{"bytes": b"x", "path": None}] * 2}
+    rows = {"prompt": ["a", "b"], "v": [[1, 2], [3, 4]], "n": [7, None], "picture": [{"bytes": b"x", "path": None}] * 2}
     features = datasets.Features(
-        prompt=datasets.Value("string"), v=datasets.List(datasets.Value("int8")), picture=datasets.Image()
+        prompt=datasets.Value("string"),
+        v=datasets.List(datasets.Value("int8")),
+        n=datasets.Value("int8"),
+        picture=datasets.Image(),
     )
     made = datasets.Dataset.from_dict(rows, features=features)
     made.with_format("numpy").save_to_disk(tmp_path / "saved")
     with pytest.raises(PromptError, match=r"row 1: picture\.bytes: is of type bytes.*leave `picture` out"):
         load(str(tmp_path / "saved"), split="train")
-    first, _ = load(str(tmp_path / "saved"), split="train", leave_out=["picture"])
-    assert repr(first.metadata) == "{'v': [1, 2]}"
+    read = load(str(tmp_path / "saved"), split="train", leave_out=["picture"])
+    assert repr([prompt.metadata for prompt in read]) == "[{'v': [1, 2], 'n': 7}, {'v': [3, 4]}]"
 
 
 SEEN: list[tuple[str, str]] = []  # id and metadata of each prompt that the judge was given
