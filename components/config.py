@@ -18,13 +18,13 @@ from components.comparison.config import CompareConfig, prompts_within
 from components.errors import ConfigError
 from components.generation import Engine
 from components.judges import Judge
+from components.prompts.config import PromptsConfig
 from components.schema import Section, explain, load_yaml
 from components.sections import (
     DemoConfig,
     EvaluationConfig,
     GenerationConfig,
     PolicyConfig,
-    PromptsConfig,
     Resources,
     StepResources,
     TrainingConfig,
@@ -33,6 +33,7 @@ from components.sections import (
 
 # Metaflow's checks recurse over the unrolled graph; a compiled Argo template passes its 1 MB limit earlier.
 MAX_ITERATIONS = 100
+OWN_PROMPTS = "stands beside a `demo` section, which makes its own prompts. Remove one of the two."
 SAMPLING = ("start", "generate", "evaluate")  # steps that draw responses with the engine
 
 
@@ -108,12 +109,11 @@ class RunConfig(Section):
             ),
             (
                 self.demo is not None and (prompts.train or prompts.evaluation) is not None,
-                f"prompts.{'train' if prompts.train else 'evaluation'}: stands beside a `demo` section, "
-                "which makes its own prompts. Remove one of the two.",
+                f"prompts.{'train' if prompts.train else 'evaluation'}: {OWN_PROMPTS}",
             ),
-            (
-                self.demo is not None and prompts.column is not None,
-                "prompts.column: stands beside a `demo` section, which makes its own prompts. Remove one of the two.",
+            *(
+                (self.demo is not None and bool(getattr(prompts, key)), f"prompts.{key}: {OWN_PROMPTS}")
+                for key in ("column", "subset", "evaluation_split", "leave_out")
             ),
             (
                 self.demo is not None and self.evaluation.group_by is not None,

@@ -19,7 +19,8 @@ from components.config import RunConfig
 from components.errors import ConfigError
 from components.judges import Judge
 from components.preparation import Started
-from components.sections import GenerationConfig, PolicyConfig, PromptsConfig, TrainingConfig
+from components.prompts.config import PromptsConfig
+from components.sections import GenerationConfig, PolicyConfig, TrainingConfig
 from components.store import Manifest
 from components.workspace import ANCHOR_FILE, Workspace
 
@@ -36,8 +37,8 @@ ARTIFACTS = (
 # What gives the rows of `history` their meaning, so both runs must agree on it.
 SAME = (
     *("demo", "policy", "prompts.train", "prompts.evaluation", "prompts.split", "judge"),
-    *("prompts.column", "prompts.drop_longer", "prompts.held_out"),
-    "evaluation.responses",
+    *("prompts.subset", "prompts.evaluation_split", "prompts.column", "prompts.leave_out"),
+    *("prompts.drop_longer", "prompts.held_out", "evaluation.responses"),
     *(f"generation.{key}" for key in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "stop")),
 )
 STATE = ("training.lora", "training.optimizer")  # these make the weights and the optimiser's state what they are

@@ -11,6 +11,7 @@ from components import benchmarks, model_sources, prompts, rollouts, space
 from components.errors import PromptError
 from components.judges import Judge
 from components.parts import groups
+from components.prompts import Source
 from components.records import Prompt
 from components.sections import PolicyConfig
 from components.store import Manifest
@@ -73,10 +74,8 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     _check_base(work, base, [*train, *held_out], folder)
     work = replace(work, precision=precision.pick_precision(base, config.policy.precision))
     policy_manifest = work.keep_files(folder)
-    prompts_folder = work.folder / "prompts"
-    prompts_folder.mkdir()
-    prompts.save(train, prompts_folder / "train.jsonl")
-    prompts.save(held_out, prompts_folder / "evaluation.jsonl")
+    kept = _keep_prompts(work, train, held_out)
+    held_out = work.prompts(kept, "evaluation")  # a judge must see now what it will see in later steps
     if config.training.lora is not None and work.precision == "bf16":
         base.model.to(torch.bfloat16)  # where only the probe told; the other steps load it so
     base, m = replace(base, precision=work.precision), config.evaluation.responses
@@ -86,11 +85,19 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     judgement = rollouts.judge(judge, held_out, [responses])
     return Started(
         policy=policy_manifest,
-        prompts=work.keep_files(prompts_folder),
+        prompts=kept,
         evaluated=work.keep_rollout(responses, judgement.reward, judgement.parts),
         reward=float(judgement.reward.mean()),
         precision=work.precision,
     )
+
+
+def _keep_prompts(work: Workspace, train: list[Prompt], held_out: list[Prompt]) -> Manifest:
+    folder = work.folder / "prompts"
+    folder.mkdir()
+    prompts.save(train, folder / "train.jsonl")
+    prompts.save(held_out, folder / "evaluation.jsonl")
+    return work.keep_files(folder)
 
 
 def _check_base(work: Workspace, base: Policy, asked: list[Prompt], folder: Path) -> None:
@@ -145,18 +152,18 @@ def _examined(base: Policy, folder: Path) -> Policy:
     return replace(base, caching=found.caching)
 
 
-def _sources(work: Workspace) -> tuple[Path, list[str]]:
+def _sources(work: Workspace) -> tuple[Path, list[Source]]:
     """Where the policy lies, and sources of training and evaluation prompts or of both in one; the demo's are made."""
     from components import demo
 
     config = work.config
     if config.demo is None:
-        given = [config.prompts.train, config.prompts.evaluation]
-        return _find_policy(config.policy), [source for source in given if source is not None]
+        sources = prompts.configured(config.prompts)  # refused before a policy is downloaded
+        return _find_policy(config.policy), sources
     folder = work.folder / "demo"
     folder.mkdir()
     demo.build(folder, config.demo, seed=config.seed, progress=work.progress("fine-tune the demo policy"))
-    return folder / "policy", [str(folder / "train.jsonl"), str(folder / "evaluation.jsonl")]
+    return folder / "policy", [Source((str(folder / f"{name}.jsonl"),)) for name in ("train", "evaluation")]
 
 
 def _find_policy(config: PolicyConfig) -> Path:
@@ -181,13 +188,11 @@ def _policy_folder(work: Workspace, source: Path) -> Path:
     return policy.copy_files(source, folder, code=config.trust_remote_code)
 
 
-def _load_prompts(work: Workspace, sources: list[str]) -> list[list[Prompt]]:
+def _load_prompts(work: Workspace, sources: list[Source]) -> list[list[Prompt]]:
     """All prompts of each source."""
     settings = work.config.prompts
-    return [
-        prompts.load(source, split=settings.split, column=settings.column, allow_duplicates=settings.allow_duplicates)
-        for source in sources
-    ]
+    columns = prompts.Columns(settings.column, settings.leave_out)
+    return [prompts.load_source(source, columns, allow_duplicates=settings.allow_duplicates) for source in sources]
 
 
 def _split(work: Workspace, loaded: list[list[Prompt]]) -> tuple[list[Prompt], list[Prompt]]:
@@ -205,7 +210,7 @@ def _split(work: Workspace, loaded: list[list[Prompt]]) -> tuple[list[Prompt], l
 
 
 def _split_without_longer(
-    work: Workspace, base: Policy, sources: list[str], loaded: list[list[Prompt]]
+    work: Workspace, base: Policy, sources: list[Source], loaded: list[list[Prompt]]
 ) -> tuple[list[Prompt], list[Prompt]]:
     """As `_split`, of the prompts with at most `prompts.drop_longer` tokens under the policy's chat template."""
     limit = work.config.prompts.drop_longer
@@ -215,7 +220,7 @@ def _split_without_longer(
             found,
             limit,
             count_tokens=lambda prompt: len(base.encode(prompt)),
-            source=source,
+            source=str(source),
             progress=work.progress("count the tokens of prompts"),
         )
         for source, found in zip(sources, loaded, strict=True)

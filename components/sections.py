@@ -1,4 +1,7 @@
-"""The sections of a run's config, with every default; config.py puts them together."""
+"""The sections of a run's config, with every default; config.py puts them together.
+
+Those of prompts, comparisons and clusters have modules of their own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from components.generation import Sampling
 from components.generation._stopping import StopStrings
-from components.prompts.records import BESIDE
 from components.schema import Section, TemplateOptions
 
 MICRO_BATCH = 32  # prompts
@@ -52,34 +54,6 @@ class PolicyConfig(Section):
         "auto",
         description="auto: bf16 on GPUs that have it, else fp32; probe: whichever is faster in `start`",
     )
-
-
-class PromptsConfig(Section):
-    """Where prompts come from and how many an iteration uses."""
-
-    train: str | None = Field(None, description="JSONL or Parquet file, or a Hugging Face dataset name")
-    evaluation: str | None = Field(None, description="held-out prompts; absent: split off from `train`")
-    split: str = Field("train", description="split of a Hugging Face dataset")
-    column: str | None = Field(
-        None,
-        min_length=1,
-        description="that holds the prompt, as text or as chat turns, of which the assistant's answer at the end is "
-        "left out; absent: `prompt` or `messages`",
-    )
-    drop_longer: PositiveInt | None = Field(
-        None, description="tokens; prompts of more, in the policy's chat template, are dropped in `start`"
-    )
-    held_out: PositiveInt = Field(256, description="at most this many evaluation prompts")
-    per_iteration: PositiveInt = Field(512, description="n, prompts per iteration")
-    shards: PositiveInt = Field(2, description="parallel generate and score tasks per iteration")
-    allow_duplicates: bool = False
-
-    @field_validator("column")
-    @classmethod
-    def _holds_prompts(cls, column: str | None) -> str | None:
-        if column in BESIDE:
-            raise ValueError(f"{column!r} has a meaning of its own. Name the column that holds the prompts.")
-        return column
 
 
 class GenerationConfig(Section):

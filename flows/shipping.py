@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
+from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from base import BadConfig
+from components.prompts.files import suffix
+from components.prompts.sources import NAMED, PATTERN
 
 MOST = 200_000_000  # bytes of prompts and task files: each pod fetches the package
-DATA = {".jsonl", ".json", ".parquet"}
 FLOWS = Path(__file__).parent
 
 
@@ -77,8 +79,9 @@ def _functions(judge: Mapping[str, Any]) -> list[str]:
 
 def _data(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for section, key in [("prompts", "train"), ("prompts", "evaluation"), ("evaluation", "tasks_path")]:
-        if config[section][key]:
-            yield f"{section}.{key}", config[section][key]
+        given = config[section][key] or []
+        for name in [given] if isinstance(given, str) else given:
+            yield f"{section}.{key}", name
 
 
 def _shipped(key: str, value: str, mounts: Sequence[PurePosixPath]) -> dict[str, Path]:
@@ -87,7 +90,9 @@ def _shipped(key: str, value: str, mounts: Sequence[PurePosixPath]) -> dict[str,
     if _under(path, mounts):
         return {}
     if not path.exists():
-        if path.suffix.lower() in DATA and not path.is_absolute():
+        if matches := sorted(glob(str(path), recursive=True)):  # noqa: PTH207 - as a run expands the pattern
+            return {name: file for match in matches for name, file in _shipped(key, match, mounts).items()}
+        if (suffix(path) in NAMED or PATTERN.search(value)) and not path.is_absolute():
             raise BadConfig(f"{key}: {value}: there is no such file here ({path.absolute()}). Correct the path.")
         return {}  # a dataset's name, or a file of the image
     inside = _inside(key, value)

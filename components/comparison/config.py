@@ -28,8 +28,8 @@ SHARED = {
     "evaluation": PROMPTS,
     "resources": STEPS,
     "live_cards": STEPS,
-    **{f"prompts.{key}": PROMPTS for key in ("train", "evaluation", "split", "column", "drop_longer", "held_out")},
-    "prompts.allow_duplicates": PROMPTS,
+    **{f"prompts.{key}": PROMPTS for key in ("train", "evaluation", "subset", "split", "evaluation_split", "column")},
+    **{f"prompts.{key}": PROMPTS for key in ("leave_out", "drop_longer", "held_out", "allow_duplicates")},
     **{f"generation.{key}": SAMPLING for key in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "stop")},
 }
 PLUGINS = {"algorithm", "engine"}  # replaced as a whole: the settings of one mean nothing to another

@@ -1,17 +1,18 @@
 """Prompts: read and checked, held out for evaluation, and dealt out to iterations and shards.
 
-A record holds `prompt` (text) or `messages` (chat turns, the last one the user's), or either in a column that
+A record holds `prompt` or `messages`, text or chat turns of which the last is the user's, or either in a column that
 the config names, and optionally `id`, `answer` and `metadata`. Real datasets have more columns: every other key
 joins `metadata`, where a judge finds it. A null counts as absent, because Parquet gives every row every column.
+
+A judge sees the same values in every step: those that JSON gives back, in which prompts are kept. What JSON has no type
+for becomes text once, when it is read, or is refused; see `plain`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,60 +20,76 @@ import numpy as np
 
 from components.errors import PromptError
 from components.progress import Progress, silent
-from components.prompts.records import Turns, read_record, turns
-from components.prompts.sources import FORMATS, records
+from components.prompts import sources
+from components.prompts.gathering import SHOWN, Gathering
+from components.prompts.plain import plain
+from components.prompts.records import Turns, turns
+from components.prompts.sources import Source, configured
+from components.prompts.tables import Columns
 from components.records import Prompt
 from components.seeds import generator
 
-SHOWN = 10  # bad records, or shared ids, that one error spells out
+__all__ = [
+    "Columns",
+    "Source",
+    "choose",
+    "configured",
+    "drop_longer",
+    "into_shards",
+    "load",
+    "load_source",
+    "refuse_overlap",
+    "save",
+    "split_held_out",
+]
 
 logger = logging.getLogger(__name__)
 
 
-def load(source: str, *, split: str, column: str | None = None, allow_duplicates: bool = False) -> list[Prompt]:
-    """Prompts of a JSONL file, a Parquet file, or a Hugging Face dataset, in the source's order.
+def load(
+    source: str | Sequence[str],
+    *,
+    split: str,
+    subset: str | None = None,
+    column: str | None = None,
+    leave_out: Collection[str] = (),
+    allow_duplicates: bool = False,
+) -> list[Prompt]:
+    """Prompts of files and Hugging Face datasets, in the order of the source.
 
     Args:
-        source: path ending in .jsonl, .json (one object per line) or .parquet; a dataset directory, also one
-            made by `save_to_disk`; or the name of a dataset on the hub.
+        source: one name or several: a path ending in .jsonl, .json (one object per line) or .parquet, or one of these
+            and .gz; a pattern of paths, such as data/*.jsonl; a dataset directory, also one made by `save_to_disk`;
+            or the name of a dataset on the hub.
         split: split of a dataset; a file has none.
+        subset: of a dataset that has several, such as `main` of openai/gsm8k; a file has none.
         column: key of the prompt, text or chat turns; of turns that end with the assistant's answer, that is left out,
             and a line of the log says in how many. Without one, the key is `prompt` or `messages`.
+        leave_out: keys that are not read.
         allow_duplicates: keep prompts that repeat the id or the messages of another; a repeated id gets a
             suffix: `a`, `a-2`, `a-3`.
 
     Raises:
         PromptError: the source cannot be read, is empty or lacks the column; or lists every record that cannot be
-            used, with its line (or row, counted from 1), the reason and the remedy.
+            used, with its file if there are several, its line (or row, counted from 1), the reason and the remedy.
     """
-    unit, numbered = records(source, split, column)
-    prompts: list[Prompt] = []
-    answered = 0
-    bad: list[str] = []
-    seen: dict[Turns | str, str] = {}
-    copies: Counter[str] = Counter()
-    for number, raw in numbered:
-        place = f"{unit} {number}"
-        try:
-            record = read_record(raw, column)
-            prompt = record.prompt
-            if not allow_duplicates:
-                _refuse_duplicate(prompt, seen)
-        except PromptError as reason:
-            bad.append(f"{place}: {reason}")
-            continue
-        while prompt.id in seen:
-            copies[prompt.id] += 1
-            prompt = replace(prompt, id=f"{prompt.id}-{copies[prompt.id] + 1}")
-        seen[prompt.id] = seen[turns(prompt)] = place
-        prompts.append(prompt)
-        answered += record.answered
-    if bad:
-        rest = [f"… and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
-        lines = "\n  ".join([*bad[:SHOWN], *rest])
-        raise PromptError(f"{source}: {len(bad)} of {len(bad) + len(prompts)} {unit}s cannot be used:\n  {lines}")
+    names = (source,) if isinstance(source, str) else tuple(source)
+    return load_source(Source(names, split, subset), Columns(column, leave_out), allow_duplicates=allow_duplicates)
+
+
+def load_source(source: Source, columns: Columns, *, allow_duplicates: bool) -> list[Prompt]:
+    """As `load`."""
+    parts = sources.parts(source, columns)
+    gathering = Gathering(columns, allow_duplicates)
+    for part in parts:
+        file = f"{part.name}, " if len(parts) > 1 or part.name not in source.names else ""
+        for number, raw in part.records:
+            gathering.add(raw, f"{file}{part.unit} {number}")
+    units = {part.unit for part in parts}
+    gathering.refuse_bad(str(source), units.pop() if len(units) == 1 else "record")
+    prompts, answered = gathering.prompts, gathering.answered
     if not prompts:
-        raise PromptError(f"{source}: holds no prompts. {FORMATS} with at least one record.")
+        raise PromptError(f"{source}: holds no prompts. {sources.FORMATS} with at least one record.")
     if answered:
         shares = f"{answered:,} of {len(prompts):,}"
         logger.warning("%s: left out the assistant's answer at the end of %s conversations", source, shares)
@@ -80,7 +97,10 @@ def load(source: str, *, split: str, column: str | None = None, allow_duplicates
 
 
 def save(prompts: Iterable[Prompt], path: Path) -> None:
-    """Writes JSONL that `load` reads back. Metadata that JSON cannot hold, such as a date, becomes text."""
+    """Writes JSONL that `load` reads back: the same prompts, if their metadata is as `load` gives it.
+
+    Raises PromptError for metadata that JSON cannot hold; a date, say, becomes text, as in `plain`.
+    """
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for prompt in prompts:
             turns = {"prompt": prompt.text} if len(prompt.messages) == 1 else {"messages": prompt.messages}
@@ -88,8 +108,8 @@ def save(prompts: Iterable[Prompt], path: Path) -> None:
             if prompt.answer is not None:
                 record["answer"] = prompt.answer
             if prompt.metadata:
-                record["metadata"] = prompt.metadata
-            file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+                record["metadata"] = plain(prompt.metadata, "metadata")
+            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def drop_longer(
@@ -190,11 +210,3 @@ def into_shards(prompts: Sequence[Prompt], shards: int) -> list[list[Prompt]]:
     if shards > len(prompts):
         raise PromptError(f"prompts.shards: {shards} shards cannot share {len(prompts)} prompts. Lower prompts.shards.")
     return [[prompts[index] for index in part] for part in np.array_split(np.arange(len(prompts)), shards)]
-
-
-def _refuse_duplicate(prompt: Prompt, seen: dict[Turns | str, str]) -> None:
-    for what, key in (("messages", turns(prompt)), ("id", prompt.id)):
-        if key in seen:
-            raise PromptError(
-                f"{what}: the same as in {seen[key]}. Remove one of the two, or set prompts.allow_duplicates."
-            )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 from components.errors import PromptError
+from components.prompts.plain import ESCAPED, plain
 from components.records import Prompt
 
 ROLES = ("system", "user", "assistant")
@@ -17,7 +17,7 @@ BESIDE = {"id", "answer", "metadata"}  # keys with a meaning of their own, where
 USUAL: dict[
     str, tuple[tuple[type, ...], str]
 ] = {  # where the prompt is if no column is named, of what type, and what to do about another
-    "prompt": ((str,), "Write text; chat turns belong in `messages`."),
+    "prompt": ((str, list), "Write text or a list of turns {role, content}."),
     "messages": ((list,), "Write a list of turns {role, content}."),
 }
 NAMED: tuple[tuple[type, ...], str] = (
@@ -41,42 +41,78 @@ def turns(prompt: Prompt) -> Turns:
     return tuple((turn["role"], turn["content"]) for turn in prompt.messages)
 
 
-def read_record(raw: Any, column: str | None = None) -> Record:
+def read_record(raw: Any, column: str | None = None, leave_out: Collection[str] = ()) -> Record:
     """The prompt that a record holds: bytes of a JSON line, or a row as a mapping.
 
     `column` is the key of the prompt, text or chat turns; without one that is `prompt` or `messages`. Real datasets
-    keep conversations with their answer, so of turns in a named column the assistant's last one is left out.
+    keep conversations with their answer, so of turns in a named column the assistant's last one is left out. Keys in
+    `leave_out` are not looked at. All values are those that JSON gives back; see `plain`.
 
     Raises PromptError with the reason and the remedy.
     """
-    record = _decode(raw)
+    record = _decode(raw, leave_out)
     messages, answered = _messages(record, column)
     answer = _answer(record)
     prompt = Prompt("", messages, answer, _metadata(record, {column} if column else USUAL.keys()))
     return Record(replace(prompt, id=_id(record, prompt)), answered)
 
 
-def _decode(raw: Any) -> dict[str, Any]:
+def _decode(raw: Any, leave_out: Collection[str]) -> dict[str, Any]:
     """The record's keys that are not null."""
     if isinstance(raw, bytes):
-        try:
-            text = raw.decode("utf-8-sig")
-            raw = json.loads(text)
-            if "\\u" in text:  # an escape can smuggle in half a surrogate pair, which no tokenizer takes
-                json.dumps(raw, ensure_ascii=False).encode()
-        except (ValueError, RecursionError) as error:
-            raise PromptError(f"is not UTF-8 JSON ({error}). Write one object on each line.") from error
+        raw = parse(raw)
     if not isinstance(raw, dict):
         raise PromptError(f'is {_kind(raw)}, not an object. Write {{"prompt": "…"}}.')
-    return {key: value for key, value in raw.items() if value is not None}
+    try:
+        return {key: plain(raw[key], key) for key in raw if raw[key] is not None and key not in leave_out}
+    except RecursionError as error:
+        raise PromptError("holds lists or mappings too deep inside each other. Write them flatter.") from error
+
+
+def parse(line: bytes) -> Any:
+    """What a line of JSON holds. Raises PromptError, also for a key given twice."""
+    try:
+        text = line.decode("utf-8-sig")
+        raw = json.loads(text, object_pairs_hook=_without_twins)
+        if "\\u" in text:  # an escape can smuggle in half a surrogate pair, which no tokenizer takes
+            json.dumps(raw, ensure_ascii=False).encode()
+    except PromptError:
+        raise
+    except UnicodeDecodeError as error:
+        raise PromptError(f"is not UTF-8 JSON ({error}){_undecodable(line)}. Save the file as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
+        raise PromptError(f"is not UTF-8 JSON ({error}). Write one object on each line.") from error
+    return raw
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a line; JSON itself lets the last of two equal keys win."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twin = next(key for key in found if keys.count(key) > 1)
+        raise PromptError(f"{twin}: stands there twice. Keep one of the two.")
+    return found
+
+
+def _undecodable(line: bytes) -> str:
+    """Which key's value holds the bytes that are not UTF-8, as far as the line is JSON otherwise."""
+    try:
+        found = json.loads(line.decode("utf-8-sig", "surrogateescape"))
+    except (ValueError, RecursionError):
+        return ""
+    keys = [key for key, value in found.items() if _escaped(key, value)] if isinstance(found, dict) else []
+    return f", in `{keys[0].encode('utf-8', 'replace').decode()}`" if keys else ""
+
+
+def _escaped(*values: Any) -> bool:
+    return bool(ESCAPED.search(json.dumps(values, ensure_ascii=False)))
 
 
 def _answer(record: dict[str, Any]) -> str | None:
     answer = record.get("answer")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float | None):
         raise PromptError(f"answer: is {_kind(answer)}. Write it as text or as a number.")
-    if isinstance(answer, float) and not math.isfinite(answer):
-        raise PromptError(f"answer: is {answer}, not a number. Correct it, or leave `answer` out.")
     return None if answer is None else str(answer)
 
 
@@ -102,7 +138,7 @@ def _refuse_end(turns: tuple[dict[str, str], ...], name: str, answered: bool) ->
         raise PromptError(f"{name}: holds the assistant's answer alone. Put a turn of the user before it.")
     role = turns[-1]["role"]
     if role != "user":
-        answer = "; prompts.column: messages leaves an answer out" if role == "assistant" and not answered else ""
+        answer = f"; prompts.column: {name} leaves an answer out" if role == "assistant" and not answered else ""
         before = " before the answer" if answered else ""
         raise PromptError(f"{name}: the last turn{before} is by the {role}. End with a turn of the user{answer}.")
 

@@ -66,9 +66,24 @@ def test_prompts_and_task_files_go_along(place):
     assert list(files("judges/one.py:score", begins=False, prompts={"train": "gone.jsonl"})) == ["judges/one.py"]
 
 
+def test_each_prompt_file_of_a_list_or_pattern_goes_along(place):
+    for name in ("data/more.jsonl.gz", "data/deep/x.jsonl", "sets/hub/train.csv"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).touch()
+    prompts = {"train": ["data/*.jsonl*", "some/dataset", "sets/h*"], "evaluation": "data/**/x.jsonl"}
+    names = {"data/train.jsonl", "data/more.jsonl.gz", "sets/hub/train.csv", "data/deep/x.jsonl", "judges/one.py"}
+    assert files("judges/one.py:score", prompts=prompts) == {name: place / name for name in names}
+    mounted = {"train": "/mounted/*.jsonl", "evaluation": ["/mounted/a/b.jsonl"]}
+    cluster = {"volumes": {"claim": "/mounted"}}
+    assert list(files("judges/one.py:score", prompts=mounted, cluster=cluster)) == ["judges/one.py"]
+
+
 @pytest.mark.parametrize(
     ("changes", "key", "remedy"),
     [
+        ({"prompts": {"train": ["data/train.jsonl", "gone.jsonl.gz"]}}, "prompts.train", "there is no such file here"),
+        ({"prompts": {"train": "some/data", "evaluation": "gone/*.jsonl"}}, "prompts.evaluation", "no such file here"),
+        ({"prompts": {"train": ["data/*.jsonl", "../*.jsonl"]}}, "prompts.train", None),
         ({"policy": {"model": "models/llama"}}, "policy.model", "Name a hub id, or mount a volume"),
         ({"prompts": {"train": "gone.jsonl"}}, "prompts.train", "there is no such file here"),
         ({"prompts": {"train": "some/data", "evaluation": "../data.jsonl"}}, "prompts.evaluation", None),

@@ -122,6 +122,20 @@ def test_members_of_an_ensemble_had_their_defaults_too(origin):
         replace(origin, config=values).check(work)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("subset", "main"), ("evaluation_split", "test"), ("leave_out", ["image"]), ("train", ["a", "b"])],
+)
+def test_prompts_of_another_part_of_a_dataset(origin, key, value):
+    values = config().model_dump()
+    values["prompts"][key] = value
+    with pytest.raises(ConfigError, match=rf"^prompts\.{key}: is .*, and was .* in WindFlow/1\. "):
+        check(replace(origin, config=values))
+    del values["prompts"][key]
+    if key != "train":
+        check(replace(origin, config=values))
+
+
 def test_prompts_that_were_read_in_another_way(origin):
     values = config().model_dump()
     values["prompts"]["drop_longer"] = 99

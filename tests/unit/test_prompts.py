@@ -100,7 +100,6 @@ USER = '{"role": "user", "content": "a"}'
             "or name it in prompts.column.",
         ),
         ('{"prompt": 3}', "prompt: is of type int", "Write text"),
-        (f'{{"prompt": [{USER}]}}', "prompt: is of type list", "chat turns belong in `messages`."),
         ('{"messages": "a"}', "messages: is of type str", "Write a list of turns {role, content}."),
         ('{"messages": []}', "messages: is empty", "Write a list of turns {role, content}."),
         ('{"messages": ["a"]}', "messages[0]: is not a mapping of `role` and `content`", "Write it so."),
@@ -228,7 +227,7 @@ def test_parquet(tmp_path):
     pd.DataFrame(rows).to_parquet(path)
     first, second = load(str(path), split="train")
     assert (first.text, first.answer) == ("a", "1")
-    assert first.metadata == {"level": 3, "made": datetime.date(2025, 1, 31)}
+    assert first.metadata == {"level": 3, "made": "2025-01-31"}
     assert (second.messages, second.answer, second.metadata) == (
         ({"role": "user", "content": "b"},),
         None,

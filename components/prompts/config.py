@@ -1,0 +1,79 @@
+"""The section `prompts` of a config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+
+from components.prompts.records import BESIDE
+from components.schema import Section
+
+Names = str | list[str]
+
+
+class PromptsConfig(Section):
+    """Where prompts come from and how many an iteration uses."""
+
+    train: Names | None = Field(
+        None,
+        description="JSONL or Parquet file, also as .gz, a pattern such as data/*.jsonl, or a Hugging Face dataset's "
+        "name or directory; or a list of these",
+    )
+    evaluation: Names | None = Field(
+        None, description="held-out prompts, named likewise; absent: `evaluation_split`, or split off from `train`"
+    )
+    subset: str | None = Field(
+        None, min_length=1, description="of a Hugging Face dataset that has several, such as main of openai/gsm8k"
+    )
+    split: str = Field("train", min_length=1, description="split of a Hugging Face dataset")
+    evaluation_split: str | None = Field(
+        None,
+        min_length=1,
+        description="split with the held-out prompts, of `evaluation` or else of `train`; absent: `split`",
+    )
+    column: str | None = Field(
+        None,
+        min_length=1,
+        description="that holds the prompt, as text or as chat turns, of which the assistant's answer at the end is "
+        "left out; absent: `prompt` or `messages`",
+    )
+    leave_out: list[str] = Field([], description="columns that are not read, such as pictures, which JSON cannot hold")
+    drop_longer: PositiveInt | None = Field(
+        None, description="tokens; prompts of more, in the policy's chat template, are dropped in `start`"
+    )
+    held_out: PositiveInt = Field(256, description="at most this many evaluation prompts")
+    per_iteration: PositiveInt = Field(512, description="n, prompts per iteration")
+    shards: PositiveInt = Field(2, description="parallel generate and score tasks per iteration")
+    allow_duplicates: bool = False
+
+    @field_validator("train", "evaluation", mode="before")
+    @classmethod
+    def _are_names(cls, given: Any) -> Any:
+        names = given if isinstance(given, list) else [given]
+        if given == [] or (given is not None and not all(isinstance(name, str) for name in names)):
+            raise ValueError(f"{given!r} cannot be used. Write a file's or dataset's name, or a list of names.")
+        if isinstance(given, list) and "" in given:
+            raise ValueError("one of the names is empty. Remove it.")
+        return given
+
+    @field_validator("evaluation_split")
+    @classmethod
+    def _differs(cls, split: str | None, info: ValidationInfo) -> str | None:
+        if split is not None and split == info.data.get("split") and info.data.get("evaluation") is None:
+            raise ValueError(f"{split!r} is also prompts.split, with the training prompts. Name another split.")
+        return split
+
+    @field_validator("column")
+    @classmethod
+    def _holds_prompts(cls, column: str | None) -> str | None:
+        if column in BESIDE:
+            raise ValueError(f"{column!r} has a meaning of its own. Name the column that holds the prompts.")
+        return column
+
+    @field_validator("leave_out")
+    @classmethod
+    def _leaves_the_prompt(cls, leave_out: list[str], info: ValidationInfo) -> list[str]:
+        if info.data.get("column") in leave_out:
+            raise ValueError(f"{info.data['column']!r} is also prompts.column. Remove one of the two.")
+        return leave_out

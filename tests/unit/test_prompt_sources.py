@@ -1,0 +1,269 @@
+"""Where prompts come from: lists and patterns of files, packed ones, subsets and splits of datasets."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from components.config import checked, parse
+from components.errors import ConfigError, PromptError
+from components.prompts import Source, configured, load
+from components.schema import load_yaml
+from prompt_files import lines, parquet, refusal, texts, write
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """The working directory, with a cache of its own."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_files_by_list_and_pattern_in_the_order_given():
+    write("data/b.jsonl", lines("b"))
+    write("data/a.jsonl", lines("a1", "a2"))
+    write("data/deep/c.jsonl", lines("c"))
+    parquet("p.parquet", prompt=["p"])
+    assert texts(["p.parquet", "data/b.jsonl"]) == ["p", "b"]
+    assert texts("data/*.jsonl") == ["a1", "a2", "b"]
+    assert texts(["data/**/*.jsonl", "p.parquet"]) == ["a1", "a2", "b", "c", "p"]
+    assert texts("data/[b]*") == ["b"]
+    assert texts(str(Path("data/?.jsonl").absolute())) == ["a1", "a2", "b"]
+    write("data[1]/a.jsonl", lines("brackets"))
+    assert texts("data[1]/a.jsonl") == ["brackets"]  # a file of just this name
+
+
+def test_packed_files():
+    write("a.jsonl.gz", lines("a"), packed=True)
+    write("B.JSON.GZ", gzip.compress(b'{"prompt": "b1"}\n') + gzip.compress(b'{"prompt": "b2"}'))
+    parquet("c.parquet", prompt=["c"])
+    write("c.parquet.gz", Path("c.parquet").read_bytes(), packed=True)
+    assert texts(["a.jsonl.gz", "B.JSON.GZ", "c.parquet.gz"]) == ["a", "b1", "b2", "c"]
+    write("folder/train.jsonl.gz", lines("d"), packed=True)
+    write("table/train.csv.gz", "prompt,answer\ne,1.50\n", packed=True)
+    assert texts("folder") == ["d"]
+    assert [(prompt.text, prompt.answer) for prompt in load("table", split="train")] == [("e", "1.50")]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("plain.jsonl.gz", "plain.jsonl.gz: is not a whole gzip file (Not a gzipped file"),
+        ("cut.jsonl.gz", "cut.jsonl.gz: is not a whole gzip file (Compressed file ended before"),
+        ("damaged.jsonl.gz", "damaged.jsonl.gz: is not a whole gzip file ("),
+        ("folder", "train.jsonl.gz: is not a whole gzip file ("),
+        ("hidden.jsonl", "hidden.jsonl: is packed with gzip. Unpack it, or let its name end in .gz."),
+        ("notes.gz", "notes.gz: prompts are not read from this kind of file."),
+        ("absent.jsonl.gz", "absent.jsonl.gz: there is no such file ("),
+        ("absent*.jsonl", "absent*.jsonl: there is no such file (looked from "),
+        (["good.jsonl", "./good.jsonl"], "good.jsonl: is named twice. Name it once."),
+        (["good.jsonl", "go*.jsonl"], "good.jsonl: is named twice. Name it once."),
+        (["good.jsonl", "more.txt"], "more.txt: prompts are not read from this kind of file."),
+        (["good.jsonl", ""], ": there is no such file or directory."),
+        (["good.jsonl", "same.jsonl"], "same.jsonl, line 1: messages: the same as in good.jsonl, line 1. Remove one"),
+        (
+            ["good.jsonl", "bad.jsonl"],
+            "good.jsonl, bad.jsonl: 1 of 3 lines cannot be used:\n  bad.jsonl, line 2: prompt:",
+        ),
+        (["good.jsonl", "bad.parquet"], "1 of 2 records cannot be used:\n  bad.parquet, row 1: prompt: is of type int"),
+        (["good.jsonl", "other.parquet"], "other.parquet: has no column 'prompt' or 'messages'. Set prompts.column"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(source, reason):
+    packed = gzip.compress(lines(*(str(i) for i in range(99))).encode())
+    write("plain.jsonl.gz", lines("a"))
+    write("cut.jsonl.gz", packed[:-9])
+    write("damaged.jsonl.gz", packed[:30] + b"\xff" * 9 + packed[39:])
+    write("folder/train.jsonl.gz", packed[:-9])
+    write("hidden.jsonl", packed)
+    write("notes.gz", packed)
+    write("more.txt", "")
+    write("good.jsonl", lines("a"))
+    write("same.jsonl", lines("a"))
+    write("bad.jsonl", lines("b") + '{"prompt": 3}\n')
+    parquet("bad.parquet", prompt=[3])
+    parquet("other.parquet", question=["a"])
+    message = refusal(source)
+    assert reason in message
+
+
+@pytest.mark.parametrize("kind", ["file.jsonl", "file.parquet", "folder"])
+def test_turns_under_prompt(kind):
+    system, user = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Sky?"}
+    records = [
+        {"prompt": [system, user], "completion": [{"role": "assistant", "content": "Blue."}]},
+        {"prompt": [{**user, "content": "Grass?"}], "completion": [{"role": "assistant", "content": "Green."}]},
+    ]
+    if kind == "file.parquet":
+        pd.DataFrame(records).to_parquet(kind)
+    else:
+        name = kind if kind == "file.jsonl" else f"{kind}/train.jsonl"
+        write(name, "".join(json.dumps(record) + "\n" for record in records))
+    first, second = load(kind, split="train")
+    assert first.messages == (system, user)
+    assert first.metadata == {"completion": [{"role": "assistant", "content": "Blue."}]}
+    assert second.text == "Grass?"
+    assert repr(load(kind, split="train", column="prompt")) == repr([first, second])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ([], "prompt: is empty. Write text or a list of turns {role, content}."),
+        (["Sky?"], "prompt[0]: is not a mapping of `role` and `content`, both text."),
+        ([{"role": "user", "content": " "}], "prompt: is blank."),
+        ([{"role": "user", "content": [{"type": "text", "text": "Sky?"}]}], "prompt[0]: is not a mapping of"),
+        (
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+            "prompt: the last turn is by the assistant. End with a turn of the user; prompts.column: prompt leaves",
+        ),
+    ],
+)
+def test_turns_that_are_no_prompt(prompt, reason):
+    write("p.jsonl", json.dumps({"prompt": prompt}))
+    assert f"line 1: {reason}" in refusal("p.jsonl")
+
+
+@pytest.fixture
+def gsm8k():
+    """A directory as openai/gsm8k has it on the hub: two subsets, each with two splits."""
+    for subset in ("main", "socratic"):
+        for split in ("train", "test"):
+            questions = [f"{subset} {split} {i}" for i in range(3)]
+            parquet(f"gsm8k/{subset}/{split}-00000-of-00001.parquet", question=questions, answer=["#### 1"] * 3)
+    configs = "".join(
+        f"- config_name: {subset}\n  data_files:\n  - {{split: train, path: {subset}/train-*}}\n"
+        f"  - {{split: test, path: {subset}/test-*}}\n"
+        for subset in ("main", "socratic")
+    )
+    write("gsm8k/README.md", f"---\nconfigs:\n{configs}---\n")
+    return "gsm8k"
+
+
+def test_a_subset_and_its_splits(gsm8k):
+    for subset in ("main", "socratic"):
+        for split in ("train", "test"):
+            found = texts(gsm8k, subset=subset, split=split, column="question")
+            assert found == [f"{subset} {split} {i}" for i in range(3)]
+    assert texts(gsm8k, subset="main", split="train[:2]", column="question") == ["main train 0", "main train 1"]
+    assert texts(gsm8k, subset="main", split="test+train", column="question")[0] == "main test 0"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "gsm8k: has several subsets. Set prompts.subset to one of: main, socratic."),
+        ({"subset": "mian"}, "gsm8k: has no subset 'mian'. Set prompts.subset to one of: main, socratic."),
+        ({"subset": "main", "split": "dev"}, "gsm8k: split 'dev' of this dataset cannot be loaded (Unknown split"),
+        ({"subset": "main", "split": "train["}, "gsm8k: split 'train[' of this dataset cannot be loaded ("),
+    ],
+)
+def test_a_subset_or_split_that_is_not_there(gsm8k, options, message):
+    assert refusal(gsm8k, **{"split": "train", **options}, column="question").startswith(message)
+
+
+def test_a_subset_of_a_dataset_without_any():
+    write("folder/train.jsonl", lines("a"))
+    assert refusal("folder", subset="main") == (
+        "folder: has no subset 'main', nor any other. Leave prompts.subset out."
+    )
+
+
+def settings(text: str):
+    base = {"policy": {"model": "m"}, "judge": {"name": "verifier", "function": "a:b"}}
+    return checked({**base, "prompts": load_yaml(text)}).prompts
+
+
+@pytest.mark.parametrize(
+    ("text", "sources"),
+    [
+        ("train: a.jsonl", [Source(("a.jsonl",))]),
+        ("{train: [a.jsonl, b.jsonl], evaluation: c*.jsonl}", [Source(("a.jsonl", "b.jsonl")), Source(("c*.jsonl",))]),
+        (
+            "{train: o/g, subset: main, evaluation_split: test}",
+            [Source(("o/g",), "train", "main"), Source(("o/g",), "test", "main", "prompts.evaluation_split")],
+        ),
+        (
+            "{train: o/g, split: a, evaluation: o/h, evaluation_split: b}",
+            [Source(("o/g",), "a"), Source(("o/h",), "b", None, "prompts.evaluation_split")],
+        ),
+        ("{train: o/g, split: a, evaluation: o/h}", [Source(("o/g",), "a"), Source(("o/h",), "a")]),
+        (
+            "{train: o/g, subset: main, evaluation: own.jsonl}",
+            [Source(("o/g",), subset="main"), Source(("own.jsonl",), subset="main")],
+        ),
+    ],
+)
+def test_what_a_config_names(text, sources):
+    assert configured(settings(text)) == sources
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "{train: a.jsonl, subset: main}",
+            "prompts.subset: 'main' is for a Hugging Face dataset, and a.jsonl has no subset.",
+        ),
+        (
+            "{train: a.jsonl.gz, evaluation_split: test}",
+            "prompts.evaluation_split: 'test' is for a Hugging Face dataset",
+        ),
+        ("{train: o/g, evaluation: [a.jsonl], evaluation_split: test}", "prompts.evaluation_split: 'test' is for a"),
+        (
+            "{train: saved, subset: main}",
+            "prompts.subset: 'main' is for a Hugging Face dataset, and saved has no subset.",
+        ),
+        (
+            "{train: saved, evaluation_split: test}",
+            "prompts.evaluation_split: 'test' is for a Hugging Face dataset, and",
+        ),
+    ],
+)
+def test_a_setting_of_datasets_beside_files(text, message):
+    import datasets
+
+    datasets.Dataset.from_list([{"prompt": "a"}]).save_to_disk("saved")
+    with pytest.raises(PromptError) as caught:
+        configured(settings(text))
+    assert str(caught.value).startswith(message)
+    assert str(caught.value).endswith("Leave it out.")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: []", "prompts.train: [] cannot be used. Write a file's or dataset's name, or a list of names."),
+        ("train: 3", "prompts.train: 3 cannot be used. Write a file's or dataset's name, or a list of names."),
+        ("train: [a.jsonl, 3]", "prompts.train: ['a.jsonl', 3] cannot be used. Write a file's or dataset's name"),
+        ("train: [a.jsonl, '']", "prompts.train: one of the names is empty. Remove it."),
+        ("{train: a, evaluation: {a: b}}", "prompts.evaluation: {'a': 'b'} cannot be used. Write a file's"),
+        ("{train: a, subset: ''}", "prompts.subset: '' cannot be used."),
+        ("{train: a, subset: [main]}", "prompts.subset: ['main'] cannot be used."),
+        ("{train: a, split: ''}", "prompts.split: '' cannot be used."),
+        ("{train: a, evaluation_split: train}", "prompts.evaluation_split: 'train' is also prompts.split, with the"),
+        ("{train: a, split: b, evaluation_split: b}", "prompts.evaluation_split: 'b' is also prompts.split"),
+        ("{train: a, leave_out: b}", "prompts.leave_out: 'b' cannot be used."),
+        ("{train: a, column: b, leave_out: [c, b]}", "prompts.leave_out: 'b' is also prompts.column. Remove one of"),
+        ("{train: a, subsets: b}", "prompts.subsets: unknown key. Did you mean 'subset'?"),
+    ],
+)
+def test_settings_that_cannot_be(text, message):
+    with pytest.raises(ConfigError) as caught:
+        settings(text)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["subset: a", "evaluation_split: a", "leave_out: [a]", "column: a"])
+def test_the_demo_makes_its_own_prompts(setting):
+    key = setting.partition(":")[0]
+    with pytest.raises(ConfigError, match=rf"^prompts\.{key}: stands beside a `demo` section, which makes its own"):
+        parse(f"{{demo: {{}}, prompts: {{{setting}}}}}")
