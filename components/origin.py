@@ -12,10 +12,13 @@ from dataclasses import asdict, dataclass, fields
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from components import runs
+from pydantic import ValidationError
+
+from components import registry, runs
 from components.algorithms import OnPolicyAlgorithm
 from components.config import RunConfig
 from components.errors import ConfigError
+from components.judges import Judge
 from components.preparation import Started
 from components.sections import PolicyConfig, PromptsConfig, TrainingConfig
 from components.store import Manifest
@@ -80,11 +83,7 @@ class Origin:
         # An older run's config lacks what was added since, and the run had what is the default now.
         sections = {"policy": PolicyConfig(), "prompts": PromptsConfig(), "training": TrainingConfig()}
         theirs = self.config | {name: s.model_dump() | self.config[name] for name, s in sections.items()}
-        judge = work.config.build_judge()
-        if theirs["judge"].get("name") == judge.name:
-            fields = {name: field for name, field in type(judge).model_fields.items() if not field.is_required()}
-            defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
-            theirs["judge"] = defaults | theirs["judge"]
+        ours["judge"], theirs["judge"] = (_deciding(config["judge"]) for config in (ours, theirs))
         return [
             f"{key}: is {_at(ours, key)!r}, and was {_at(theirs, key)!r} in {self.run}. Runs that go on keep it."
             for key in (*SAME, *STATE)
@@ -98,6 +97,14 @@ class Origin:
             f"algorithm.name: {config.algorithm['name']} goes on with an anchor, and {self.run} has none: it ran "
             f"{self.config['algorithm']['name']}. Go on with that, or begin anew without start_from."
         ]
+
+
+def _deciding(judge: dict[str, Any]) -> dict[str, Any]:
+    """What decides a judge's verdicts, with defaults of what was added since; everything, of a judge not known now."""
+    try:
+        return registry.build("judges", judge, Judge).deciding()
+    except (ConfigError, ValidationError):
+        return judge
 
 
 def find(work: Workspace) -> Origin | None:

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,10 @@ class Judge(Section, ABC):
     @abstractmethod
     def check(self) -> None:
         """Loads what the judge needs. Raises JudgeError when something is missing."""
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that its verdicts follow from; all but those of speed. Runs that go on keep them."""
+        return self.model_dump()
 
     def unload(self) -> None:
         """Frees the memory of what is loaded, for those who need it meanwhile. Judging loads it again."""

@@ -148,8 +148,8 @@ def narrow(response):
 def keyword_only(response, prompt, *, level):
     return 0
 
-async def awaited(response, prompt):
-    return 0
+def yields(response, prompt):
+    yield 0
 
 class Longest:
     def __call__(self, response, prompt):
@@ -236,7 +236,7 @@ def test_functions_are_found_by_an_absolute_path(scores, monkeypatch, tmp_path):
         ("absent.py:exact", "there is no file /", "Correct the path."),
         ("math.py:exakt", "math.py has no 'exakt'", "Define it there, or correct the name."),
         ("math.py:CONSTANT", "is not a plain function", "Define it as score(response, prompt)."),
-        ("math.py:awaited", "is not a plain function", "Define it as score(response, prompt)."),
+        ("math.py:yields", "yields where it should return", "Define it as score(response, prompt)."),
         (
             "math.py:narrow",
             "with two arguments (too many positional",
