@@ -83,7 +83,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     if config.build_engine().reads_files:
         judge.unload()  # the engine wants the GPU for itself
     responses = work.sample(base, held_out, responses=m, purpose="evaluate", iteration=0)
-    judgement = rollouts.judge(judge, held_out, [responses])
+    judgement = rollouts.judge(judge, held_out, [responses], work.progress("judge responses"))
     return Started(
         policy=policy_manifest,
         prompts=work.keep_files(prompts_folder),

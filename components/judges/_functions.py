@@ -12,6 +12,7 @@ import inspect
 import logging
 import re
 import sys
+import sysconfig
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.abc import MetaPathFinder
@@ -24,6 +25,10 @@ from components.errors import JudgeError
 from components.judges._sources import Source, imported, locate
 
 logger = logging.getLogger(__name__)
+
+STANDARD = "the standard library's"
+LIBRARY = sysconfig.get_path("stdlib")
+SITE = {"site-packages", "dist-packages"}
 
 
 def load(function: str, form: str) -> Callable[..., Any]:
@@ -138,7 +143,7 @@ def _check_neighbours(source: Source) -> None:
         there = taken_by(name, source.folder) if name in wanted and files != [source.file] else None
         if there is None:
             continue
-        if {"site-packages", "dist-packages"} & {*Path(there).parts} or name in sys.stdlib_module_names:
+        if SITE & {*Path(there).parts} or there.startswith(STANDARD):
             logger.warning(
                 "judge.function: `import %s` gives %s, and not %s. Rename yours if that was meant.",
                 *(name, there, files[0]),
@@ -153,7 +158,7 @@ def _check_neighbours(source: Source) -> None:
 def taken_by(name: str, folder: Path) -> str | None:
     """Where Python finds a module of this name that is not the folder's; None if it finds none."""
     if name in sys.stdlib_module_names:
-        return f"the standard library's {name}"
+        return f"{STANDARD} {name}"
     try:
         spec = importlib.util.find_spec(name)
     except ValueError:  # a module made by hand, such as __main__
@@ -161,9 +166,14 @@ def taken_by(name: str, folder: Path) -> str | None:
     if spec is None:
         return None
     places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or [])
-    inside = [place for place in places if Path(place).resolve().is_relative_to(folder / name)]
-    inside += [place for place in places if Path(place).resolve() == folder / f"{name}.py"]
-    return None if inside else str(next(iter(places), f"a module {name}"))
+    if any(_is_of(Path(place).resolve(), name, folder) for place in places):
+        return None
+    there = Path(next(iter(places), f"a module {name}"))
+    return f"{STANDARD} {name}" if there.is_relative_to(LIBRARY) and not SITE & {*there.parts} else str(there)
+
+
+def _is_of(path: Path, name: str, folder: Path) -> bool:
+    return path == folder / f"{name}.py" or path.is_relative_to(folder / name)
 
 
 def _digest(path: Path) -> str:
