@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import benchmarks, model_sources, prompts, rollouts, space
+from components import benchmarks, model_sources, prompts, rollouts, space, ties
 from components.errors import PromptError
 from components.judges import Judge
 from components.parts import groups
@@ -84,6 +84,8 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
         judge.unload()  # the engine wants the GPU for itself
     responses = work.sample(base, held_out, responses=m, purpose="evaluate", iteration=0)
     judgement = rollouts.judge(judge, held_out, [responses], work.progress("judge responses"))
+    if foretold := ties.at_start(judgement):
+        logger.warning("%s", foretold)
     return Started(
         policy=policy_manifest,
         prompts=work.keep_files(prompts_folder),
