@@ -104,7 +104,8 @@ def preference_from_scores(scores: NDArray[np.float64], temperature: float | Non
     Returns:
         (n, K, K), P(y_i > y_j).
     """
-    margin = scores[:, :, None] - scores[:, None, :]
+    with np.errstate(over="ignore"):  # an infinite difference decides as well
+        margin = scores[:, :, None] - scores[:, None, :]
     if temperature is None:
         return (np.sign(margin) + 1) / 2
     return sigmoid(margin / temperature)

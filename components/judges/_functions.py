@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from components.errors import JudgeError
-from components.judges._sources import Source, imported, locate
+from components.judges._sources import OURS, Source, imported, locate
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,11 @@ def _installed(place: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
             raise  # the module is there; something that it imports is not
+        if place.startswith(f"{OURS}.") and Path(place.replace(".", "/")).with_suffix(".py").is_file():
+            raise JudgeError(
+                f"judge.function: {place}: the package {OURS} is this project's own. "
+                f"Write '{place.replace('.', '/')}.py:function', or rename yours."
+            ) from error
         raise JudgeError(
             f"judge.function: there is no module {error.name!r} in the working directory ({Path.cwd()}) or "
             "among the installed packages. Correct the name, or write 'path/to/file.py:function'."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,8 @@ def _beside(folder: Path, name: str) -> list[Path]:
 
 def _parsed(file: Path) -> ast.Module:
     try:
-        return ast.parse(file.read_bytes())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python says them when it imports the file
+            return ast.parse(file.read_bytes())
     except (SyntaxError, ValueError) as error:  # the latter for null bytes
         raise JudgeError(f"judge.function: {file} is no Python ({error}). Correct it.") from error

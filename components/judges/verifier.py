@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +35,9 @@ class Verifier(Judge):
         None,
         description="Bradley-Terry: P = sigmoid(difference / temperature); absent: the higher score wins",
     )
-    workers: PositiveInt = Field(1, description="calls at a time, each in a thread of its own if there are several")
+    workers: int = Field(
+        1, ge=1, le=1024, description="calls at a time, each in a thread of its own if there are several"
+    )
     batch_size: PositiveInt | None = Field(
         None,
         description="the function is called with lists, of so many responses at most and of their prompts, and "
@@ -71,9 +73,10 @@ class Verifier(Judge):
         size = self.batch_size or 1
         calls = [asked[begin : begin + size] for begin in range(0, len(asked), size)]
         show = _by_prompt(with_pair_rate(progress, len(prompts), k), len(prompts), k)
-        first = self._in_order(function, calls[:1], lambda done: show(done * size))
-        same_as = first[0] if first else None
-        rest = self._in_order(function, calls[1:], lambda done: show((done + 1) * size), same_as)
+        with chdir("."):  # a function that goes elsewhere does not take the step along
+            first = self._in_order(function, calls[:1], lambda done: show(done * size))
+            same_as = first[0] if first else None
+            rest = self._in_order(function, calls[1:], lambda done: show((done + 1) * size), same_as)
         answers = [*first, *rest]
         rows = [answers[begin : begin + k] for begin in range(0, len(answers), k or 1)]
         reward = np.array([[answer.score for answer in row] for row in rows], dtype=np.float64)
@@ -141,7 +144,8 @@ class Verifier(Judge):
 
     def _load(self) -> Callable[..., Any]:
         many = self.batch_size is not None
-        return load(self.function, "score(responses, prompts)" if many else "score(response, prompt)")
+        with chdir("."):
+            return load(self.function, "score(responses, prompts)" if many else "score(response, prompt)")
 
 
 def _where(asked: Sequence[Asked]) -> str:

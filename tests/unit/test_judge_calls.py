@@ -326,6 +326,7 @@ def test_no_calls_at_all():
     ("settings", "key"),
     [
         ({"workers": 0}, "workers"),
+        ({"workers": 5000}, "workers"),
         ({"timeout": 0}, "timeout"),
         ({"timeout": 1e9}, "timeout"),
         ({"batch_size": 0}, "batch"),

@@ -193,6 +193,28 @@ def test_a_script_that_exits_when_it_is_imported(place, function):
         score(function, "a")
 
 
+def test_a_function_that_goes_elsewhere_does_not_take_the_run_along(place):
+    here = place(
+        judges__one="import os\nos.chdir('/')\ndef score(response, prompt):\n    os.chdir('/tmp')\n    return 1"
+    )
+    assert score("judges/one.py:score", "a") == [1]
+    assert Path.cwd() == here
+
+
+def test_a_package_with_the_name_of_this_projects(place):
+    place(components__mine="def score(response, prompt):\n    return 6")
+    with pytest.raises(JudgeError, match=r"the package components is this project's own\. Write 'components/mine\.py:"):
+        score("components.mine:score", "a")
+    assert score("components/mine.py:score", "a") == [6]
+
+
+def test_text_that_python_only_warns_of(place):
+    place(judges__one="import helper_warned\nscore = helper_warned.score",
+          judges__helper_warned='def score(response, prompt):\n    return response == "\\d"')  # fmt: skip
+    with pytest.warns(DeprecationWarning, match="invalid escape sequence"):
+        assert score("judges/one.py:score", "\\d", "d") == [1, 0]
+
+
 def test_what_is_no_python(place):
     place(judges__one="import helper_broken\ndef score(response, prompt):\n    return 1", judges__helper_broken="1 +")
     with pytest.raises(JudgeError, match=r"^judge\.function: /.*helper_broken\.py is no Python \(invalid syntax"):

@@ -47,6 +47,12 @@ def test_bradley_terry_preferences_of_far_scores_stay_finite():
     np.testing.assert_allclose(preference, [[[0.5, 1.0], [0.0, 0.5]]], atol=1e-300)
 
 
+def test_scores_whose_difference_no_float_holds():
+    scores = np.array([[1.5e308, -1.5e308]])
+    for temperature in (None, 2.0):
+        assert preference_from_scores(scores, temperature).tolist() == [[[0.5, 1.0], [0.0, 0.5]]]
+
+
 def test_both_orders_of_a_pair_are_averaged():
     # y_0 wins with 0.9 when shown first and with 1 - 0.3 when shown second: 0.8
     pairs = np.array([[[np.nan, 0.9, 0.5], [0.3, 7.0, 1.0], [0.5, 0.0, -1.0]]])
