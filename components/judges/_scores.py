@@ -99,7 +99,7 @@ def _number(value: Any) -> float | None:
 
     A tensor or an array without dimensions is the number that it holds.
     """
-    if isinstance(value, np.timedelta64):  # numpy counts it among whole numbers
+    if isinstance(value, np.timedelta64) or value is np.ma.masked:  # numpy counts them among its numbers
         return None
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()

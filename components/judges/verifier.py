@@ -129,7 +129,7 @@ class Verifier(Judge):
             raise JudgeError(
                 f"{where}: {self.function} called sys.exit({error.code!r}). Make it return a score, or raise an error."
             ) from error
-        except Exception as error:  # only annotated: a fault of the function keeps its own type and traceback
+        except BaseException as error:  # only annotated: a fault of the function keeps its own type and traceback
             error.add_note(f"{where}: raised by {self.function}, called as judge.function.")
             path_note(error)
             raise

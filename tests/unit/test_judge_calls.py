@@ -123,6 +123,30 @@ async def interrupted_async(response, prompt):
     return interrupted(response, prompt)
 
 
+class Burst(BaseException):
+    """Caught by no `except Exception`."""
+
+
+def cancels(response, prompt):
+    if response == "5":
+        raise asyncio.CancelledError
+    return 0
+
+
+async def cancels_async(response, prompt):
+    return cancels(response, prompt)
+
+
+def bursts(response, prompt):
+    if response == "5":
+        raise Burst
+    return 0
+
+
+async def bursts_async(response, prompt):
+    return bursts(response, prompt)
+
+
 def ends(response, prompt):
     return next(iter([1] if response != "5" else []))
 
@@ -178,7 +202,7 @@ def test_the_earliest_error_counts(function, workers):
     ("function", "workers"),
     [
         *((name, 1) for name in ("hangs", "hangs_and_catches", "catches_all", "runaway_expression", "hangs_async")),
-        *((name, 3) for name in ("hangs", "catches_all", "hangs_async", "blocks_the_loop")),
+        *((name, 3) for name in ("hangs", "catches_all", "hangs_async")),
     ],
 )
 def test_a_call_that_takes_too_long(function, workers):
@@ -190,6 +214,14 @@ def test_a_call_that_takes_too_long(function, workers):
         "Make it end sooner, or raise that."
     )
     assert time.monotonic() - begin < 2.5
+
+
+def test_an_async_function_that_does_not_wait_holds_up_others():
+    """So the call that is named may be one that stood behind it."""
+    with pytest.raises(
+        JudgeError, match=r"^prompt '[bcd]', response [01]: .* took longer than judge\.timeout, 0\.2 s\."
+    ):
+        judged("blocks_the_loop", workers=3, timeout=0.2)
 
 
 def test_a_limit_that_nothing_reaches_changes_nothing():
@@ -243,6 +275,15 @@ def test_sys_exit_is_an_error(function, workers):
 def test_an_interrupt_is_one(function, workers):
     with pytest.raises(KeyboardInterrupt):
         judged(function, workers=workers)
+
+
+@pytest.mark.parametrize("function", ["cancels", "cancels_async", "bursts", "bursts_async"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_is_no_ordinary_error_names_its_prompt_too(function, workers):
+    with pytest.raises(asyncio.CancelledError if "cancels" in function else Burst) as caught:
+        judged(function, workers=workers)
+    assert caught.value.__notes__[0].startswith("prompt 'c', response 1: raised by ")
+    assert judged("counted_async").reward.tolist() == [[0, 0]] * 4  # the event loop still runs
 
 
 @pytest.mark.parametrize("workers", [1, 3])

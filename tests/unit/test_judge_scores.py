@@ -48,6 +48,7 @@ VALUES = {
     "date": np.datetime64("2024-01-01"),
     "time": np.timedelta64(5, "s"),
     "numpy text": np.str_("1"),
+    "masked": np.ma.masked,
     "generator": (score for score in [1]),
     "function": len,
     "long text": "x" * 10_000,
@@ -99,7 +100,7 @@ def test_what_is_no_finite_number(response, shown, workers):
     )
 
 
-@pytest.mark.parametrize("response", ["numpy complex", "date", "time", "numpy text"])
+@pytest.mark.parametrize("response", ["numpy complex", "date", "time", "numpy text", "masked"])
 def test_what_numpy_counts_among_its_scalars(response):
     with pytest.raises(JudgeError, match=r"^prompt 'two', response 1: .* Make it return a finite number\.$"):
         score(response)
