@@ -40,7 +40,7 @@ def length(response, prompt):
 def backwards(response, prompt):
     """The earlier, the slower."""
     seen.append(response)
-    time.sleep(0.02 * (8 - int(response)))
+    time.sleep(0.01 * (8 - int(response)))
     return int(response)
 
 
@@ -62,12 +62,12 @@ async def counted_async(response, prompt):
 
 def fails(response, prompt):
     """All but the first fail; the later, the sooner."""
-    time.sleep(0.02 * (8 - int(response)))
+    time.sleep(0.01 * (8 - int(response)))
     return 1 / (0 if int(response) else 1)
 
 
 async def fails_async(response, prompt):
-    await asyncio.sleep(0.02 * (8 - int(response)))
+    await asyncio.sleep(0.01 * (8 - int(response)))
     return 1 / (0 if int(response) else 1)
 
 
