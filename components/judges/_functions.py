@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 STANDARD = "the standard library's"
 LIBRARY = sysconfig.get_path("stdlib")
 SITE = {"site-packages", "dist-packages"}
+PROJECT = Path(__file__).parents[1]
 
 
 def load(function: str, form: str) -> Callable[..., Any]:
@@ -210,20 +211,24 @@ class _Finder(MetaPathFinder):
         """See `importlib.abc.MetaPathFinder`."""
         importer = _importer() if path is None else None
         for folder in self._folders if importer else ():
-            if importer and Path(importer).is_relative_to(folder):
+            if importer and importer.is_relative_to(folder):
                 spec = PathFinder.find_spec(fullname, [str(folder)])
                 if spec is not None:
                     return spec
         return None
 
 
-def _importer() -> str | None:
-    """The file whose import this is; None if it has none."""
+def _importer() -> Path | None:
+    """The file of a user's whose import this is; None if it is none's.
+
+    An environment, or this project, may lie in the folder of a function.
+    """
     frame = sys._getframe(2)
     while frame.f_back and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "importlib":
         frame = frame.f_back
-    file: str | None = frame.f_globals.get("__file__")
-    return file
+    file = Path(frame.f_globals.get("__file__") or LIBRARY)
+    others = SITE & {*file.parts} or file.is_relative_to(LIBRARY) or file.is_relative_to(PROJECT)
+    return None if others else file
 
 
 _FINDER = _Finder()

@@ -116,6 +116,20 @@ def test_nobody_else_finds_what_lies_beside_a_judge(place):
         importlib.import_module("flash_attention_of_mine")
 
 
+def test_an_environment_in_the_working_directory_finds_nothing_of_the_users(place, monkeypatch):
+    """As a library does that looks for an optional package, and there is a folder of its name."""
+    site = ".venv/lib/python3.11/site-packages"
+    here = place(
+        one="import library_that_looks\nscore = lambda response, prompt: library_that_looks.found()",
+        **{f"{site}/library_that_looks": "from importlib.util import find_spec\ndef found():\n"
+           "    try:\n        import optional_here\n    except ImportError:\n"
+           "        return find_spec('optional_here') is not None\n    return 1"},
+        optional_here__run="",
+    )  # fmt: skip
+    monkeypatch.setattr(sys, "path", [*sys.path, str(here / site)])
+    assert score("one:score", "a") == [0]
+
+
 def test_an_installed_module_comes_before_one_beside_the_judge(place, caplog):
     place(
         judges__one="import json\ndef score(response, prompt):\n    return json.loads('3')", judges__json="loads = None"
