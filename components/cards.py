@@ -168,9 +168,9 @@ def _learning(history: pd.DataFrame) -> list[MetaflowCardComponent]:
 
     rows = report.learning_rows(history)
     warned = "\n".join(f"- Iteration {count}: {text}" for count, text in learning.warned(history).items())
-    shown = [Table(rows, headers=report.LEARNING_HEADERS, disable_updates=True)] if rows else []
+    shown = [Table(rows, headers=report.learning_headers(history), disable_updates=True)] if rows else []
     notes = [Markdown(warned)] if warned else []
-    return [Markdown("## Did training learn?"), *shown, *notes] if rows else []
+    return [Markdown("## Did training learn?"), *shown, *notes] if shown or notes else []
 
 
 def _example_table(examples: Sequence[Mapping[str, Any]]) -> MetaflowCardComponent:

@@ -25,7 +25,7 @@ HISTORY_COLUMNS = (
     "iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl",
     "reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated",
     "seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate", "micro_batch_size",
-    "kl_token", *learning.COLUMNS, "warnings",
+    "kl_token", *learning.COLUMNS, "tied", "warnings",
 )  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def history_row(
     An engine with log-probs of its own adds `logp_difference`; a benchmark `task_<name>`, `task_<name>_reference` and
     `task_<name>_metric`; training in several passes `risk_1`, `risk_2` … after each. `kl_token` is `kl` in nats per
     token: log-ratios summed over all responses, by all their tokens. `learning.figures` tells of the columns from
-    `risk_before` to `kl_step_token`.
+    `risk_before` to `kl_step_token`. `tied` is the share of the iteration's prompts whose responses all tie.
 
     A part of the judge's scores adds `part_<name>`, its mean over the responses to the held-out prompts, `_low` and
     `_high`, the 95 % interval of that mean over prompts, and the same of the reference: `part_<name>_reference`,
@@ -162,6 +162,7 @@ def history_row(
         **{f"seconds_{step}": seconds[step] for step in ("generate", "score", "train", "evaluate")},
         "kl_token": evaluated.kl / evaluated.response_length,
         **{name: (training or {}).get(name, math.nan) for name in learning.COLUMNS},
+        "tied": (training or {}).get("tied", math.nan),
         "warnings": warnings,
         **passes,
     }

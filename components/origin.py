@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import reduce
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from components import registry, runs
 from components.algorithms import OnPolicyAlgorithm
@@ -87,8 +88,7 @@ class Origin:
             **{"generation": GenerationConfig(), "training": TrainingConfig()},
         }
         theirs = self.config | {name: s.model_dump() | self.config[name] for name, s in sections.items()}
-        with suppress(ConfigError):  # what no judge takes any more differs from what this one takes
-            theirs["judge"] = registry.fill("judge", "judges", theirs["judge"], Judge)
+        ours["judge"], theirs["judge"] = (_deciding(config["judge"]) for config in (ours, theirs))
         return [
             f"{key}: is {_at(ours, key)!r}, and was {_at(theirs, key)!r} in {self.run}. Runs that go on keep it."
             for key in (*SAME, *STATE)
@@ -102,6 +102,14 @@ class Origin:
             f"algorithm.name: {config.algorithm['name']} goes on with an anchor, and {self.run} has none: it ran "
             f"{self.config['algorithm']['name']}. Go on with that, or begin anew without start_from."
         ]
+
+
+def _deciding(judge: dict[str, Any]) -> dict[str, Any]:
+    """What decides a judge's verdicts, with defaults of what was added since; everything, of a judge not known now."""
+    try:
+        return registry.build("judges", judge, Judge).deciding()
+    except (ConfigError, ValidationError):
+        return judge
 
 
 def find(work: Workspace) -> Origin | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import benchmarks, model_sources, prompts, rollouts, space
+from components import benchmarks, model_sources, prompts, rollouts, space, ties
 from components.errors import PromptError
 from components.judges import Judge
 from components.parts import groups
@@ -82,7 +82,9 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     if config.build_engine().reads_files:
         judge.unload()  # the engine wants the GPU for itself
     responses = work.sample(base, held_out, responses=m, purpose="evaluate", iteration=0)
-    judgement = rollouts.judge(judge, held_out, [responses])
+    judgement = rollouts.judge(judge, held_out, [responses], work.progress("judge responses"))
+    if foretold := ties.at_start(judgement):
+        logger.warning("%s", foretold)
     return Started(
         policy=policy_manifest,
         prompts=kept,

@@ -24,6 +24,7 @@ HEADERS = [
     "truncated",
     "time",
 ]
+TIED_HEADER = "all responses tie"
 LEARNING_HEADERS = [
     "iteration",
     "risk, before and after each pass",
@@ -99,11 +100,17 @@ def benchmark_rows(history: pd.DataFrame) -> list[list[str]]:
     ]
 
 
+def learning_headers(history: pd.DataFrame) -> list[str]:
+    """What stands above the cells of `learning_rows`: the share of tied prompts too, where it is known."""
+    return [*LEARNING_HEADERS, TIED_HEADER] if "tied" in history else LEARNING_HEADERS
+
+
 def learning_rows(history: pd.DataFrame) -> list[list[str]]:
-    """Cells under `LEARNING_HEADERS` for each iteration whose training was measured; log-probs and KL in nats."""
+    """Cells under `learning_headers` for each iteration of which something is known; log-probs and KL in nats."""
     if "risk_before" not in history:
         return []
-    measured = history[history["risk_before"].notna()]
+    known = [name for name in ("risk_before", "tied") if name in history]
+    measured = history[history[known].notna().any(axis=1)]
     passes = [f"risk_{number}" for number in range(1, len(history.columns)) if f"risk_{number}" in history]
     return [
         [
@@ -111,6 +118,7 @@ def learning_rows(history: pd.DataFrame) -> list[list[str]]:
             " → ".join(number(risk, ".3g") for risk in _risks(row, passes)),
             *(number(row[f"{side}_{what}"], "+.3g") for side in ("winners", "losers") for what in ("moved", "target")),
             *(number(row[name], ".3g") for name in ("kl_step", "kl_step_token")),
+            *(number(row[name], ".1%") for name in known[1:]),
         ]
         for _, row in measured.iterrows()
     ]

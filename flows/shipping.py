@@ -1,18 +1,21 @@
 """What a config names on this machine and pods need: it goes along in the code package, or is refused before a run.
 
 Beside the flow's files, a package gets prompts, task files of benchmarks and a judge's function with the modules beside
-it that it imports, all under the paths that the config gives: a pod works in the folder where they are unpacked.
+it that it imports, the data that these name and what `judge.files` names, all under the paths that the config gives: a
+pod works in the folder where they are unpacked.
 """
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from base import BadConfig
+from components.errors import UserError
+from components.judges._functions import taken_by
+from components.judges._sources import locate, named_data
 from components.prompts.files import suffix
 from components.prompts.sources import NAMED, PATTERN
 
@@ -36,13 +39,16 @@ def files(config: Mapping[str, Any], *, begins: bool = True) -> dict[str, Path]:
             )
     for key, value in _data(config) if begins else ():
         found |= _shipped(key, value, mounts)
+    for judge in _members(config["judge"]):
+        for value in judge.get("files") or ():
+            found |= _shipped("judge.files", value, mounts)
+        if isinstance(judge.get("function"), str):
+            found |= _function(judge["function"], mounts)
     if (size := sum(path.stat().st_size for path in found.values())) > MOST:
         raise BadConfig(
             f"prompts.train: with what else goes along it has {size / 1e6:.0f} MB, and every pod would fetch them. "
             "Mount a volume that holds them (cluster.volumes), or name a Hugging Face dataset."
         )
-    for function in _functions(config["judge"]):
-        found |= _judge(function, mounts)
     if taken := [name for name in found if (FLOWS / name).exists() and not (FLOWS / name).samefile(found[name])]:
         raise BadConfig(f"judge.function: {taken[0]} is the name of a file of the flow itself. Rename yours.")
     return found
@@ -71,10 +77,6 @@ def _members(judge: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield judge
     for member in judge.get("judges") or ():
         yield from _members(member)
-
-
-def _functions(judge: Mapping[str, Any]) -> list[str]:
-    return [member["function"] for member in _members(judge) if isinstance(member.get("function"), str)]
 
 
 def _data(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -113,42 +115,44 @@ def _inside(key: str, value: str) -> str:
     return str(path)
 
 
-def _judge(function: str, mounts: Sequence[PurePosixPath]) -> dict[str, Path]:
-    """The file of a judge's function, and the modules beside it that it imports."""
-    place = function.rpartition(":")[0]
-    if place.endswith(".py"):
-        return _shipped("judge.function", place, mounts)
-    found: dict[str, Path] = {}
-    todo = [place]
-    while todo:
-        for file in _module(todo.pop()):
-            name = file.as_posix()
-            if name not in found:
-                found[name] = file.resolve()
-                todo += _imports(file)
-    return found
-
-
-def _module(name: str) -> list[Path]:
-    """The files of a module below the working directory, all of its package's; none for an installed one."""
-    top = name.partition(".")[0]
-    if top == "components":
-        return []  # in each package anyway
-    if Path(top).is_dir():
-        return sorted(Path(top).rglob("*.py"))
-    return [Path(f"{top}.py")] if Path(f"{top}.py").is_file() else []
-
-
-def _imports(file: Path) -> list[str]:
-    """Modules that a file imports by their whole names."""
+def _function(function: str, mounts: Sequence[PurePosixPath]) -> dict[str, Path]:
+    """The file of a judge's function, the modules beside it that it imports, and the data that these name."""
     try:
-        tree = ast.parse(file.read_bytes())
-    except SyntaxError as error:
-        raise BadConfig(f"judge.function: {file} is no Python ({error}). Correct it.") from error
-    names = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.append(node.module)
-    return names
+        return _function_files(function, mounts)
+    except UserError as error:
+        raise BadConfig(str(error)) from error
+
+
+def _function_files(function: str, mounts: Sequence[PurePosixPath]) -> dict[str, Path]:
+    place = function.rpartition(":")[0]
+    is_file = place.endswith(".py")
+    if is_file and (_under(Path(place).expanduser(), mounts) or not Path(place).expanduser().exists()):
+        return _shipped("judge.function", place, mounts)
+    source = locate(place)
+    if source is None:
+        return {}
+    inside = PurePosixPath(_inside("judge.function", place)).parent if is_file else PurePosixPath()
+    found = [file for module in source.files().values() for file in module]
+    here = {name: Path.cwd() / name for file in found for name in _below_here(named_data(file))}
+    beside = [data for file in found for data in named_data(file) if data.is_relative_to(source.folder)]
+    shipped = {str(inside / file.relative_to(source.folder)): file.resolve() for file in [*found, *beside]}
+    for name in shipped:
+        _refuse_shadow(name)
+    return here | shipped
+
+
+def _below_here(paths: Iterable[Path]) -> Iterator[str]:
+    here = Path.cwd()
+    return (path.relative_to(here).as_posix() for path in paths if path.is_relative_to(here) and ".." not in path.parts)
+
+
+def _refuse_shadow(name: str) -> None:
+    """Raises BadConfig for a module that pods, whose path begins where they unpack it, would take for another."""
+    path = PurePosixPath(name)
+    first = path.stem if len(path.parts) == 1 else path.parts[0]
+    top = (path.suffix == ".py" and len(path.parts) == 1) or path.parts[1:] == ("__init__.py",)
+    if top and (other := taken_by(first, Path.cwd())) is not None:
+        raise BadConfig(
+            f"judge.function: {name} would stand before {other} in pods. Rename yours, or put it into a folder, such "
+            f"as judges/{name}."
+        )

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,10 @@ class Judge(Section, ABC):
     @abstractmethod
     def check(self) -> None:
         """Loads what the judge needs. Raises JudgeError when something is missing."""
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that its verdicts follow from; all but those of speed. Runs that go on keep them."""
+        return self.model_dump()
 
     def unload(self) -> None:
         """Frees the memory of what is loaded, for those who need it meanwhile. Judging loads it again."""
@@ -159,7 +164,8 @@ def preference_from_scores(scores: NDArray[np.float64], temperature: float | Non
     Returns:
         (n, K, K), P(y_i > y_j).
     """
-    margin = scores[:, :, None] - scores[:, None, :]
+    with np.errstate(over="ignore"):  # an infinite difference decides as well
+        margin = scores[:, :, None] - scores[:, None, :]
     if temperature is None:
         return (np.sign(margin) + 1) / 2
     return sigmoid(margin / temperature)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -16,6 +18,7 @@ from components.errors import JudgeError
 from components.parts import ENDINGS
 
 SCORE = "score"
+LONGEST = 200  # characters of a value in an error
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -54,6 +57,19 @@ def read_answer(value: Any, source: str) -> Answer:
     return Answer(score, figures)
 
 
+def read_list(value: Any, count: int, source: str) -> list[Any]:
+    """What a function returned for so many responses at once, one by one.
+
+    Raises JudgeError for what is no list, tuple, array or tensor of that length.
+    """
+    ordered = not isinstance(value, str | bytes | Mapping | Set) and hasattr(value, "__len__")
+    if not ordered or getattr(value, "shape", None) == ():
+        raise JudgeError(f"{source} returned {_shown(value)}. Make it return a list with a score for each response.")
+    if len(value) != count:
+        raise JudgeError(f"{source} returned {len(value)} scores for {count} responses. Return one for each, in order.")
+    return list(value)
+
+
 def require_same_parts(answer: Answer, first: Answer, source: str) -> None:
     """Raises JudgeError unless a response has the parts that the first response of the call has."""
     missing, extra = first.parts.keys() - answer.parts.keys(), answer.parts.keys() - first.parts.keys()
@@ -79,10 +95,19 @@ def parts_of(answers: Sequence[Sequence[Answer]]) -> dict[str, NDArray[np.float6
 
 
 def _number(value: Any) -> float | None:
-    """As a float; None for what is no finite number."""
+    """As a float; None for what is no finite number.
+
+    A tensor or an array without dimensions is the number that it holds.
+    """
+    if isinstance(value, np.timedelta64) or value is np.ma.masked:  # numpy counts them among its numbers
+        return None
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    if not isinstance(value, Real | Decimal):
+        return None
     try:
-        number = float(value) if isinstance(value, Real | np.bool_) else math.nan
-    except OverflowError:  # a whole number or a fraction beyond what a float holds
+        number = float(value)
+    except (OverflowError, ValueError):  # a whole number or a fraction beyond what a float holds; a signalling NaN
         return None
     return number if math.isfinite(number) else None
 
@@ -90,7 +115,10 @@ def _number(value: Any) -> float | None:
 def _shown(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 1024:  # Python may refuse to write it out
         return f"a whole number of {value.bit_length()} bits, which no float holds"
-    return repr(value)
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        return "a generator, as a function that yields does"
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _check_name(name: Any, source: str) -> None:

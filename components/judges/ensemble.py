@@ -71,6 +71,11 @@ class Ensemble(Judge):
         """Those of all members."""
         return sum(judge.model_inputs(n, k) for judge, _ in self._members())
 
+    def deciding(self) -> dict[str, Any]:
+        """Those of all members, and their weights."""
+        members = [{**judge.deciding(), "weight": weight} for judge, weight in self._members()]
+        return {**self.model_dump(), "judges": members}
+
     def check(self) -> None:
         """Checks all members. Raises JudgeError with the member's place."""
         for i, (judge, _) in enumerate(self._members()):

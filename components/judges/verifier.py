@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import inspect
-import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager
 from dataclasses import replace
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from components.errors import JudgeError
 from components.judges import Judge, Judgement, preference_from_scores, refuse_ragged, with_pair_rate
-from components.judges._scores import Answer, parts_of, read_answer, require_same_parts
+from components.judges._calls import HEARTBEAT, awaited, in_order
+from components.judges._functions import load, path_note
+from components.judges._scores import Answer, parts_of, read_answer, read_list, require_same_parts
 from components.progress import Progress, silent
 from components.records import Prompt
 
-Score = Callable[[str, Prompt], Any]
+Asked = tuple[Prompt, int, str]  # a prompt, the number of a response to it, and that response
 
 
 class Verifier(Judge):
-    """Scores a response by `score(response, prompt)`, a number or a dict with `score` and parts; more is better."""
+    """Scores a response by `score(response, prompt)`, a number or a dict with `score` and parts; more is better.
+
+    The function may be async: it is awaited.
+    """
 
     name: Literal["verifier"] = "verifier"
     function: str = Field(description="'module:function' or 'path/to/file.py:function'")
@@ -35,105 +37,142 @@ class Verifier(Judge):
         None,
         description="Bradley-Terry: P = sigmoid(difference / temperature); absent: the higher score wins",
     )
+    workers: int = Field(
+        1, ge=1, le=1024, description="calls at a time, each in a thread of its own if there are several"
+    )
+    batch_size: PositiveInt | None = Field(
+        None,
+        description="the function is called with lists, of so many responses at most and of their prompts, and "
+        "returns a list; absent: with one response",
+    )
+    timeout: float | None = Field(None, gt=0, le=1e6, description="seconds that a call may take; absent: any time")
+    files: list[str] = Field([], description="files and folders that the function reads, for pods to have them too")
+
+    def deciding(self) -> dict[str, Any]:
+        """See `Judge.deciding`."""
+        return self.model_dump(exclude={"workers", "timeout", "files"})
 
     def check(self) -> None:
-        """Imports the function. Raises JudgeError unless it can be called with a response and its prompt."""
+        """Imports the function. Raises JudgeError unless it can be called as `judge` calls it."""
+        for name in self.files:
+            if not Path(name).expanduser().exists():
+                raise JudgeError(f"judge.files: there is no {Path(name).expanduser().absolute()}. Correct the path.")
         self._load()
 
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress = silent
     ) -> Judgement:
-        """Scores each response; see `Judge.judge`.
+        """Scores each response; see `Judge.judge`. Calls begin in order, and of several errors the earliest counts.
 
         Raises:
-            JudgeError: rows of unequal length, a score or a part that is not a finite number, or parts whose names
-                are not those of the first response. What the function itself raises propagates, with a note that
-                names the prompt and the response.
+            JudgeError: rows of unequal length, a score or a part that is not a finite number, parts whose names
+                are not those of the first response, a call of sys.exit, or one that took longer than `timeout`. What
+                the function itself raises propagates, with a note that names the prompt and the response.
         """
         refuse_ragged(prompts, responses)
-        function = self._load()
-        progress = with_pair_rate(progress, len(prompts), len(responses[0]) if responses else 0)
-        answers: list[list[Answer]] = []
-        for index, (prompt, row) in enumerate(zip(prompts, responses, strict=True)):
-            answers.append([])
-            for k in range(len(row)):
-                answer = self._answer(function, prompt, row, k)
-                answers[-1].append(answer)
-                require_same_parts(answer, answers[0][0], self._source(prompt, k))
-            progress(index + 1, len(prompts))
-        reward = np.array([[answer.score for answer in row] for row in answers], dtype=np.float64)
-        return Judgement(preference_from_scores(reward, self.temperature), reward, parts_of(answers))
+        function, k = self._load(), len(responses[0]) if responses else 0
+        asked = [(p, i, text) for p, row in zip(prompts, responses, strict=True) for i, text in enumerate(row)]
+        size = self.batch_size or 1
+        calls = [asked[begin : begin + size] for begin in range(0, len(asked), size)]
+        show = _by_prompt(with_pair_rate(progress, len(prompts), k), len(prompts), k)
+        with chdir("."):  # a function that goes elsewhere does not take the step along
+            first = self._in_order(function, calls[:1], lambda done: show(done * size))
+            same_as = first[0] if first else None
+            rest = self._in_order(function, calls[1:], lambda done: show((done + 1) * size), same_as)
+        answers = [*first, *rest]
+        rows = [answers[begin : begin + k] for begin in range(0, len(answers), k or 1)]
+        reward = np.array([[answer.score for answer in row] for row in rows], dtype=np.float64)
+        return Judgement(preference_from_scores(reward, self.temperature), reward, parts_of(rows))
 
     def lowered(self, judgement: Judgement, penalty: NDArray[np.float64]) -> Judgement:
         """As if the function had scored so much less."""
         reward = judgement.reward - penalty
         return replace(judgement, preference=preference_from_scores(reward, self.temperature), reward=reward)
 
-    def _source(self, prompt: Prompt, k: int) -> str:
-        return f"prompt {prompt.id!r}, response {k}: {self.function}"
+    def _in_order(
+        self,
+        function: Callable[..., Any],
+        calls: Sequence[Sequence[Asked]],
+        done: Callable[[int], None],
+        first: Answer | None = None,
+    ) -> list[Answer]:
+        """The answers of some calls; all have the parts of `first`, or of their own first one."""
+        found = in_order(
+            lambda index: self._call(function, calls[index], first),
+            len(calls),
+            workers=self.workers,
+            seconds=self.timeout,
+            late=lambda index: JudgeError(
+                f"{_where(calls[index])}: {self.function} took longer than judge.timeout, {self.timeout:g} s. "
+                "Make it end sooner, or raise that."
+            ),
+            done=done,
+        )
+        return [answer for answers in found for answer in answers]
 
-    def _answer(self, function: Score, prompt: Prompt, row: Sequence[str], k: int) -> Answer:
+    def _call(self, function: Callable[..., Any], asked: Sequence[Asked], first: Answer | None) -> list[Answer]:
+        where = _where(asked)
+        if self.batch_size is None:
+            arguments: tuple[Any, Any] = asked[0][2], asked[0][0]
+        else:
+            arguments = [text for _, _, text in asked], [prompt for prompt, _, _ in asked]
+        with self._told(where):
+            result = function(*arguments)
+            if inspect.isawaitable(result):
+                result = awaited(result)
+        with self._told(where, JudgeError):
+            single = self.batch_size is None
+            values = [result] if single else read_list(result, len(asked), f"{where}: {self.function}")
+            return self._read(values, asked, first)
+
+    @contextmanager
+    def _told(self, where: str, *ours: type[Exception]) -> Iterator[None]:
+        """Says of what the function raises which responses it was about; `ours` say so themselves."""
         try:
-            value = function(row[k], prompt)
-        except Exception as error:  # only annotated: a fault of the function keeps its own type and traceback
-            error.add_note(f"prompt {prompt.id!r}, response {k}: raised by {self.function}, called as judge.function.")
+            yield
+        except ours:
             raise
-        return read_answer(value, self._source(prompt, k))
-
-    def _load(self) -> Score:
-        place, _, attribute = self.function.rpartition(":")
-        is_file = place.endswith(".py")
-        if not attribute.isidentifier() or not (is_file or all(p.isidentifier() for p in place.split("."))):
+        except SystemExit as error:
             raise JudgeError(
-                f"judge.function: {self.function!r} has the wrong form. "
-                "Write 'module:function' or 'path/to/file.py:function'."
-            )
-        module = _import_file(Path(place).expanduser()) if is_file else _import_module(place)
-        if not hasattr(module, attribute):
-            raise JudgeError(f"judge.function: {place} has no {attribute!r}. Define it there, or correct the name.")
-        function: Score = getattr(module, attribute)
-        if not callable(function) or inspect.iscoroutinefunction(function):
-            raise JudgeError(
-                f"judge.function: {self.function} is not a plain function. Define it as score(response, prompt)."
-            )
-        try:
-            inspect.signature(function).bind("", None)
-        except (TypeError, ValueError) as error:
-            raise JudgeError(
-                f"judge.function: {self.function} cannot be called with two arguments ({error}). "
-                "Define it as score(response, prompt)."
+                f"{where}: {self.function} called sys.exit({error.code!r}). Make it return a score, or raise an error."
             ) from error
-        return function
+        except BaseException as error:  # only annotated: a fault of the function keeps its own type and traceback
+            error.add_note(f"{where}: raised by {self.function}, called as judge.function.")
+            path_note(error)
+            raise
+
+    def _read(self, values: Sequence[Any], asked: Sequence[Asked], first: Answer | None) -> list[Answer]:
+        answers = []
+        for value, one in zip(values, asked, strict=True):
+            source = f"{_where([one])}: {self.function}"
+            answers.append(read_answer(value, source))
+            require_same_parts(answers[-1], first or answers[0], source)
+        return answers
+
+    def _load(self) -> Callable[..., Any]:
+        many = self.batch_size is not None
+        with chdir("."):
+            return load(self.function, "score(responses, prompts)" if many else "score(response, prompt)")
 
 
-def _import_module(name: str) -> ModuleType:
-    # Scripts have their own directory on the path, not the one they are started from.
-    if not {"", str(Path.cwd())} & set(sys.path):
-        sys.path.append(str(Path.cwd()))
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there; something that it imports is not
-        raise JudgeError(
-            f"judge.function: there is no module {error.name!r} in the working directory ({Path.cwd()}) or "
-            "among the installed packages. Correct the name, or write 'path/to/file.py:function'."
-        ) from error
+def _where(asked: Sequence[Asked]) -> str:
+    places = [f"prompt {prompt.id!r}, response {k}" for prompt, k, _ in (asked[0], asked[-1])]
+    return places[0] if len(asked) == 1 else " to ".join(places)
 
 
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise JudgeError(f"judge.function: there is no file {path.absolute()}. Correct the path.")
-    # A name of its own: `math.py` must not stand in for the standard module.
-    name = f"verifier_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    module = ModuleType(name)
-    module.__file__ = str(path.resolve())
-    sys.modules[name] = module  # dataclasses look their module up while it runs
-    try:
-        SourceFileLoader(name, module.__file__).exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+def _by_prompt(progress: Progress, prompts: int, k: int) -> Callable[[int], None]:
+    """Told how many responses are judged, shows how many prompts; between two prompts, that it goes on."""
+    shown, at = 0, time.monotonic()
+
+    def show(responses: int) -> None:
+        nonlocal shown, at
+        done, now = min(responses // max(k, 1), prompts), time.monotonic()
+        if done > shown:
+            progress(done, prompts)
+        elif now - at >= HEARTBEAT and done < prompts:
+            progress(done, prompts, responses=min(responses, prompts * k))
+        else:
+            return
+        shown, at = done, now
+
+    return show

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from components import ties
 from components.algorithms import FreshGroup, OnPolicyAlgorithm
 from components.batches import collate
 from components.judges import Judgement
@@ -93,6 +94,7 @@ class OnPolicyTrainer:
             self._count("tokens_generated", len(rollout.tokens.values))
         return weights.sum().item(), {
             "beaten": float((preference[:, 0, 1:] < 0.5).all(-1).mean()),
+            "tied": ties.share(preference),
             "kl_anchor": (known.logp - logp_anchor).mean().item(),
         }
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components import rollouts
+from components import rollouts, ties
 from components.algorithms import Algorithm, OnPolicyAlgorithm
 from components.errors import ConfigError
 from components.progress import silent
@@ -46,8 +46,8 @@ class Trained:
 
     policy: Manifest
     optimizer: Manifest  # its state and, for on-policy algorithms, the anchor
-    figures: dict[str, float]  # means over the iteration's optimiser steps, and `learning.figures`
-    warnings: str  # of `learning.warnings`
+    figures: dict[str, float]  # means over the iteration's optimiser steps, `ties.share`, and `learning.figures`
+    warnings: str  # of `ties.in_training` and `learning.warnings`
     counts: dict[str, int]  # micro_batch_size at its end; responses, tokens_generated if training itself drew any
     seconds_before: float  # spent by earlier attempts on what this one did not have to do again
     unfinished: str  # key of the state saved on the way, for `forget_unfinished` once this is recorded
@@ -104,7 +104,8 @@ def train_here(
     if state.anchor is None:
         figures, warnings = _fit(work, before, state, scored, checkpoints)
     else:
-        figures, warnings = _fit_on_policy(work, before, state, shards, checkpoints), ""
+        figures = _fit_on_policy(work, before, state, shards, checkpoints)
+        warnings = ties.in_training(figures["tied"], work.config.generation, steps=True, fresh=True)
     kept = work.new_folder()
     save_optimizer(state.policy, state.optimizer, kept / OPTIMIZER_FILE)
     if state.anchor is not None:
@@ -199,12 +200,14 @@ def _fit(
     schedule = _schedule(work, before, checkpoints)
     schedule["saved"] = monitor.around(checkpoints.step_done)
     figures = off_policy.train(state, data, algorithm, settings, **schedule)
-    seen = monitor.seen(state)
-    if seen is None:
-        return figures, ""
+    figures["tied"] = ties.share(data.preference)
+    warned = ties.in_training(figures["tied"], work.config.generation, steps=state.done > 0)
+    if (seen := monitor.seen(state)) is None:
+        return figures, warned
     when = {"iteration": before.iteration, "iterations": work.config.iterations, "since": before.since}
     share = pace(settings, len(data.logp_old), **when)
-    return figures | learning.figures(seen), learning.warnings(seen, algorithm, settings, pace=share)
+    warned = f"{warned} {learning.warnings(seen, algorithm, settings, pace=share)}".strip()
+    return figures | learning.figures(seen), warned
 
 
 def _fit_on_policy(

@@ -20,7 +20,7 @@ COLUMNS = [
     "reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated",
     "seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate", "micro_batch_size",
     "kl_token", "risk_before", "risk_after", "winners_moved", "winners_target", "losers_moved", "losers_target",
-    "kl_step", "kl_step_token", "warnings",
+    "kl_step", "kl_step_token", "tied", "warnings",
 ]  # fmt: skip
 COUNTS = ["iteration", "prompts", "responses", "tokens_generated", "micro_batch_size"]
 # Of smoke.yaml: iterations, shards, prompts per iteration, responses per prompt, tokens per response.

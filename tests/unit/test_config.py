@@ -62,9 +62,12 @@ def assert_defaults(filled: dict[str, Any], section: type[BaseModel], given: dic
             assert filled[key] == default
 
 
+VERIFIER = {"temperature": None, "workers": 1, "batch_size": None, "timeout": None, "files": [], **OF_ALL}
+
+
 def test_every_default_is_filled_in():
     filled = parse(MINIMAL)
-    judge = {"name": "verifier", "function": "package.module:score", "temperature": None, **OF_ALL}
+    judge = {"name": "verifier", "function": "package.module:score", **VERIFIER}
     assert_defaults(filled, RunConfig, {**yaml.safe_load(MINIMAL), "judge": judge})
     assert_defaults(filled["algorithm"], Wind, {})
     assert_defaults(filled["generation"]["engine"], TransformersEngine, {})
@@ -80,7 +83,7 @@ def test_what_is_given_replaces_the_default():
 
 def test_the_demo_brings_its_judge():
     filled = parse("demo: {}")
-    assert filled["judge"] == {"name": "verifier", "function": "components.demo:score", "temperature": None, **OF_ALL}
+    assert filled["judge"] == {"name": "verifier", "function": "components.demo:score", **VERIFIER}
     assert parse("demo: {}\njudge: {name: verifier, function: 'a:b'}")["judge"]["function"] == "a:b"
 
 

@@ -131,7 +131,7 @@ def test_history_row():
         *("reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated"),
         *("seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate", "micro_batch_size"),
         *("kl_token", "risk_before", "risk_after", "winners_moved", "winners_target", "losers_moved", "losers_target"),
-        *("kl_step", "kl_step_token", "warnings"),
+        *("kl_step", "kl_step_token", "tied", "warnings"),
     ]
     assert row.iloc[:, :18].to_numpy().tolist() == [
         [2, "wind", 0.7, 0.6, 0.8, 0.55, 1.5, 0.25, 12.5, 16, 64, 0.125, 900, 1.0, 2.0, 3.0, 4.0, 4]

@@ -106,14 +106,9 @@ def test_a_config_is_filled_with_the_members_defaults():
         - {name: reward_model, model: some/model}
     """
     first, second = parse(text)["judge"]["judges"]
-    assert first == {
-        "name": "verifier",
-        "function": "components.demo:score",
-        "temperature": None,
-        "cut_thinking": None,
-        "truncated_penalty": 0.0,
-        "weight": 2.0,
-    }
+    defaults = {"temperature": None, "workers": 1, "batch_size": None, "timeout": None, "files": []}
+    defaults |= {"cut_thinking": None, "truncated_penalty": 0.0}
+    assert first == {"name": "verifier", "function": "components.demo:score", **defaults, "weight": 2.0}
     assert second["weight"] == 1.0
     assert second["tokens_per_batch"] == 8192
 

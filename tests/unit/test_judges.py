@@ -47,6 +47,12 @@ def test_bradley_terry_preferences_of_far_scores_stay_finite():
     np.testing.assert_allclose(preference, [[[0.5, 1.0], [0.0, 0.5]]], atol=1e-300)
 
 
+def test_scores_whose_difference_no_float_holds():
+    scores = np.array([[1.5e308, -1.5e308]])
+    for temperature in (None, 2.0):
+        assert preference_from_scores(scores, temperature).tolist() == [[[0.5, 1.0], [0.0, 0.5]]]
+
+
 def test_both_orders_of_a_pair_are_averaged():
     # y_0 wins with 0.9 when shown first and with 1 - 0.3 when shown second: 0.8
     pairs = np.array([[[np.nan, 0.9, 0.5], [0.3, 7.0, 1.0], [0.5, 0.0, -1.0]]])
@@ -148,8 +154,8 @@ def narrow(response):
 def keyword_only(response, prompt, *, level):
     return 0
 
-async def awaited(response, prompt):
-    return 0
+def yields(response, prompt):
+    yield 0
 
 class Longest:
     def __call__(self, response, prompt):
@@ -236,7 +242,7 @@ def test_functions_are_found_by_an_absolute_path(scores, monkeypatch, tmp_path):
         ("absent.py:exact", "there is no file /", "Correct the path."),
         ("math.py:exakt", "math.py has no 'exakt'", "Define it there, or correct the name."),
         ("math.py:CONSTANT", "is not a plain function", "Define it as score(response, prompt)."),
-        ("math.py:awaited", "is not a plain function", "Define it as score(response, prompt)."),
+        ("math.py:yields", "yields where it should return", "Define it as score(response, prompt)."),
         (
             "math.py:narrow",
             "with two arguments (too many positional",

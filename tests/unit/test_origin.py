@@ -43,6 +43,25 @@ def test_what_may_differ(origin):
     check(origin, "iterations: 7\nseed: 3\ngeneration: {responses: 4}\nalgorithm: {name: sppo}\ntraining: {epochs: 2}")
 
 
+PLAIN = {"name": "verifier", "function": "mine:score"}
+FASTER = {**PLAIN, "workers": 8, "timeout": 5, "files": ["a"]}
+
+
+@pytest.mark.parametrize("judge", [lambda one: one, lambda one: {"name": "ensemble", "judges": [one]}])
+def test_a_judge_may_become_faster(origin, judge):
+    """Also in a run from before there were such settings; another form of calls is another judge."""
+    earlier = replace(origin, config={**config().model_dump(), "judge": judge(PLAIN)})
+
+    def check_with(one):
+        ours = RunConfig.model_validate({**config().model_dump(), "judge": judge(one)})
+        with open_workspace(ours, origin.store_root, "start") as work:
+            earlier.check(work)
+
+    check_with(FASTER)
+    with pytest.raises(ConfigError, match=r"^judge: is .*'batch_size': 4.*, and was .*'batch_size': None"):
+        check_with({**FASTER, "batch_size": 4})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

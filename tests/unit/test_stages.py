@@ -187,7 +187,7 @@ def test_train_gives_a_new_policy_with_the_same_tokenizer(run):
     for iteration in run.iterations:
         assert iteration.trained.optimizer.keys() == {"optimizer.safetensors"}
         assert iteration.trained.counts == {"micro_batch_size": 4}
-        assert iteration.trained.figures.keys() == {"loss", "grad_norm", "logp_change", *learning.COLUMNS}
+        assert iteration.trained.figures.keys() == {"loss", "grad_norm", "logp_change", "tied", *learning.COLUMNS}
         assert np.isfinite([*iteration.trained.figures.values()]).all()
 
 
