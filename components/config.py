@@ -18,7 +18,7 @@ from components.comparison.config import CompareConfig, prompts_within
 from components.errors import ConfigError
 from components.generation import Engine
 from components.judges import Judge
-from components.schema import Section, explain, load_yaml
+from components.schema import Section, explain
 from components.sections import (
     DemoConfig,
     EvaluationConfig,
@@ -30,6 +30,7 @@ from components.sections import (
     TrainingConfig,
     fitting_micro_batch,
 )
+from components.strict_yaml import load_yaml
 
 # Metaflow's checks recurse over the unrolled graph; a compiled Argo template passes its 1 MB limit earlier.
 MAX_ITERATIONS = 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -176,8 +177,8 @@ class EvaluationConfig(Section):
     @field_validator("tasks")
     @classmethod
     def _differ(cls, tasks: list[str]) -> list[str]:
-        names = [task.partition(":")[0] for task in tasks]
-        if twice := [name for name in names if names.count(name) > 1]:
+        names = Counter(task.partition(":")[0] for task in tasks)
+        if twice := [name for name, number in names.items() if number > 1]:
             raise ValueError(
                 f"{twice[0]!r} is given twice, and a task has one column in `history`. Keep one of the two."
             )

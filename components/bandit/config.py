@@ -10,7 +10,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, Validat
 from components.bandit.methods import METHODS, Method
 from components.bandit.settings import SETTINGS, Setting
 from components.errors import ConfigError
-from components.schema import Section, explain, load_yaml
+from components.schema import Section, explain
+from components.strict_yaml import load_yaml
 
 Named = TypeVar("Named", bound=Section)
 

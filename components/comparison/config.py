@@ -82,7 +82,7 @@ class CompareConfig(Section):
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         [0, 1, 2], min_length=1, description="of sampling and training; the base policy is made with the run's own seed"
     )
-    arms: dict[str, dict[str, Any]] = Field(min_length=1, description="by name; see Arm")
+    arms: dict[str, dict[str, Any]] = Field(min_length=1, max_length=500, description="by name; see Arm")
     budget: Budget | None = Field(None, description="absent: prompts.per_iteration counts as written")
     levels: list[Annotated[float, Field(gt=0.5, lt=1)]] | None = Field(
         None, description="win rates of the table; absent: from the data"

@@ -13,13 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.config import RunConfig, checked
-from components.errors import ConfigError, UserError
+from components.config import checked
+from components.errors import UserError
 from components.plan.costs import Lengths
 from components.plan.memory import stored
 from components.plan.models import PlanError, sizes
 from components.plan.table import GB, GPUS, assumptions, gpu_hours, number, render, runs
-from components.schema import load_yaml
+from components.strict_yaml import load_yaml, read_text
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(given: argparse.Namespace) -> str:
-    config = _read(given.config)
+    config = checked(load_yaml(read_text(given.config)))
     counts = _counts(given.parameters, str(config.policy.model))
     parts, hours, kept = [], 0.0, 0.0
     planned = runs(config)
@@ -71,15 +71,6 @@ def _plan(given: argparse.Namespace) -> str:
     if given.price is not None:
         parts.append(f"cost: {hours * given.price:,.2f} USD at {given.price:g} USD an hour")
     return "\n\n".join([*parts, assumptions(given.gpu)])
-
-
-def _read(path: Path) -> RunConfig:
-    try:
-        return checked(load_yaml(path.read_text("utf-8")))
-    except OSError as error:
-        raise PlanError(f"{path}: cannot be read ({error.strerror}). Name a config file.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text. Name a config file.") from error
 
 
 def _counts(given: Sequence[str], policy: str) -> dict[str, float]:
