@@ -21,7 +21,10 @@ from components.records import Prompt
 # What a template that asks for today's date is told, or a prompt would be another one tomorrow. Llama's templates fall
 # back on this day.
 TODAY = date(2024, 7, 26)
-TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
+TEMPLATE_ERRORS = (
+    *(TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError),
+    *(RecursionError, MemoryError),
+)
 QUESTION, ANSWER = "Qwhat", "Awhat"  # stand for turns where a template is tried
 _MARK = "\ue000{}\ue001"  # of the private-use area: stands for a control token's name in a text
 _MARKS = re.compile("\ue000([0-9]+)\ue001")

@@ -19,15 +19,15 @@ class _TwiceError(ValueError):
     """An object with a key that stands twice."""
 
 
-def loads(text: str | bytes) -> Any:
+def loads(text: str | bytes, *, unique: bool = True) -> Any:
     """The value that a JSON text holds; bytes are UTF-8, with or without a byte order mark.
 
-    Raises JsonError for a key that stands twice in one object, numbers of thousands of digits, nesting that cannot be
-    followed, and what is no JSON.
+    Raises JsonError for a key that stands twice in one object, if they must be `unique`, numbers of thousands of
+    digits, nesting that cannot be followed, and what is no JSON.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=_object if unique else None)
     except UnicodeDecodeError as error:
         raise JsonError(f"it is not UTF-8 text: byte {error.start} cannot be read") from error
     except json.JSONDecodeError as error:
@@ -41,14 +41,14 @@ def loads(text: str | bytes) -> Any:
         raise JsonError(f"it holds a number of too many digits: {error}") from error
 
 
-def read(file: Path) -> Any:
+def read(file: Path, *, unique: bool = True) -> Any:
     """The value in a JSON file. Raises JsonError as `loads`, and OSError for a file that cannot be read."""
-    return loads(file.read_bytes())
+    return loads(file.read_bytes(), unique=unique)
 
 
-def read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path, *, unique: bool = True) -> dict[str, Any]:
     """The object in a JSON file. Raises as `read`, and JsonError for another value."""
-    value = read(file)
+    value = read(file, unique=unique)
     if not isinstance(value, dict):
         raise JsonError(f"it holds {type(value).__name__} and not an object, {{…}}")
     return value
