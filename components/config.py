@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from components import registry
 from components.algorithms import BaseAlgorithm, OnPolicyAlgorithm
@@ -18,7 +18,7 @@ from components.comparison.config import CompareConfig, prompts_within
 from components.errors import ConfigError
 from components.generation import Engine
 from components.judges import Judge
-from components.schema import Section, explain
+from components.schema import Section, validated
 from components.sections import (
     DemoConfig,
     EvaluationConfig,
@@ -229,10 +229,7 @@ def parse(text: str) -> dict[str, Any]:
 
 def checked(values: Mapping[str, Any]) -> RunConfig:
     """The config, with the plug-ins' own defaults and checked by their own schemas. Raises ConfigError as `parse`."""
-    try:
-        config = RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(explain(error, RunConfig)) from error
+    config = validated(RunConfig, values)
     judge = DEMO_JUDGE if config.demo and not config.judge else config.judge
     plugins = {
         "algorithm": registry.fill("algorithm", "algorithms", config.algorithm, BaseAlgorithm),

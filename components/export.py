@@ -114,6 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
         export(given.run, directory, iteration=given.iteration, dtype=given.dtype)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {directory}: cannot be written ({error.strerror}). Name another directory.")
     which = "final policy" if given.iteration is None else f"policy after iteration {given.iteration}"
     if given.iteration == "last":
         which = "policy after the last whole iteration"

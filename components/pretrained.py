@@ -48,11 +48,15 @@ class Refusals:
         """Raises PolicyError from what the library raised."""
         known = isinstance(error, UNLOADABLE) or kind is Exception
         if error is not None and known and not isinstance(error, UserError):
-            named = isinstance(error, (AssertionError, AttributeError, IndexError, KeyError, MemoryError, TypeError))
-            said = " ".join((f"{type(error).__name__}: {error}" if named else str(error)).split())
-            said = said if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}…"
-            raise PolicyError(f"{self.begin}: {said.rstrip('. ')}.{self.remedy and f' {self.remedy}.'}") from error
+            raise PolicyError(f"{self.begin}: {said(error)}.{self.remedy and f' {self.remedy}.'}") from error
         return False
+
+
+def said(error: BaseException) -> str:
+    """What a library said, in one line and without the stop at its end; with the error's type where that tells more."""
+    named = isinstance(error, (AssertionError, AttributeError, IndexError, KeyError, MemoryError, TypeError))
+    text = " ".join((f"{type(error).__name__}: {error}" if named else str(error)).split()).rstrip(". ")
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}…"
 
 
 def read_tokenizer(directory: Path, *, key: str, name: str, code: bool) -> PreTrainedTokenizerBase:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from components.errors import ConfigError
+
+Known = TypeVar("Known", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -41,6 +45,14 @@ def _leave_ours(options: dict[str, Any]) -> dict[str, Any]:
 
 
 TemplateOptions = Annotated[dict[str, Any], AfterValidator(_leave_ours)]  # names that a chat template asks for
+
+
+def validated(known: type[Known], values: Any) -> Known:
+    """A section of the config. Raises ConfigError with a line for each problem."""
+    try:
+        return known.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, known)) from error
 
 
 def explain(error: ValidationError, known: type[BaseModel]) -> str:

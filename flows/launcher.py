@@ -12,10 +12,10 @@ from typing import Any
 from metaflow import current
 from metaflow.exception import MetaflowException
 
+import command_line
 from components import processes, report, runs
 from components.errors import UserError
 from components.store import open_store, store_root
-from components.strict_yaml import read_text
 
 LAUNCHER = "WIND_LAUNCHER"  # environment variable: process id of what starts a run's tasks on this machine
 ORIGIN = "--origin-run-id="
@@ -50,7 +50,8 @@ def main(flow: Any) -> None:
         launcher = os.environ.get(LAUNCHER)  # on a cluster there is none
         processes.die_with_parent(int(launcher) if launcher else None)
     try:
-        check_configs(sys.argv[1:])
+        if "step" not in sys.argv[1:]:  # a task is given its config
+            command_line.check(sys.argv[1:])
         if (launched or {"argo-workflows", "create"} <= {*sys.argv}) and "--help" not in sys.argv:
             check_s3(sys.argv[1:])
         if "resume" in launched and "--help" not in sys.argv:
@@ -115,14 +116,6 @@ def kept_options(arguments: Sequence[str]) -> list[str]:
         elif word.partition("=")[0] in KEPT:
             kept.append(word)
     return kept
-
-
-def check_configs(arguments: Sequence[str]) -> None:
-    """Raises ConfigError for a config file that is no UTF-8 text, of which Metaflow would make a traceback."""
-    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-    for word, path in zip(words, map(Path, words[2:]), strict=False):
-        if word == "--config" and not path.is_fifo():  # what comes through a pipe can be read once
-            read_text(path)
 
 
 def check_s3(arguments: Sequence[str]) -> None:

@@ -52,6 +52,11 @@ def twice(name: str, key: str, value: str) -> Damage:
     return damage
 
 
+def alone(damage: Damage) -> Damage:
+    """Without the file that a chat template in the tokenizer's config would stand back for."""
+    return lambda folder: [(folder / "chat_template.jinja").unlink(), damage(folder)]
+
+
 def a_folder(name: str) -> Damage:
     def damage(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
@@ -216,7 +221,7 @@ for key, values in {
     "model_input_names": [3, ["x"]],
 }.items():
     for value in values:
-        CASES[f"tokenizer_config.json: {key} {value!r}"] = edited(SPECIAL, **{key: value})
+        CASES[f"tokenizer_config.json: {key} {value!r}"] = alone(edited(SPECIAL, **{key: value})) if key == "chat_template" else edited(SPECIAL, **{key: value})
 for key, values in {
     "model": [
         None,
