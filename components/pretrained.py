@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from components import model_checks
 from components.errors import PolicyError, UserError
 from components.model_checks import ANEW
-from components.model_files import CONFIG, weight_names
+from components.model_files import CONFIG, INDEX, weight_names
 from components.policy_files import refuse_code
 
 # What the library raises for files that it cannot make a model of.
@@ -23,6 +23,7 @@ UNLOADABLE = (
     *(RuntimeError, SafetensorError, StrictDataclassError, TypeError, ValueError),
 )
 UNHEARD_OF = "\U0010fffd"  # a character that no vocabulary holds, as some word of a prompt may be
+WHOLE = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
 MOST_SAID = 500  # characters of a library's own message
 
 
@@ -68,7 +69,9 @@ def read_tokenizer(directory: Path, *, key: str, name: str, code: bool) -> PreTr
         if not code:
             refuse_code(directory, key)
         model_checks.require_settings(directory)
-    with Refusals(begin, f"Check its tokenizer.json, tokenizer_config.json and {CONFIG}. {ANEW} if they are damaged"):
+    with Refusals(begin, f"Check its {CONFIG}. {ANEW} if it is damaged"):
+        AutoConfig.from_pretrained(directory, trust_remote_code=code)
+    with Refusals(begin, f"Check its tokenizer.json and tokenizer_config.json. {ANEW} if they are damaged"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory, trust_remote_code=code)
         _require_use(tokenizer)
     return tokenizer
@@ -92,6 +95,14 @@ def _weights(directory: Path, key: str, begin: str) -> list[str]:
         raise PolicyError(f"{begin}: {str(error).removeprefix(f'{key}.model: ')}") from error
 
 
+def _require_numbers(file: Path) -> None:
+    """Reads a header, which must fit the file's length. Raises ValueError for weights that are whole numbers."""
+    with safe_open(file, "pt") as header:
+        for name in header.keys():  # noqa: SIM118, it is no mapping
+            if name.endswith(".weight") and (kind := header.get_slice(name).get_dtype()) in WHOLE:
+                raise ValueError(f"{name} holds whole numbers ({kind}), which are no trained weights")
+
+
 def read(
     directory: Path, kind: Any, *, key: str, name: str, code: bool, dtype: torch.dtype, remedy: str
 ) -> PreTrainedModel:
@@ -111,10 +122,10 @@ def read(
     """
     begin = f"{key}.model: {name} cannot be loaded"
     for file in _weights(directory, key, begin):
-        with Refusals(f"{begin}: its {file} is damaged", ANEW), safe_open(directory / file, "pt"):
-            pass  # its header is read, and compared with its length
+        with Refusals(f"{begin}: its {file} is damaged", ANEW):
+            _require_numbers(directory / file)
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": code, "use_safetensors": True}
-    with Refusals(begin, f"Check its {CONFIG}. {ANEW} if it is damaged"):
+    with Refusals(begin, f"Check its {CONFIG} and, if it has one, {INDEX}. {ANEW} if they are damaged"):
         model, report = kind.from_pretrained(
             directory, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
