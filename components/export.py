@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -126,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _iteration(text: str) -> int | str:
-    if text != "last" and not text.isdecimal():
+    if text != "last" and not re.fullmatch("[0-9]{1,9}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of `history` nor `last`")
     return text if text == "last" else int(text)
 

@@ -55,9 +55,9 @@ def read_text(path: Path) -> str:
         with path.open(encoding="utf-8") as file:
             return file.read(MOST_CHARACTERS + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Name a config file.") from error
+        raise ConfigError(f"{path!s:.200}: cannot be read ({error.strerror}). Name a config file.") from error
     except ValueError as error:  # another encoding; a NUL in the name
-        raise ConfigError(f"{path}: is not UTF-8 text ({error}). Name a config file, saved as UTF-8.") from error
+        raise ConfigError(f"{path!s:.200}: is not UTF-8 text ({error}). Name a config file, saved as UTF-8.") from error
 
 
 class _Reader(Reader, Scanner, Parser, Composer, BaseResolver):

@@ -23,13 +23,20 @@ def check(arguments: Sequence[str]) -> None:
     """Raises UserError for config files that cannot be read, for no workers and for a datastore without a place."""
     words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for path in map(Path, _configs(words)):
-        if not path.is_fifo():  # what comes through a pipe can be read once
+        if not _is_pipe(path):  # what comes through one can be read once
             read_text(path)
     for option, value in pairwise(words):
         if option == WORKERS and value.lstrip("-").isdecimal() and int(value) < 1:
             raise OptionError(f"{WORKERS}: {value} would never run a task. Use 1 or more.")
         if option == ROOT and "://" not in value:
             _require_place(Path(value).expanduser())
+
+
+def _is_pipe(path: Path) -> bool:
+    try:
+        return path.is_fifo()
+    except OSError:  # reading it says why
+        return False
 
 
 def _configs(words: Sequence[str]) -> Iterator[str]:

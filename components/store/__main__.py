@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from components.errors import StoreError, UserError
 from components.store import Store, open_store, store_root
@@ -157,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Does what was asked; the exit status."""
-    if options.root and "://" not in options.root and not Path(options.root).is_dir():
+    if options.root and "://" not in options.root and not os.path.isdir(options.root):  # noqa: PTH112, Path raises for long names
         raise StoreError(f"--root {options.root}: is no directory. Name that of a store, as `ls` tells it.")
     store = open_store(options.root or default_root(options.datastore))
     used = uses(store)
