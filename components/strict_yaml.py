@@ -32,12 +32,7 @@ def load_yaml(text: str) -> dict[str, Any]:
     Raises ConfigError, with key or line, for what is no such YAML, keys that stand twice, tags, anchors inside
     themselves, and for more than MOST_CHARACTERS or MOST_LEVELS.
     """
-    if len(text) > MOST_CHARACTERS:
-        raise ConfigError(
-            f"the config has more than {MOST_CHARACTERS:,} characters. Name a config file, and keep data in files of "
-            "their own."
-        )
-    node = _compose(text)
+    node = _compose(_not_too_long(text))
     if node is not None:
         _Measure().size(node)
     raw = None if node is None else _value(node, "")
@@ -49,11 +44,22 @@ def load_yaml(text: str) -> dict[str, Any]:
     return raw
 
 
+def _not_too_long(text: str) -> str:
+    if len(text) > MOST_CHARACTERS:
+        raise ConfigError(
+            f"the config has more than {MOST_CHARACTERS:,} characters. Name a config file, and keep data in files of "
+            "their own."
+        )
+    return text
+
+
 def read_text(path: Path) -> str:
-    """The text of a config file, of a long one its beginning. Raises ConfigError for what is no UTF-8 text file."""
+    """The text of a config file. Raises ConfigError for what is no UTF-8 text file, or too long."""
     try:
-        with path.open(encoding="utf-8") as file:
-            return file.read(MOST_CHARACTERS + 1)
+        with path.open(encoding="utf-8") as file:  # which may have no end
+            return _not_too_long(file.read(MOST_CHARACTERS + 1))
+    except ConfigError as error:
+        raise ConfigError(f"{path!s:.200}: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path!s:.200}: cannot be read ({error.strerror}). Name a config file.") from error
     except ValueError as error:  # another encoding; a NUL in the name
