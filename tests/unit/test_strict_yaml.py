@@ -172,7 +172,7 @@ def test_files_that_are_none(tmp_path):
     ]:
         with pytest.raises(ConfigError, match=said) as caught:
             read_text(tmp_path / name)
-        assert name in str(caught.value)
+        assert str(tmp_path / name)[:200] in str(caught.value)
     with pytest.raises(ConfigError, match="null byte"):
         read_text(tmp_path / "a\0b")
     (tmp_path / "long.yaml").write_text("# " + "x" * 10**6)
