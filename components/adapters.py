@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import Linear, Module, Parameter
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from components import strict_json
 from components.errors import ConfigError, PolicyError
 from components.policy_files import ADAPTER, save_model
+from components.pretrained import Refusals
 from components.sections import LoraConfig
 from components.seeds import derive_seed
 
@@ -116,18 +117,24 @@ def add(model: PreTrainedModel, settings: LoraConfig, seed: int) -> None:
 def load(model: PreTrainedModel, folder: Path) -> None:
     """Freezes the model and gives it the adapter in a folder.
 
-    Raises PolicyError for files that cannot be read, KeyError for a missing weight.
+    Raises PolicyError for files that cannot be read or are another model's, KeyError for a missing weight.
     """
     from peft import PeftConfig
 
-    try:
+    begin = f"policy.model: its adapter in {folder} cannot be loaded"
+    with Refusals(begin, f"Check its {CONFIG} and {WEIGHTS}. Copy the adapter anew if they are damaged"):
+        strict_json.read_object(folder / CONFIG)
         config, found = PeftConfig.from_pretrained(str(folder)), load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise PolicyError(f"policy.model: its adapter in {folder} cannot be loaded: {error}") from error
-    _inject(model, config, 0)
+        _inject(model, config, 0)
     with torch.no_grad():
         for name, parameter in weights(model).items():
-            parameter.copy_(found[_key(name)])
+            stored = found[_key(name)]
+            if stored.shape != parameter.shape:
+                raise PolicyError(
+                    f"{begin}: its {_key(name)} is of shape {list(stored.shape)}, and the model takes "
+                    f"{list(parameter.shape)}. Use the adapter that belongs to the model."
+                )
+            parameter.copy_(stored)
 
 
 def save(model: PreTrainedModel, directory: Path) -> Path:
@@ -154,7 +161,7 @@ def weights(model: PreTrainedModel) -> dict[str, Parameter]:
 def merge(source: Path, target: Path, dtype: str = "auto") -> Path:
     """Writes a policy whose weights are those of `source`, base and adapter added up; "auto": in the base's dtype."""
     model = _whole(source, "float32" if dtype == "float32" else "auto")
-    config: dict[str, Any] = json.loads((source / ADAPTER / CONFIG).read_text("utf-8"))
+    config = strict_json.read_object(source / ADAPTER / CONFIG)
     found = load_file(source / ADAPTER / WEIGHTS)
     with torch.no_grad():
         for key in [key for key in found if key.endswith(".lora_A.weight")]:
@@ -175,9 +182,10 @@ def convert(source: Path, target: Path, dtype: str) -> Path:
 
 def _whole(source: Path, dtype: str) -> PreTrainedModel:
     code = any(source.glob("*.py"))  # `start` keeps such files only where the config allows them
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        source, dtype=dtype, use_safetensors=True, trust_remote_code=code
-    )
+    with Refusals(f"{source} cannot be loaded", "Export from a store whose files are whole"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, trust_remote_code=code
+        )
     return model
 
 

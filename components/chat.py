@@ -12,7 +12,7 @@ from datetime import date
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from components.errors import PolicyError
@@ -21,7 +21,11 @@ from components.records import Prompt
 # What a template that asks for today's date is told, or a prompt would be another one tomorrow. Llama's templates fall
 # back on this day.
 TODAY = date(2024, 7, 26)
-TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
+TEMPLATE_ERRORS = (
+    *(TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError),
+    *(RecursionError, MemoryError),
+)
+SETTINGS = "tokenizer_config.json"
 QUESTION, ANSWER = "Qwhat", "Awhat"  # stand for turns where a template is tried
 _MARK = "\ue000{}\ue001"  # of the private-use area: stands for a control token's name in a text
 _MARKS = re.compile("\ue000([0-9]+)\ue001")
@@ -177,6 +181,8 @@ def _lost(turns: Sequence[Mapping[str, str]], text: str) -> str | None:
 def check(chat: Chat, key: str = "policy") -> None:
     """Raises PolicyError for a template that draws at random, and for several of which none is chosen."""
     template = chat.tokenizer.chat_template
+    if not isinstance(template, (str, dict)):
+        raise PolicyError(f"{key}.model: its chat template is {template!r:.80} and not text. Correct {SETTINGS}.")
     if isinstance(template, dict):
         chosen = chat.options.get("chat_template", "default")
         if chosen not in template:
@@ -185,6 +191,15 @@ def check(chat: Chat, key: str = "policy") -> None:
                 f"Choose one, such as {{chat_template: {sorted(template)[0]}}}."
             )
         template = template[chosen]
+    try:
+        chat._render([chat._as_read({"role": "user", "content": QUESTION})], answer=True)
+    except TemplateSyntaxError as error:
+        raise PolicyError(
+            f"{key}.model: its chat template cannot be read, line {error.lineno}: {error.message}. Correct it in "
+            f"chat_template.jinja or {SETTINGS}."
+        ) from error
+    except TEMPLATE_ERRORS:
+        pass  # the prompts will tell what it refuses
     if re.search(r"\|\s*random\b|\blipsum\s*\(", template):
         raise PolicyError(f"{key}.model: its chat template draws at random, so no prompt is ever the same. Change it.")
 

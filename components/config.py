@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from components import registry
 from components.algorithms import BaseAlgorithm, OnPolicyAlgorithm
@@ -19,7 +19,7 @@ from components.errors import ConfigError
 from components.generation import Engine
 from components.judges import Judge
 from components.prompts.config import PromptsConfig
-from components.schema import Section, explain, load_yaml
+from components.schema import Section, validated
 from components.sections import (
     DemoConfig,
     EvaluationConfig,
@@ -30,6 +30,7 @@ from components.sections import (
     TrainingConfig,
     fitting_micro_batch,
 )
+from components.strict_yaml import load_yaml
 
 # Metaflow's checks recurse over the unrolled graph; a compiled Argo template passes its 1 MB limit earlier.
 MAX_ITERATIONS = 100
@@ -228,10 +229,7 @@ def parse(text: str) -> dict[str, Any]:
 
 def checked(values: Mapping[str, Any]) -> RunConfig:
     """The config, with the plug-ins' own defaults and checked by their own schemas. Raises ConfigError as `parse`."""
-    try:
-        config = RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(explain(error, RunConfig)) from error
+    config = validated(RunConfig, values)
     judge = DEMO_JUDGE if config.demo and not config.judge else config.judge
     plugins = {
         "algorithm": registry.fill("algorithm", "algorithms", config.algorithm, BaseAlgorithm),

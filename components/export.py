@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -114,6 +115,8 @@ def main(arguments: list[str] | None = None) -> None:
         export(given.run, directory, iteration=given.iteration, dtype=given.dtype)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {directory}: cannot be written ({error.strerror}). Name another directory.")
     which = "final policy" if given.iteration is None else f"policy after iteration {given.iteration}"
     if given.iteration == "last":
         which = "policy after the last whole iteration"
@@ -124,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _iteration(text: str) -> int | str:
-    if text != "last" and not text.isdecimal():
+    if text != "last" and not re.fullmatch("[0-9]{1,9}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of `history` nor `last`")
     return text if text == "last" else int(text)
 

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from components import strict_json
+
 FILE = "wind.json"
 
 # What the cache of an architecture is good for. shared: prompts of any length in one batch, and several responses after
@@ -27,7 +29,7 @@ class Findings:
 def read(directory: Path) -> Findings:
     """What the file in a policy's directory says."""
     file = directory / FILE
-    return Findings(**json.loads(file.read_text("utf-8"))) if file.is_file() else Findings()
+    return Findings(**strict_json.read_object(file)) if file.is_file() else Findings()
 
 
 def write(findings: Findings, directory: Path) -> None:

@@ -230,6 +230,8 @@ def check_head(policy: Policy) -> None:
             f"policy.model: {name} does not run on token ids alone ({type(error).__name__}: {error}). "
             "Use a causal language model."
         ) from error
+    if own.isnan().any():
+        raise PolicyError(f"policy.model: {name} gives NaN for logits, its weights are damaged. Download it anew.")
     if versions != [parameter._version for parameter in policy.model.parameters()]:
         raise PolicyError(
             f"policy.model: {name} changes its weights when it runs, so trained ones would be saved wrong. "

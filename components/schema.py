@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Hashable
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from components.errors import ConfigError
+
+Known = TypeVar("Known", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -18,6 +17,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+
+MOST_LINES, MOST_SHOWN = 20, 200  # problems that are told, and characters of a value in one of them
+# How a value of a type is written, where people write others.
+_AS_WRITTEN = {
+    "bool_type": " Write true or false.",
+    "int_type": " Write digits alone, such as 1000.",
+    "float_type": " Write digits, as in 0.5 or 1e-6.",
+    "string_type": " Put text that looks like a number in quotes.",
+}
 
 _OURS: tuple[str, ...] = (
     "add_generation_prompt",
@@ -39,13 +47,24 @@ def _leave_ours(options: dict[str, Any]) -> dict[str, Any]:
 TemplateOptions = Annotated[dict[str, Any], AfterValidator(_leave_ours)]  # names that a chat template asks for
 
 
+def validated(known: type[Known], values: Any) -> Known:
+    """A section of the config. Raises ConfigError with a line for each problem."""
+    try:
+        return known.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, known)) from error
+
+
 def explain(error: ValidationError, known: type[BaseModel]) -> str:
-    """One line per problem: `key: value is not …`, with the nearest known key for an unknown one."""
-    return "\n".join(_line(problem, known) for problem in error.errors())
+    """One line per problem: `key: value is not …`, with the nearest known key for an unknown one; at most 20."""
+    problems = error.errors()
+    lines = [_line(problem, known) for problem in problems[:MOST_LINES]]
+    more = [f"… and {len(problems) - MOST_LINES:,} more."] if len(problems) > MOST_LINES else []
+    return "\n".join([*lines, *more])
 
 
 def _line(problem: Any, known: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(_cut(str(part)) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key.{_nearest(problem['loc'], known)}"
     if problem["type"] == "missing":
@@ -53,9 +72,19 @@ def _line(problem: Any, known: type[BaseModel]) -> str:
     if problem["type"] == "value_error":  # a sentence of ours, already whole
         message = str(problem["ctx"]["error"])
         return f"{key}: {message}" if key else message
+    shown = _cut(repr(problem["input"]))
     if problem["type"] in {"model_type", "dict_type"}:
-        return f"{key}: {problem['input']!r} cannot be used. Write a mapping of settings, or leave it out."
-    return f"{key}: {problem['input']!r} cannot be used. {problem['msg']}."
+        return f"{key}: {shown} cannot be used. Write a mapping of settings, or leave it out."
+    return f"{key}: {shown} cannot be used. {problem['msg']}.{_remedy(problem)}"
+
+
+def _remedy(problem: Any) -> str:
+    plain = isinstance(problem["input"], str) and problem["input"].isdecimal()  # a number in quotes is plain to see
+    return "" if plain else _AS_WRITTEN.get(problem["type"], "")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def _nearest(location: tuple[str | int, ...], known: type[BaseModel]) -> str:
@@ -70,29 +99,3 @@ def _nearest(location: tuple[str | int, ...], known: type[BaseModel]) -> str:
     if close:
         return f" Did you mean {close[0]!r}?"
     return f" Known keys: {', '.join(options)}." if options else ""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: `5e-4` is a number, not text, and of a key given twice neither is dropped."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise ConfigError(f"{twice[0]}: is given twice in one section. Keep one of the two.")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def load_yaml(text: str) -> dict[str, Any]:
-    """A mapping of config sections. Raises ConfigError for anything else."""
-    try:
-        raw = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the config is not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"the config must be a mapping of sections, it is {type(raw).__name__}.")
-    return raw

@@ -5,8 +5,9 @@ Those of prompts, comparisons and clusters have modules of their own.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -15,6 +16,7 @@ from components.generation._stopping import StopStrings
 from components.schema import Section, TemplateOptions
 
 MICRO_BATCH = 32  # prompts
+COLDEST = 1e-4  # temperature; colder ones draw the same tokens
 # Published recipes for 7 B and more: 5e-7 (SPPO) to 3e-6 (J-BOND) on all weights, ten times that on an adapter.
 ALL_WEIGHTS_RATE, ADAPTER_RATE = 1e-6, 1e-5
 
@@ -23,16 +25,25 @@ class DemoConfig(Section):
     """The policy and prompts that the project makes itself; see `components.demo`."""
 
     numbers: int = Field(8, ge=2, le=32, description="how many numbers a prompt lists")
-    prompts: PositiveInt = Field(8192, description="training prompts written to the JSONL file")
-    held_out: PositiveInt = Field(512, description="evaluation prompts written to the JSONL file")
+    prompts: int = Field(8192, gt=0, le=10**6, description="training prompts written to the JSONL file")
+    held_out: int = Field(512, gt=0, le=10**6, description="evaluation prompts written to the JSONL file")
     as_text: float = Field(0.6, ge=0, le=1, description="share of demonstrations that are sorted as text")
     slips: float = Field(0.1, ge=0, le=1, description="share of demonstrations with two neighbours swapped")
-    steps: PositiveInt = Field(500, description="supervised fine-tuning steps")
-    batch_size: PositiveInt = Field(64, description="demonstrations per step")
-    learning_rate: PositiveFloat = 2e-3
-    hidden_size: PositiveInt = 96
-    layers: PositiveInt = 3
+    steps: int = Field(500, gt=0, le=10**7, description="supervised fine-tuning steps")
+    batch_size: int = Field(64, gt=0, le=10**5, description="demonstrations per step")
+    learning_rate: float = Field(2e-3, gt=0, le=1)
+    hidden_size: int = Field(96, gt=0, le=8192)
+    layers: int = Field(3, gt=0, le=100)
     heads: PositiveInt = 4
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % (2 * self.heads):  # positions turn pairs of numbers
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of 2 × heads, {2 * self.heads}. Make it one, such as "
+                f"{2 * self.heads * max(1, self.hidden_size // (2 * self.heads))}."
+            )
+        return self
 
 
 class PolicyConfig(Section):
@@ -60,7 +71,7 @@ class GenerationConfig(Section):
     """How responses are sampled."""
 
     engine: dict[str, Any] = Field(default_factory=lambda: {"name": "transformers"})
-    responses: int = Field(8, description="K, responses per prompt")
+    responses: int = Field(8, le=10_000, description="K, responses per prompt")
     max_new_tokens: PositiveInt = 64
     temperature: PositiveFloat = Field(
         1.0, description="of the policy: responses are drawn, scored, trained and compared at it"
@@ -94,11 +105,18 @@ class GenerationConfig(Section):
         limits = self.max_new_tokens, self.temperature, self.top_p, self.top_k, self.min_p
         return Sampling(*limits, stop=tuple(self.stop))
 
+    @field_validator("temperature")
+    @classmethod
+    def _can_divide(cls, temperature: float) -> float:
+        if temperature < COLDEST:
+            raise ValueError(f"logits divided by {temperature} are not finite. Use {COLDEST} or more.")
+        return temperature
+
 
 class LoraConfig(Section):
     """An adapter that is trained in place of all weights; see `components.adapters`."""
 
-    rank: PositiveInt = Field(16, description="of the matrices that are added to each layer's weights")
+    rank: int = Field(16, gt=0, le=10_000, description="of the matrices that are added to each layer's weights")
     alpha: PositiveInt = Field(32, description="they are scaled by alpha / rank")
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = Field(
         "all-linear", description="names of linear layers, such as [q_proj, v_proj]; all-linear: all but the head"
@@ -108,7 +126,7 @@ class LoraConfig(Section):
 class TrainingConfig(Section):
     """How one iteration's update is optimised. Learning rate and optimiser state run over all iterations."""
 
-    epochs: PositiveInt = 1
+    epochs: int = Field(1, gt=0, le=10_000)
     batch_size: PositiveInt = Field(
         32,
         description="prompts per optimiser step; those of an epoch's last batch, if it is smaller, weigh more, so let "
@@ -158,7 +176,7 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """How each iteration's policy is judged against the reference."""
 
-    responses: PositiveInt = Field(2, description="responses per held-out prompt and policy")
+    responses: int = Field(2, gt=0, le=10_000, description="responses per held-out prompt and policy")
     every: PositiveInt = Field(
         1, description="evaluate after so many iterations, and after the last; `history` is empty between"
     )
@@ -177,8 +195,8 @@ class EvaluationConfig(Section):
     @field_validator("tasks")
     @classmethod
     def _differ(cls, tasks: list[str]) -> list[str]:
-        names = [task.partition(":")[0] for task in tasks]
-        if twice := [name for name in names if names.count(name) > 1]:
+        names = Counter(task.partition(":")[0] for task in tasks)
+        if twice := [name for name, number in names.items() if number > 1]:
             raise ValueError(
                 f"{twice[0]!r} is given twice, and a task has one column in `history`. Keep one of the two."
             )
@@ -188,8 +206,8 @@ class EvaluationConfig(Section):
 class Resources(Section):
     """What one task of a step asks for; `cpu` is also its number of compute threads."""
 
-    cpu: PositiveInt = 2
-    gpu: int = Field(0, ge=0)
+    cpu: int = Field(2, gt=0, le=10_000)
+    gpu: int = Field(0, ge=0, le=10_000)
     memory: PositiveInt = Field(4096, description="MB")
 
 

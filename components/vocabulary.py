@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from components import chat
+from components import chat, strict_json
 from components.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options:
 def keep_turn_end(policy: Policy, folder: Path) -> None:
     """Lists in generation_config.json all that ends a response, so that whoever loads the files ends one there too."""
     file = folder / "generation_config.json"
-    settings = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    settings = strict_json.read_object(file) if file.is_file() else {}
     listed = settings.get("eos_token_id", policy.model.config.get_text_config().eos_token_id)
     known = {*(listed if isinstance(listed, list) else [listed]), policy.tokenizer.eos_token_id}
     added = [i for i in policy.eos_ids if i not in known]

@@ -19,6 +19,7 @@ from components import gpus, report
 from components.cards import StepProgress
 from components.config import RunConfig, parse
 from components.errors import BlobError, ConfigError, StoreError, UserError
+from components.schema import validated
 from components.store import Manifest, open_store, store_root
 from components.store.references import manifests
 from components.store.task_notes import STORED, Task, noted
@@ -98,7 +99,8 @@ class AlignmentFlow(FlowSpec):
     def settings(self) -> RunConfig:
         """The run's config; `--seed` has the last word on the seed."""
         values = self.config if isinstance(self.config, dict) else self.config.to_dict()
-        return RunConfig.model_validate({**values, "seed": self.seed})
+        with told_plainly():
+            return validated(RunConfig, {**values, "seed": self.seed})
 
     def remember_store(self) -> None:
         """Notes where the weights store is, next to the run's own datastore, and checks it."""

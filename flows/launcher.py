@@ -12,6 +12,7 @@ from typing import Any
 from metaflow import current
 from metaflow.exception import MetaflowException
 
+import command_line
 from components import processes, report, runs
 from components.errors import UserError
 from components.store import open_store, store_root
@@ -49,6 +50,8 @@ def main(flow: Any) -> None:
         launcher = os.environ.get(LAUNCHER)  # on a cluster there is none
         processes.die_with_parent(int(launcher) if launcher else None)
     try:
+        if "step" not in sys.argv[1:]:  # a task is given its config
+            command_line.check(sys.argv[1:])
         if (launched or {"argo-workflows", "create"} <= {*sys.argv}) and "--help" not in sys.argv:
             check_s3(sys.argv[1:])
         if "resume" in launched and "--help" not in sys.argv:

@@ -10,7 +10,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, Validat
 from components.bandit.methods import METHODS, Method
 from components.bandit.settings import SETTINGS, Setting
 from components.errors import ConfigError
-from components.schema import Section, explain, load_yaml
+from components.schema import Section, explain, validated
+from components.strict_yaml import load_yaml
 
 Named = TypeVar("Named", bound=Section)
 
@@ -88,10 +89,7 @@ def parse(text: str) -> dict[str, Any]:
 
     Raises ConfigError that names every bad key, its value and the remedy.
     """
-    try:
-        config = LabConfig.model_validate(load_yaml(text))
-    except ValidationError as error:
-        raise ConfigError(explain(error, LabConfig)) from error
+    config = validated(LabConfig, load_yaml(text))
     methods, settings = config.build_methods(), config.build_settings()
     problems = list(_misfits(methods, settings))
     if problems:

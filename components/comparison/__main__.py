@@ -29,9 +29,11 @@ def main(arguments: list[str] | None = None) -> None:
     directory = given.directory or Path("comparison")
     try:
         data = finished(given.run, flow="CompareFlow", result="comparison", artifacts=("results", "reach"))
+        report.write(data.results, data.reach, directory, title=given.run)
     except UserError as error:
         sys.exit(f"error: {error}")
-    report.write(data.results, data.reach, directory, title=given.run)
+    except OSError as error:
+        sys.exit(f"error: {directory}: cannot be written ({error.strerror}). Name another directory.")
     print(f"The results of {given.run} are in {directory}: comparison.csv, comparison.png and comparison.md.")
 
 

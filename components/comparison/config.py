@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from components.errors import ConfigError
-from components.schema import Section, explain
+from components.schema import Section, validated
 
 POLICY = "all arms start from one base policy"
 PROMPTS = "all arms train on the same prompts and are judged on the same held-out ones"
@@ -82,7 +82,7 @@ class CompareConfig(Section):
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         [0, 1, 2], min_length=1, description="of sampling and training; the base policy is made with the run's own seed"
     )
-    arms: dict[str, dict[str, Any]] = Field(min_length=1, description="by name; see Arm")
+    arms: dict[str, dict[str, Any]] = Field(min_length=1, max_length=500, description="by name; see Arm")
     budget: Budget | None = Field(None, description="absent: prompts.per_iteration counts as written")
     levels: list[Annotated[float, Field(gt=0.5, lt=1)]] | None = Field(
         None, description="win rates of the table; absent: from the data"
@@ -113,10 +113,7 @@ class CompareConfig(Section):
             raise ConfigError("share: there is no budget to share. Add compare.budget, or remove the share.")
         if self.budget is not None and "prompts.per_iteration" in keys:
             raise ConfigError("prompts.per_iteration: follows from compare.budget. Remove one of the two.")
-        try:
-            return Arm.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(explain(error, Arm)) from error
+        return validated(Arm, values)
 
 
 def prompts_within(budget: float, per_prompt: float, *, iterations: int, batch_size: int, unit: str) -> int:

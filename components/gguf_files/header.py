@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import PolicyError
+from components.gguf_files.fields import wrong
 from components.model_sources import MAGIC
 
 # Those whose conversion the tests compare with an independent model. Each lists what its files must state, where a
@@ -84,7 +85,7 @@ def read(path: Path) -> Header:
     try:
         reader = gguf.GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
-    except (ValueError, IndexError, KeyError, OverflowError, OSError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, OSError) as error:
         raise PolicyError(
             f"policy.model: {path} cannot be read ({error}). It was cut off or damaged on its way here, or is of a "
             "kind that the package gguf does not know. Fetch it again, and compare its size with the original's."
@@ -94,6 +95,10 @@ def read(path: Path) -> Header:
     header = Header(path, fields, shapes, divisors)
     if reader.byte_order != "I":
         raise header.error("is written in the other byte order. Use a file made for this kind of machine.")
+    if name := wrong(fields):
+        raise header.error(
+            f"states {name} = {str(fields[name])[:80]}, which cannot be. Convert the original model anew."
+        )
     _check_kind(header)
     _check_types(header, {tensor.tensor_type for tensor in reader.tensors})
     return header

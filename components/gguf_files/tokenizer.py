@@ -19,6 +19,7 @@ from components.gguf_files import backends
 from components.gguf_files.backends import ADVICE, CONTROL, UNUSED, USER_DEFINED
 from components.gguf_files.header import Header
 from components.policy_files import copy_files, refuse_adapter, refuse_code
+from components.pretrained import Refusals
 
 ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' names and the file's
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -99,11 +100,9 @@ def take(header: Header, folder: Path, target: Path) -> PreTrainedTokenizerBase:
     copy_files(folder, target, weights=False)
     (target / "config.json").write_text(config, "utf-8")
     (target / "generation_config.json").unlink(missing_ok=True)
-    try:
+    with Refusals(str(header.error("lies beside a tokenizer that cannot be loaded")), ADVICE.rstrip(".")):
         refuse_code(target)
         tokenizer = AutoTokenizer.from_pretrained(target)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise header.error(f"lies beside a tokenizer that cannot be loaded: {error}") from error
     _check_spellings(tokenizer, header)
     advice = "Use the tokenizer that belongs to the model, or name the .gguf file itself to take the one inside it."
     bos, adds = header.token_id("bos"), header.fields.get("tokenizer.ggml.add_bos_token")

@@ -9,17 +9,20 @@ are in `components.plan.costs`.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.config import RunConfig, checked
-from components.errors import ConfigError, UserError
+from components.config import checked
+from components.errors import UserError
 from components.plan.costs import Lengths
 from components.plan.memory import stored
 from components.plan.models import PlanError, sizes
 from components.plan.table import GB, GPUS, assumptions, gpu_hours, number, render, runs
-from components.schema import load_yaml
+from components.strict_yaml import load_yaml, read_text
+
+LARGEST = 1e15
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of the run")
     parser.add_argument("--gpu", choices=GPUS, default="H100", help="default: H100")
-    parser.add_argument("--price", metavar="USD", type=float, help="of a GPU hour")
+    parser.add_argument("--price", metavar="USD", type=_number, help="of a GPU hour")
     parser.add_argument(
         "--parameters",
         metavar="[MODEL=]COUNT",
@@ -46,16 +49,16 @@ def _parser() -> argparse.ArgumentParser:
         help="size of a model whose config.json is not to be had, such as 8.0e9; without a name, the policy's",
     )
     parser.add_argument(
-        "--prompt-tokens", metavar="N", type=float, default=200.0, help="mean of a prompt; default: 200"
+        "--prompt-tokens", metavar="N", type=_number, default=200.0, help="mean of a prompt; default: 200"
     )
     parser.add_argument(
-        "--response-tokens", metavar="N", type=float, help="mean of a response; default: half of max_new_tokens"
+        "--response-tokens", metavar="N", type=_number, help="mean of a response; default: half of max_new_tokens"
     )
     return parser
 
 
 def _plan(given: argparse.Namespace) -> str:
-    config = _read(given.config)
+    config = checked(load_yaml(read_text(given.config)))
     counts = _counts(given.parameters, str(config.policy.model))
     parts, hours, kept = [], 0.0, 0.0
     planned = runs(config)
@@ -73,25 +76,27 @@ def _plan(given: argparse.Namespace) -> str:
     return "\n\n".join([*parts, assumptions(given.gpu)])
 
 
-def _read(path: Path) -> RunConfig:
-    try:
-        return checked(load_yaml(path.read_text("utf-8")))
-    except OSError as error:
-        raise PlanError(f"{path}: cannot be read ({error.strerror}). Name a config file.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text. Name a config file.") from error
-
-
 def _counts(given: Sequence[str], policy: str) -> dict[str, float]:
     """Parameters by model. Raises PlanError for what is no number."""
     counts: dict[str, float] = {}
     for text in given:
         name, _, count = text.rpartition("=")
         try:
-            counts[name or policy] = float(count)
-        except ValueError as error:
+            counts[name or policy] = _number(count)
+        except argparse.ArgumentTypeError as error:
             raise PlanError(f"--parameters {text}: {count!r} is no number. Write it as in 8.0e9.") from error
     return counts
+
+
+def _number(text: str) -> float:
+    """A size, length or price. Raises argparse's error for what is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0 and up to {LARGEST:g}. Write it as in 8.0e9")
+    return number
 
 
 if __name__ == "__main__":

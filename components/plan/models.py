@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import gguf_files, registry
+from components import gguf_files, model_checks, registry
 from components.config import RunConfig
 from components.errors import UserError
 from components.judges import Judge
@@ -95,21 +96,32 @@ def _without_weights(name: str, key: str, kind: Any, revision: str | None, code:
     import torch
     from transformers import AutoConfig
 
+    from components import pretrained
+
     try:
+        if Path(name).is_dir():
+            model_checks.require_json(Path(name))
+            model_checks.require_settings(Path(name))
         config = AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=code)
         with torch.device("meta"):
             if hasattr(kind, "from_config"):
                 return kind.from_config(config, trust_remote_code=code)
             return kind(config)
-    except (OSError, ValueError) as error:
+    except pretrained.UNLOADABLE as error:
         raise PlanError(
-            f"{key}.model: the config.json of {name} is not to be had ({str(error).splitlines()[0]}). Put it into a "
+            f"{key}.model: the config.json of {name} is not to be had ({pretrained.said(error)}). Put it into a "
             f"directory and name that, or give the size: --parameters {name}=8.0e9"
         ) from error
 
 
 def _shape(model: PreTrainedModel) -> Shape:
     config = model.config.get_text_config()
+    needed = ("num_attention_heads", "hidden_size", "num_hidden_layers")
+    if lacking := [name for name in needed if not isinstance(getattr(config, name, None), int)]:
+        raise PlanError(
+            f"{type(model).__name__}: its config has no {lacking[0]}, which the formulas need. Give the size: "
+            "--parameters MODEL=8.0e9"
+        )
     heads = config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
     intermediate = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)

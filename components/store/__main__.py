@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import sys
 import time
@@ -48,7 +49,7 @@ def default_root(datastore: str | None) -> str:
 
 def seconds(text: str) -> float:
     """An age such as 12h, 30d or 4w."""
-    found = re.fullmatch(r"(\d+)([hdw])", text)
+    found = re.fullmatch(r"([0-9]{1,6})([hdw])", text)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is not an age such as 12h, 30d or 4w")
     return int(found[1]) * UNITS[found[2]]
@@ -156,6 +157,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Does what was asked; the exit status."""
+    if options.root and "://" not in options.root and not os.path.isdir(options.root):  # noqa: PTH112, Path raises for long names
+        raise StoreError(f"--root {options.root}: is no directory. Name that of a store, as `ls` tells it.")
     store = open_store(options.root or default_root(options.datastore))
     used = uses(store)
     print(f"{store.root}\n")

@@ -16,8 +16,8 @@ from components.config import RunConfig, checked
 from components.evaluation import HISTORY_COLUMNS
 from components.pipeline import Pipeline
 from components.preparation import Started
-from components.schema import load_yaml
 from components.store import Manifest
+from components.strict_yaml import load_yaml
 from components.workspace import open_workspace
 from wind_runs import FLOW
 

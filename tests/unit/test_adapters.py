@@ -158,6 +158,37 @@ def test_a_damaged_adapter_is_named(folder):
         load(folder, PolicyConfig())
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "it is not JSON"),
+        ("[]", "it holds list"),
+        ('{"r": 4,\n"r": 8}', "line 2: the key 'r' stands twice"),
+        ('{"peft_type": "NONESUCH"}', "NONESUCH"),
+        ('{"peft_type": "LORA", "r": -1}', "-1"),
+        ('{"peft_type": "LORA", "r": 4, "target_modules": ["nowhere"]}', "nowhere"),
+    ],
+)
+def test_a_damaged_config_of_an_adapter_is_named(folder, text, said):
+    (folder / "adapter" / "adapter_config.json").write_text(text)
+    with pytest.raises(
+        PolicyError, match=r"policy\.model: its adapter in .* cannot be loaded: .*adapter_config"
+    ) as caught:
+        load(folder, PolicyConfig())
+    assert said in str(caught.value)
+
+
+def test_an_adapter_of_another_shape_is_refused(folder):
+    from safetensors.torch import save_file
+
+    file = folder / "adapter" / "adapter_model.safetensors"
+    found = load_file(file)
+    name = sorted(found)[0]
+    save_file({**found, name: torch.ones(1, 1)}, file)
+    with pytest.raises(PolicyError, match=rf"{name} is of shape \[1, 1\], and the model takes .* Use the adapter"):
+        load(folder, PolicyConfig())
+
+
 # Merging
 
 

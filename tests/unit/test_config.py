@@ -228,6 +228,15 @@ def test_text_is_not_read_as_a_number(written):
             "Remove one of the two.",
         ),
         ("{demo: {number: 3}}", "demo.number", "unknown key. Did you mean 'numbers'?"),
+        ("{generation: {temperature: 1.0e-300}}", "generation.temperature", "are not finite. Use 0.0001 or more."),
+        ("{generation: {responses: 1000000}}", "generation.responses", "less than or equal to 10000."),
+        ("{evaluation: {responses: 1000000}}", "evaluation.responses", "less than or equal to 10000."),
+        ("{training: {lora: {rank: 1000000}}}", "training.lora.rank", "less than or equal to 10000."),
+        ("{training: {epochs: 1000000}}", "training.epochs", "less than or equal to 10000."),
+        ("{resources: {start: {cpu: 1000000}}}", "resources.start.cpu", "less than or equal to 10000."),
+        ("{demo: {layers: 1000}}", "demo.layers", "less than or equal to 100."),
+        ("{demo: {hidden_size: 7}}", "demo", "hidden_size 7 is no multiple of 2 × heads, 8. Make it one, such as 8."),
+        ("{demo: {hidden_size: 21, heads: 3}}", "demo", "no multiple of 2 × heads, 6. Make it one, such as 18."),
     ],
 )
 def test_a_bad_setting_is_refused_by_key_with_a_remedy(extra, key, message):

@@ -12,7 +12,7 @@ from families import FAMILIES, save_policy
 from components.config import RunConfig, parse
 from components.pipeline import Pipeline
 from components.records import Prompt
-from components.schema import load_yaml
+from components.strict_yaml import load_yaml
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2"
 

@@ -1,0 +1,89 @@
+"""Command lines that Metaflow would end in a traceback, or wait for without end: one sentence before a run begins."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import command_line
+from components.errors import UserError
+from wind_runs import FLOW
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(command_line.VARIABLE, raising=False)
+    (tmp_path / "good.yaml").write_text("demo: {}")
+    (tmp_path / "sixteen.yaml").write_text("demo: {}", "utf-16")
+    (tmp_path / "bytes.yaml").write_bytes(bytes(range(128, 256)))
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("--config config sixteen.yaml run", ["sixteen.yaml: is not UTF-8 text"]),
+        ("--config=config sixteen.yaml run", ["sixteen.yaml: is not UTF-8 text"]),
+        ("--config config bytes.yaml show", ["bytes.yaml: is not UTF-8 text"]),
+        ("--config config folder run", ["folder: cannot be read (Is a directory)"]),
+        ("--config config none.yaml run", ["none.yaml: cannot be read (No such file"]),
+        (f"--config config {'x' * 5000} run", ["File name too long"]),
+        ("run --max-workers 0", ["--max-workers: 0", "Use 1 or more"]),
+        ("run --max-workers=-3", ["--max-workers: -3", "Use 1 or more"]),
+        ("--datastore-root good.yaml run", ["--datastore-root: good.yaml", "Name a directory"]),
+        ("--datastore-root=good.yaml/there run", ["--datastore-root: good.yaml/there", "Name a directory"]),
+    ],
+)
+def test_options(here, words, parts):
+    with pytest.raises(UserError) as caught:
+        command_line.check(words.split())
+    assert [part for part in parts if part not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        ("{bad", "it is not JSON"),
+        ("[]", "names no files"),
+        ('{"config": 3}', "names no files"),
+        ('{"config": "sixteen.yaml"}', "sixteen.yaml: is not UTF-8 text"),
+        ('{"config": "good.yaml", "config": "good.yaml"}', "'config' stands twice"),
+    ],
+)
+def test_the_environment_variable(here, monkeypatch, value, part):
+    monkeypatch.setenv(command_line.VARIABLE, value)
+    with pytest.raises(UserError) as caught:
+        command_line.check(["show"])
+    assert part in str(caught.value)
+
+
+def test_what_is_well_passes(here, monkeypatch):
+    os.mkfifo(here / "pipe")  # what comes through it is Metaflow's to read
+    monkeypatch.setenv(command_line.VARIABLE, '{"config": "good.yaml"}')
+    for words in (
+        "run",
+        "--config config good.yaml run --max-workers 1",
+        "--config config pipe --datastore-root a/b run",
+    ):
+        command_line.check(words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("--config config sixteen.yaml show", "error: sixteen.yaml: is not UTF-8 text"),
+        ("--config config twice.yaml show", "seed: is given twice in one section"),
+    ],
+)
+def test_no_traceback(here, flow_env, words, part):
+    (here / "twice.yaml").write_text("demo: {}\nseed: 1\nseed: 2\n")
+    command = [sys.executable, str(FLOW), "--no-pylint", *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **flow_env}, check=False)
+    assert part in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.returncode != 0
