@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,6 +15,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from components.report import evaluated
+
+mpl.rcParams["text.parse_math"] = False  # names of groups and parts are the user's, and "$5 to $6" is no formula
 
 # Okabe and Ito's palette, which stays distinct under all common kinds of colour blindness
 BLUE, ORANGE, GREEN, SKY, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#6B7280"

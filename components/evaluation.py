@@ -63,8 +63,9 @@ def measure(judgement: Judgement, groups: Groups, ours: slice, theirs: slice) ->
         measures.append(Measure(WIN_RATE, group, len(rows), Mean(rate.mean, rate.low, rate.high)))
     places: list[tuple[str | None, NDArray[np.int64]]] = [(None, np.arange(len(judgement.preference))), *groups.items()]
     for name, values in judgement.parts.items():
+        share = bool(np.isin(values, (0, 1)).all())
         for place, rows in places:
-            means = (mean_interval(values[rows, side]) for side in (ours, theirs))
+            means = (mean_interval(values[rows, side], share=share) for side in (ours, theirs))
             measures.append(Measure(f"{PART}{name}", place, len(rows), *means))
     return tuple(measures)
 

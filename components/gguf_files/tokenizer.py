@@ -22,6 +22,8 @@ from components.policy_files import copy_files, refuse_adapter, refuse_code
 from components.pretrained import Refusals
 
 ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' names and the file's
+FAULTS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # of a template's own
+SAMPLE = "The quick brown fox, 1234.5 km; l'été über Māori\n\n  x = f(y) != 'z'… 你好 🙂 unbelievable tokenizers"
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -105,6 +107,7 @@ def take(header: Header, folder: Path, target: Path) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(target)
     _check_spellings(tokenizer, header)
     advice = "Use the tokenizer that belongs to the model, or name the .gguf file itself to take the one inside it."
+    _check_cuts(tokenizer, header, advice)
     bos, adds = header.token_id("bos"), header.fields.get("tokenizer.ggml.add_bos_token")
     if bos not in (None, tokenizer.bos_token_id):
         raise header.error(f"states BOS {bos}, and the tokenizer beside it {tokenizer.bos_token_id}. {advice}")
@@ -114,6 +117,17 @@ def take(header: Header, folder: Path, target: Path) -> PreTrainedTokenizerBase:
         tokenizer.chat_template = chat_template(header)
         tokenizer.save_pretrained(target)
     return tokenizer
+
+
+def _check_cuts(tokenizer: Any, header: Header, advice: str) -> None:
+    """Raises PolicyError if a text becomes other tokens than by the file's own tokenizer, where that can be made."""
+    try:
+        own = backends.build(header)
+    except PolicyError:  # of a kind that is not known here: the reason to put one beside it
+        return
+    pieces = own.encode(SAMPLE, add_special_tokens=False).ids, tokenizer.encode(SAMPLE, add_special_tokens=False)
+    if pieces[0] != pieces[1]:
+        raise header.error(f"cuts a text into {len(pieces[0])} tokens, the tokenizer beside it into others. {advice}")
 
 
 def chat_template(header: Header) -> str | dict[str, str] | None:
@@ -133,7 +147,7 @@ def check_template(tokenizer: Any, header: Header) -> None:
     """Raises PolicyError for a chat template that is none."""
     try:
         tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
-    except TemplateError as error:
+    except FAULTS as error:
         raise header.error(f"has a chat template that writes no prompt ({error}). {ADVICE}") from error
 
 

@@ -23,6 +23,8 @@ Groups = dict[str, NDArray[np.int64]]
 def split(prompts: Sequence[Prompt], field: str | None) -> Groups:
     """The rows of each group's prompts, by the group's name, in natural order: a, b2, b10. None without a field.
 
+    Values that read alike are one group: 1 and "1", or texts that differ in white space alone.
+
     Raises:
         PromptError: a field that no prompt has or that some prompts lack, a value that cannot name a group, or more
             than `MOST` groups.
@@ -73,6 +75,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
-def _natural(name: str) -> list[str | int]:
-    """Text and numbers in turns, so that equal places of two names can be compared."""
-    return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"(\d+)", name)]
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Text and numbers in turns, numbers by their length first: of any length, where `int` has an end."""
+    pieces = re.split(r"(\d+)", name)
+    return [(len(p.lstrip("0")), p.lstrip("0")) if at % 2 else (0, p) for at, p in enumerate(pieces)]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from components.intervals import interval
+from components.intervals import interval, rate_interval
 from components.parts import ENDINGS, PART
 from components.report import evaluated
 
@@ -41,14 +41,18 @@ class Measure:
     reference: Mean | None = None  # none of a win rate, which is against it
 
 
-def mean_interval(values: NDArray[np.float64]) -> Mean:
-    """Mean and 95 % t-interval of a quantity that may be any number. Of one prompt the interval is NaN.
+def mean_interval(values: NDArray[np.float64], *, share: bool = False) -> Mean:
+    """Mean and 95 % interval of a quantity that may be any number: a t-interval. Of one prompt it is NaN.
+
+    With `share`, of values that are 0 or 1: `intervals.rate_interval`, which knows of both ends.
 
     Args:
         values: (n, M), of M responses to each of n prompts. The prompt is the unit, as responses to one prompt are not
             independent: the interval is that of n means.
+        share: whether the quantity is never anything but 0 or 1.
     """
-    return Mean(*interval(values.mean(1)))
+    means = values.mean(1)
+    return Mean(float(means.mean()), *rate_interval(means)) if share else Mean(*interval(means))
 
 
 def columns(measures: Iterable[Measure]) -> dict[str, float]:

@@ -280,6 +280,9 @@ class Scarce(Wind):
 
     rows: int
     error: str = "cuda"
+    beta: float = 0.02
+    eta: float = 10.0
+    clip: float | None = None
 
     def loss(self, group):
         if len(group.logp) > self.rows:

@@ -167,7 +167,7 @@ def test_evaluation_prompts_are_dropped_too(start, caplog, tmp_path):
     _, train, held_out = start(TEXTS, ["k l m n o", "k l", "l m n", "m", "n o p k"], drop_longer=LIMIT)
     assert [p.text for p in held_out] == ["k l", "l m n"]  # the first two that are short enough
     assert [p.text for p in train] == SHORT
-    assert caplog.messages == [
+    assert [message for message in caplog.messages if "dropped" in message] == [
         f"{tmp_path / 'train.jsonl'}: dropped 3 of 12 prompts longer than 4 tokens",
         f"{tmp_path / 'evaluation.jsonl'}: dropped 2 of 5 prompts longer than 4 tokens",
     ]

@@ -15,6 +15,7 @@ from components.algorithms import Algorithm, Group, leave_one_out
 from components.algorithms.bond import Bond
 from components.algorithms.dpo import Dpo
 from components.algorithms.ipo import Ipo
+from components.algorithms.rloo import Rloo
 from components.algorithms.sppo import Sppo
 from components.algorithms.wind import Wind
 from components.learning import Seen, figures, told, warned, warnings
@@ -266,6 +267,30 @@ def test_of_a_target_out_of_reach_half_a_nat_is_enough(winners, told):
     """2 % of 25 nats, where the targets are 200 apart."""
     text = warn(many(winners=winners, losers=-winners, target=100.0))
     assert ("hardly" in text) == told
+
+
+@pytest.mark.parametrize(("winners", "losers", "told"), [(-15.0, -40.0, True), (-8.0, -7.3, True), (-2.0, -9.0, False)])
+def test_winners_that_fall_where_they_should_rise(winners, losers, told):
+    """With targets out of reach neither the risk nor the target's distance shows it."""
+    text = warn(many(winners=winners, losers=losers, target=100.0, tokens=100))
+    assert ("of winners fell by" in text) == told
+    assert "hardly" not in text
+
+
+def test_where_beta_holds_the_targets_a_policy_that_hardly_moved_may_have_them_nearer():
+    text = warn(many(winners=0.01, losers=-0.01, target=100.0), Wind())
+    assert text.endswith("raise training.epochs (1) or raise algorithm.beta (0.002).")
+
+
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        ([3.0, -1.0], False),  # mean 1, standard error 2·sqrt(16/15)/4 = 0.516: 1.9 of it
+        ([2.0, -0.1], True),  # mean 0.95, standard error 1.05·sqrt(16/15)/4 = 0.271: 3.5 of it
+    ],
+)
+def test_a_loss_that_begins_at_zero_is_not_doubled_by_noise(after, told):
+    assert ("rose" in warn(many([[0.0, 0.0], after]), Rloo())) == told
 
 
 def test_where_the_schedule_ends_little_is_enough():

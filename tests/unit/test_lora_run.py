@@ -28,7 +28,7 @@ def smoke(algorithm="wind", precision="fp32", **training):
     values["judge"]["function"] = f"{__name__}:total"
     values["demo"] |= {"steps": 5, "hidden_size": 16}
     values["policy"]["precision"] = precision
-    values["algorithm"] = {"name": algorithm}
+    values["algorithm"] = {"name": algorithm} | ({"eta": 10.0} if algorithm == "wind" else {})
     values["training"] |= {"learning_rate": 1e-2, "lora": {"rank": 4, "alpha": 8}, **training}
     values["resources"] = {kind: {"cpu": 1} for kind in values["resources"]}  # a thread: the models are tiny
     return RunConfig.model_validate(values)

@@ -228,7 +228,7 @@ def test_a_rate_that_is_too_high_lets_the_risk_rise(algorithm):
     assert ("or raise algorithm.eta (2)" in text) == hasattr(algorithm, "eta")
 
 
-@pytest.mark.parametrize("algorithm", [Wind, Sppo])
+@pytest.mark.parametrize("algorithm", [partial(Wind, clip=None), Sppo])
 def test_a_second_pass_that_overshoots_and_its_remedies(algorithm):
     """A step of half the rate and one of the whole: the risk falls from 1/4, and then rises again."""
     steps = {"epochs": 2, "learning_rate": 0.01, "warmup_ratio": 0.95, "batch_size": 16}

@@ -89,3 +89,7 @@ def test_a_value_that_cannot_name_a_group(value, kind):
 def test_the_demos_prompts_have_no_groups():
     with pytest.raises(ConfigError, match=r"^evaluation\.group_by: stands beside a `demo` section"):
         parse("demo: {}\nevaluation: {group_by: kind}")
+
+
+def test_numbers_of_any_length_are_in_order():
+    assert list(rows("9" * 5000, "b10", "b2", "007", "8")) == ["007", "8", "9" * 5000, "b2", "b10"]

@@ -54,6 +54,17 @@ def test_mean_interval_by_hand():
     assert found.high == pytest.approx(0.625 + T3 * 0.161374, abs=1e-5)
 
 
+def test_a_share_has_an_interval_within_its_ends():
+    """Of 0 or 1 alone. Fifteen prompts without one: `intervals.rate_interval`, whose coverage has a test of its own."""
+    groups = {"all": np.arange(15)}
+    parts = {"met": np.zeros((15, 2)), "length": np.full((15, 2), 0.5)}
+    judgement = Judgement(preference_from_scores(np.zeros((15, 2))), np.zeros((15, 2)), parts)
+    found = {one.name: one.policy for one in measure(judgement, groups, OURS, THEIRS) if one.group is None}
+    assert (found["part_met"].mean, found["part_met"].low) == (0.0, 0.0)
+    assert 0.2 < found["part_met"].high < 0.25
+    assert (found["part_length"].low, found["part_length"].high) == (0.5, 0.5)
+
+
 def test_of_one_prompt_the_interval_is_not_known():
     found = mean_interval(np.array([[1.0, 4.0]]))
     assert found.mean == 2.5

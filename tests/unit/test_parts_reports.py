@@ -99,6 +99,13 @@ def test_the_terminal_shows_the_last_iterations_of_many():
     assert lines[-1] == "(the last 3 iterations; `history` has all)"
 
 
+@pytest.mark.parametrize("name", ["$a_$", "$$", r"$\\frac$", "$5 to $6"])
+def test_names_with_dollars_are_no_formulas(name):
+    figure = groups_figure(with_groups(with_parts(), [name, "short"]))
+    figure.draw_without_rendering()
+    assert f"{name} (" in figure.axes[0].get_yticklabels()[0].get_text()
+
+
 def test_without_parts_and_groups_nothing_is_added():
     assert len(summary_table(history()).splitlines()) == 4
     assert curves_figure(history()) is None

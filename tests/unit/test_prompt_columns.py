@@ -203,15 +203,27 @@ def test_other_columns_survive_being_saved(tmp_path):
     ("settings", "message"),
     [
         ("column: ''", "prompts.column: '' cannot be used. String should have at least 1 character."),
-        ("column: 3", "prompts.column: 3 cannot be used. Input should be a valid string."),
+        (
+            "column: 3",
+            "prompts.column: 3 cannot be used. Input should be a valid string. Put text that looks like a number in "
+            "quotes.",
+        ),
         (
             "column: answer",
             "prompts.column: 'answer' has a meaning of its own. Name the column that holds the prompts.",
         ),
         ("columns: a", "prompts.columns: unknown key. Did you mean 'column'?"),
         ("drop_longer: 0", "prompts.drop_longer: 0 cannot be used. Input should be greater than 0."),
-        ("drop_longer: 1.5", "prompts.drop_longer: 1.5 cannot be used. Input should be a valid integer."),
-        ("drop_longer: true", "prompts.drop_longer: True cannot be used. Input should be a valid integer."),
+        (
+            "drop_longer: 1.5",
+            "prompts.drop_longer: 1.5 cannot be used. Input should be a valid integer. Write digits alone, such as "
+            "1000.",
+        ),
+        (
+            "drop_longer: true",
+            "prompts.drop_longer: True cannot be used. Input should be a valid integer. Write digits alone, such as "
+            "1000.",
+        ),
     ],
 )
 def test_settings_that_cannot_be(settings, message):

@@ -12,7 +12,7 @@ import pytest
 from components.config import checked, parse
 from components.errors import ConfigError, PromptError
 from components.prompts import Source, configured, load
-from components.schema import load_yaml
+from components.strict_yaml import load_yaml
 from prompt_files import lines, parquet, refusal, texts, write
 
 

@@ -191,6 +191,8 @@ def test_each_epoch_visits_every_prompt_once_in_its_order():
     seen = []
 
     class Watched(Wind):
+        clip: float | None = None
+
         def loss(self, group):
             seen.append(group.logp_old.numpy())
             return super().loss(group)
@@ -302,6 +304,8 @@ def test_winners_become_likelier_than_losers():
 class BestAndWorst(Wind):
     """WIND on the best and the worst response only."""
 
+    clip: float | None = None
+
     def select(self, win_rate):
         return np.stack([win_rate.argmax(1), win_rate.argmin(1)], axis=1)
 
@@ -341,6 +345,8 @@ def test_same_seed_same_weights():
 
 class Infinite(Wind):
     """A loss of zero whose gradient is infinite."""
+
+    clip: float | None = None
 
     def loss(self, group):
         return (group.logp - group.logp.detach()).sqrt()
