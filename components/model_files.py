@@ -22,10 +22,13 @@ OTHERS = (
 CODE = ("*.py",)
 
 
-def of(directory: Path, *, weights: bool = True, code: bool = False, key: str = "policy") -> list[Path]:
+def of(
+    directory: Path, *, weights: bool = True, code: bool = False, stored: bool = False, key: str = "policy"
+) -> list[Path]:
     """The files of the model in a directory, without its weights or with, and with code that it brings or without.
 
-    Raises PolicyError as `weight_names` does, and for a file that is a link out of the directory.
+    Raises PolicyError as `weight_names` does, and for a file that is a link out of the directory, unless that is a view
+    of the project's own store (`stored`), where large files are such links.
     """
     patterns = (*OTHERS, *(CODE if code else ()))
     found = [file for pattern in patterns for file in directory.glob(pattern) if not file.name.startswith(".")]
@@ -33,7 +36,7 @@ def of(directory: Path, *, weights: bool = True, code: bool = False, key: str = 
         names = weight_names(directory, key)
         found += [directory / name for name in names]
         found += [directory / INDEX] if (directory / INDEX).is_file() else []
-    for file in found:
+    for file in [] if stored else found:
         _require_inside(file, directory, key)
     return sorted(file for file in set(found) if file.is_file())
 

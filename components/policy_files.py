@@ -70,9 +70,12 @@ def _download(config: PolicyConfig, key: str) -> Path:
         ) from error
 
 
-def copy_files(source: Path, target: Path, *, weights: bool = True, code: bool = False) -> Path:
-    """Copies the files that make up a policy; without `weights` only config, tokenizer and template."""
-    for file in model_files.of(source, weights=weights, code=code):
+def copy_files(source: Path, target: Path, *, weights: bool = True, code: bool = False, stored: bool = False) -> Path:
+    """Copies the files that make up a policy; without `weights` only config, tokenizer and template.
+
+    `stored` and errors as in `model_files.of`.
+    """
+    for file in model_files.of(source, weights=weights, code=code, stored=stored):
         copy = target / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
@@ -80,8 +83,8 @@ def copy_files(source: Path, target: Path, *, weights: bool = True, code: bool =
 
 
 def save_model(model: PreTrainedModel, source: Path, target: Path) -> Path:
-    """Writes a policy directory with the model's weights and everything else from the directory `source`."""
-    copy_files(source, target, weights=False, code=True)
+    """Writes a policy directory with the model's weights and everything else from `source`, a policy of the store."""
+    copy_files(source, target, weights=False, code=True, stored=True)
     for stale in [*target.glob("*.safetensors"), *target.glob(model_files.INDEX)]:  # a loader might take them
         stale.unlink()
     model.save_pretrained(target)

@@ -105,3 +105,12 @@ def test_settings_that_cannot_be_followed_are_known_at_the_start(tmp_path, monke
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"^training\.optimizer: adamw_8bit needs bitsandbytes, which is not inst"):
         update.check(TrainingConfig(optimizer="adamw_8bit"))
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
+def test_policies_whose_files_are_all_large(tmp_path, monkeypatch, lora):
+    """A real model's tokenizer is as large as its weights are here: a step sees such files as links into the store."""
+    plain = Kept(smoke(lora=lora), tmp_path / "plain")
+    monkeypatch.setattr("components.store.base.CHUNK", 1)
+    large = Kept(smoke(lora=lora), tmp_path / "large")
+    assert [trained.policy for trained in large.trained] == [trained.policy for trained in plain.trained]
