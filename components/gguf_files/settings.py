@@ -10,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
+from components import strict_json
 from components.gguf_files.header import ROPE_FREQS, Header
 
 if TYPE_CHECKING:
@@ -137,11 +138,21 @@ def generation_config_of(header: Header, beside: Path | None) -> GenerationConfi
     """What begins, fills and ends a response; a generation_config.json in the folder `beside` adds ends of its own."""
     ends = header.ends()
     if beside is not None and (beside / "generation_config.json").is_file():
-        listed = GenerationConfig.from_pretrained(beside).eos_token_id
-        ends |= set(listed if isinstance(listed, list) else [listed]) - {None}
+        ends |= _ends_beside(header, beside / "generation_config.json")
     return GenerationConfig(
         bos_token_id=header.token_id("bos"), eos_token_id=sorted(ends) or None, pad_token_id=header.token_id("padding")
     )
+
+
+def _ends_beside(header: Header, file: Path) -> set[int]:
+    try:
+        listed = strict_json.read_object(file).get("eos_token_id")
+    except strict_json.JsonError as error:
+        raise header.error(f"lies beside a {file.name} that cannot be read ({error}). Fix it or remove it.") from error
+    ids = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    if wrong := [i for i in ids if type(i) is not int or not 0 <= i < len(header.tokens)]:
+        raise header.error(f"lies beside a {file.name} with eos_token_id {wrong[0]!r}, no token. Fix it or remove it.")
+    return set(ids)
 
 
 def check_tensors(header: Header, model: PreTrainedModel) -> None:

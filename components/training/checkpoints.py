@@ -23,6 +23,7 @@ from components.errors import BlobError
 from components.sections import TrainingConfig
 from components.store import Manifest, Store
 from components.training import sharding
+from components.training.leftovers import remove
 from components.training.state import TrainingState
 
 FILE = "training.safetensors"
@@ -104,22 +105,10 @@ class Checkpoints:
             return
         manifest = self.store.put_file(self.scratch / FILE)
         self.store.write_note(self.key, json.dumps(manifest))
-        _remove(self.store, self._latest)
+        remove(self.store, self._latest)
         self._latest, self._saved = manifest, self.clock()
 
     @property
     def seconds(self) -> float:
         """Time spent on this training so far, by all attempts, but for what was done and not saved."""
         return self.seconds_before + self.clock() - self._begun
-
-
-def forget(store: Store, key: str) -> None:
-    """Removes the state of a training whose result is recorded."""
-    if note := store.read_note(key):
-        store.remove_note(key)
-        _remove(store, json.loads(note))
-
-
-def _remove(store: Store, manifest: Manifest | None) -> None:
-    for entry in (manifest or {}).values():
-        store.remove(entry["sha256"])

@@ -17,6 +17,7 @@ from components.errors import ConfigError
 from components.progress import silent
 from components.sections import TrainingConfig
 from components.store import Manifest
+from components.training import leftovers
 from components.workspace import ANCHOR_FILE, OPTIMIZER_FILE, Workspace
 
 if TYPE_CHECKING:  # stages import this module, also in steps that do without torch
@@ -129,9 +130,7 @@ def train_here(
 
 def forget_unfinished(work: Workspace, key: str) -> None:
     """Removes the state that `train` saved on the way, when its result is recorded."""
-    from components.training.checkpoints import forget
-
-    forget(work.store, key)
+    leftovers.forget(work.store, key)
 
 
 def _keep_policy(work: Workspace, before: Before, policy: Policy) -> Manifest:

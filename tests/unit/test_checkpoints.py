@@ -22,7 +22,8 @@ from components.judges.verifier import Verifier
 from components.sections import LoraConfig, TrainingConfig
 from components.store import open_store
 from components.training import checkpoints
-from components.training.checkpoints import Checkpoints, forget, training_key
+from components.training.checkpoints import Checkpoints, training_key
+from components.training.leftovers import forget
 from components.training.off_policy import run_steps, train
 from components.training.on_policy import OnPolicyTrainer, make_anchor
 from components.training.optimizer import make_optimizer

@@ -18,6 +18,7 @@ WRONG = {
     "llama.embedding_length": [2**31],
     "llama.attention.head_count_kv": [0],
     "llama.rope.freq_base": [*NO_NUMBERS, 0.0, -1.0],
+    "llama.attention.layer_norm_rms_epsilon": [*NO_NUMBERS, -1.0],
     "general.type": [3, [1]],
     f"{TOKENIZER}model": [3, [1]],
     f"{TOKENIZER}pre": [3, [1], ["x"]],
@@ -60,3 +61,26 @@ def test_a_damaged_tokenizer_beside_a_file_is_refused(tmp_path, model, tokenizer
     ):
         convert(tmp_path / "tiny.gguf", target, PolicyConfig(model=str(tmp_path)))
     shutil.rmtree(target)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"eos_token_id": "x"}', "with eos_token_id 'x', no token"),
+        ('{"eos_token_id": [2, 99999]}', "with eos_token_id 99999, no token"),
+    ],
+)
+def test_a_damaged_generation_config_beside_a_file_is_refused(tmp_path, model, tokenizer, content, said):
+    write(tmp_path / "tiny.gguf", model, tokenizer)
+    make_tokenizer(FAMILIES["llama3"]).save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(PolicyError, match=rf"beside a generation_config.json .*{said}.* Fix it or remove it"):
+        convert(tmp_path / "tiny.gguf", tmp_path / "policy", PolicyConfig(model=str(tmp_path)))
+
+
+@pytest.mark.parametrize("template", ["{{ messages[0] + 1 }}", "{{ 1 // 0 }}", "{{ messages[7].content.x }}"])
+def test_a_template_that_fails_is_refused(tmp_path, model, tokenizer, template):
+    message = refusal(write(tmp_path / "tiny.gguf", model, {**tokenizer, "tokenizer.chat_template": template}))
+    assert "has a chat template that writes no prompt" in message

@@ -63,6 +63,16 @@ def test_another_models_tokenizer_beside_the_file(beside, tmp_path):
         convert(file, tmp_path / "policy", PolicyConfig(model=str(file.parent)))
 
 
+def test_a_tokenizer_that_cuts_texts_otherwise(beside, tmp_path):
+    """The same tokens, whose merges stand in another order."""
+    original = make_tokenizer(FAMILIES["llama3"])
+    fields = byte_level(original)
+    merges = fields["tokenizer.ggml.merges"]
+    file = beside(fields | {"tokenizer.ggml.merges": merges[::-1]}, original)
+    with pytest.raises(PolicyError, match=r"cuts a text into \d+ tokens, the tokenizer beside it into others\."):
+        convert(file, tmp_path / "policy", PolicyConfig(model=str(file.parent)))
+
+
 def test_another_bos_beside_the_file(beside, tmp_path):
     original = make_tokenizer(FAMILIES["llama3"])
     file = beside(byte_level(original, bos_token_id=3), original)

@@ -121,6 +121,11 @@ def test_a_directory_in_a_package(package, tmp_path):
     assert fetch(PolicyConfig(model="package:tiny_language_model")) == folder / "model"
 
 
+def test_safetensors_come_first_in_a_package_too(package, tmp_path):
+    files = ("model/config.json", "model/model.safetensors", "model/a.gguf")
+    assert found(package(*files)) == tmp_path / "site" / "tiny_language_model" / "model"
+
+
 @pytest.mark.parametrize(
     ("files", "number"), [((), 0), (("config.json",), 0), (("a.gguf", "b.gguf"), 2), (("a.gguf", "m/a.gguf"), 2)]
 )
