@@ -2,7 +2,7 @@
 
 A step with a card waits at its end for two subprocesses, and each live update starts another. All of
 them import the flow's module: keep heavy imports inside its steps, and give cards only to steps that
-take long and to `end`, such as `@card(type="blank", id="progress", refresh_interval=10)`.
+take long and to `end`, such as `@card(type="blank", id="progress", refresh_interval=60)`.
 """
 
 from __future__ import annotations

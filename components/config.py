@@ -60,7 +60,7 @@ class RunConfig(Section):
     cluster: ClusterConfig | None = None
     live_cards: list[Literal["start", "generate", "score", "train", "evaluate"]] = Field(
         ["start", "generate", "score", "train", "evaluate"],
-        description="steps with a live progress card; each costs its task about a second",
+        description="steps with a live progress card; it takes a core for some seconds each minute",
     )
     compare: CompareConfig | None = Field(None, description="for compare_flow.py")
 

@@ -31,6 +31,9 @@ if get_username() is None:
     os.environ["USERNAME"] = "wind"
 
 CONFIGS = Path(__file__).parent / "configs"
+# Between updates of a live card. Each is a process that takes a core for some five seconds, and two threads of a
+# training fall far behind where a third wants their cores.
+CARD_SECONDS = 60
 
 
 class BadConfig(MetaflowException):
@@ -85,7 +88,7 @@ class LiveCards(FlowMutator):
         chosen = dict(mutable_flow.configs)["config"]["live_cards"]
         for name, step in mutable_flow.steps:
             if report.kind_of(name) in chosen:
-                options = {"type": "blank", "id": "progress", "refresh_interval": 10}
+                options = {"type": "blank", "id": "progress", "refresh_interval": CARD_SECONDS}
                 step.add_decorator(card, deco_kwargs=options)
 
 
