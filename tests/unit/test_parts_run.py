@@ -23,7 +23,8 @@ from components.workspace import open_workspace
 
 KINDS = ["long", "long", "long", "long", "short", "short", "lone"]  # of the evaluation prompts
 M = 2  # responses of an evaluation
-T = {7: 2.446912, 4: 3.182446, 2: 12.706205}  # 97.5 % quantiles of Student's t for so many prompts, of a printed table
+# 97.5 % quantiles of Student's t for so many prompts, of a printed table
+T = {9: 2.306004, 7: 2.446912, 6: 2.570582, 4: 3.182446, 2: 12.706205}
 CONFIG = """
 iterations: 1
 policy: {{model: {home}/policy, precision: fp32}}
@@ -136,7 +137,7 @@ def test_files_hold_the_parts_of_each_response(run, place):
 @pytest.mark.parametrize("group", ["", "long", "short", "lone"])
 @pytest.mark.parametrize("side", ["", "_reference"])
 def test_history_has_means_and_intervals_of_parts_and_groups(run, part, group, side):
-    """From the texts in the stored files, by the formula of a t-interval."""
+    """From the texts in the stored files, by the formulas of a t-interval and of a share's."""
     frame = run.read(run.started.evaluated if side else run.evaluated.rollout)
     rows = [texts for texts, kind in zip(frame["texts"], KINDS, strict=True) if group in ("", kind)]
     means = [statistics.mean(judged(text, part) for text in texts) for texts in rows]
@@ -145,7 +146,12 @@ def test_history_has_means_and_intervals_of_parts_and_groups(run, part, group, s
     found = run.history.iloc[0]
     assert found[f"part_{part}{side}{place}"] == pytest.approx(mean)
     bounds = [found[f"part_{part}{side}{bound}{place}"] for bound in ("_low", "_high")]
-    if n == 1:
+    if part == "even":  # 0 or 1 alone: two more values, a 0 and a 1, and half a value on each side, within [0, 1]
+        more = [*means, 0.0, 1.0]
+        half = T[n + 2] * statistics.stdev(more) / math.sqrt(n + 2) + 0.5 / (n + 2) if n > 1 else 1.0
+        middle = statistics.mean(more)
+        assert bounds == pytest.approx([max(0.0, middle - half), min(1.0, middle + half)], rel=1e-5)
+    elif n == 1:
         assert all(math.isnan(bound) for bound in bounds)
     else:
         half = T[n] * statistics.stdev(means) / math.sqrt(n)
