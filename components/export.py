@@ -16,10 +16,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from components import findings, runs
-from components.errors import UserError
-from components.policy_files import ADAPTER
-from components.scratch import scratch
+from components.config.errors import UserError
+from components.policy import findings
+from components.policy.files import ADAPTER
+from components.runtime.scratch import scratch
+from components.stages import runs
 from components.store import Manifest, Store, open_store
 
 
@@ -63,12 +64,12 @@ def export(
     wanted = DTYPES[dtype] if dtype else _dtype(store, getattr(data, "reference", policy))
     if not adapted and wanted in (None, stored):
         return store.get(policy, directory)
-    from components import adapters  # torch and transformers take seconds to import
+    from components.policy import lora  # torch and transformers take seconds to import
 
     directory.parent.mkdir(parents=True, exist_ok=True)
     with scratch("export", directory.parent) as folder:  # a disk with room for the model
         source = store.get(policy, folder / "policy")
-        write = adapters.merge if adapted else adapters.convert
+        write = lora.merge if adapted else lora.convert
         return write(source, directory, "auto" if wanted is None else wanted)
 
 

@@ -15,15 +15,16 @@ from metaflow import Config, FlowMutator, FlowSpec, Parameter, card, config_expr
 from metaflow.exception import MetaflowException
 from metaflow.util import get_username
 
-from components import gpus, report
-from components.cards import StepProgress
-from components.config import RunConfig, parse
-from components.errors import BlobError, ConfigError, StoreError, UserError
-from components.schema import validated
+from components.config.errors import BlobError, ConfigError, StoreError, UserError
+from components.config.schema import validated
+from components.reporting import report
+from components.reporting.cards import StepProgress
+from components.run_config import RunConfig, parse
+from components.runtime import gpus
+from components.stages.context import Workspace, open_workspace
 from components.store import Manifest, open_store, store_root
 from components.store.references import manifests
 from components.store.task_notes import STORED, Task, noted
-from components.workspace import Workspace, open_workspace
 from launcher import LAUNCHER
 
 # Metaflow refuses to run as an unnamed user or as root, which is all that many containers have.
@@ -49,7 +50,7 @@ class BadRun(MetaflowException):
 
 
 def parse_config(text: str) -> dict[str, Any]:
-    """`components.config.parse` with its error as Metaflow prints it: no traceback."""
+    """`components.run_config.parse` with its error as Metaflow prints it: no traceback."""
     try:
         return parse(text)
     except UserError as error:

@@ -15,8 +15,8 @@ from metaflow.packaging_sys import ContentType
 
 import shipping
 from base import BadConfig
-from components.cluster_sections import ClusterConfig
-from components.report import kind_of
+from components.config.cluster import ClusterConfig
+from components.reporting.report import kind_of
 
 COMMANDS = {"argo-workflows", "kubernetes"}
 RENAMED = {"volumes": "persistent_volume_claims"}

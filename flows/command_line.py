@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from components import strict_json
-from components.errors import ConfigError, StoreError, UserError
-from components.strict_yaml import read_text
+from components.config import strict_json
+from components.config.errors import ConfigError, StoreError, UserError
+from components.config.strict_yaml import read_text
 
 CONFIG, VARIABLE = "--config", "METAFLOW_FLOW_CONFIG"
 WORKERS, ROOT = "--max-workers", "--datastore-root"

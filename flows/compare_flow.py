@@ -13,7 +13,7 @@ from metaflow import card, config_expr, current, resources, step
 
 from base import LiveCards, config_file, parse_comparison, told_plainly
 from cluster import OnCluster
-from components.config import RunConfig
+from components.run_config import RunConfig
 from iteration import BODY, Iteration
 from launcher import main, run_folder, script
 from loop import unroll

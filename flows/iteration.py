@@ -9,8 +9,8 @@ from metaflow import config_expr, resources, step
 from base import AlignmentFlow
 
 if TYPE_CHECKING:
-    from components.origin import Origin
-    from components.preparation import Started
+    from components.stages.preparation import Started
+    from components.stages.start_from import Origin
 
 BODY = ("plan", "generate", "score", "gather", "train", "evaluate")
 
@@ -94,17 +94,18 @@ class Iteration(AlignmentFlow):
         """Compare with the reference and the last policy evaluated on held-out prompts; add a row to `history`."""
         import pandas as pd
 
-        from components import evaluation, stages
+        from components import stages
+        from components.evaluation import metrics
 
         settings, rivals = self.settings, [self.evaluated_reference, self.evaluated]
-        due = evaluation.due(settings.evaluation, self.iteration, since=self.since, iterations=settings.iterations)
-        result = evaluation.skipped(self.evaluated)
+        due = metrics.due(settings.evaluation, self.iteration, since=self.since, iterations=settings.iterations)
+        result = metrics.skipped(self.evaluated)
         with self.work("evaluate", runs_model=due) as work:
             stages.forget_unfinished(work, self.unfinished)
             if due:
                 result = stages.evaluate(work, self.policy, self.reference, self.prompts, rivals, self.iteration)
         self.evaluated = result.rollout
-        row = evaluation.history_row(
+        row = metrics.history_row(
             iteration=self.iteration,
             algorithm=settings.algorithm["name"],
             evaluated=result,

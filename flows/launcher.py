@@ -13,8 +13,10 @@ from metaflow import current
 from metaflow.exception import MetaflowException
 
 import command_line
-from components import processes, report, runs
-from components.errors import UserError
+from components.config.errors import UserError
+from components.reporting import report
+from components.runtime import processes
+from components.stages import runs
 from components.store import open_store, store_root
 
 LAUNCHER = "WIND_LAUNCHER"  # environment variable: process id of what starts a run's tasks on this machine

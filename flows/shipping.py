@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from base import BadConfig
-from components.errors import UserError
+from components.config.errors import UserError
 from components.judges._functions import taken_by
 from components.judges._sources import locate, named_data
 from components.prompts.files import suffix

@@ -28,13 +28,14 @@ class WindFlow(Iteration):
     @step
     def start(self):
         """Check config, policy, prompts, judge and store; sample the reference's responses for evaluation."""
-        from components import origin, stages
+        from components import stages
+        from components.stages import start_from
 
         with told_plainly():
             self.remember_store()
         with self.work("start") as work:
-            earlier = origin.find(work)
-            print(origin.beginning(work, earlier))
+            earlier = start_from.find(work)
+            print(start_from.beginning(work, earlier))
             self.begin(stages.start(work, earlier), earlier)
         self.next(self.plan)
 
@@ -43,12 +44,14 @@ class WindFlow(Iteration):
     @step
     def end(self):
         """Report: charts, examples and the commands that come next."""
-        from components import cards, origin, report, stages
+        from components import stages
+        from components.reporting import cards, report
+        from components.stages import start_from
 
         run = f"WindFlow/{current.run_id}"
         with self.work("end") as work:
             self.examples = stages.examples(work, self.prompts, self.evaluated_reference, self.evaluated)
-            origin.remember(work, origin.of(run, self))
+            start_from.remember(work, start_from.of(run, self))
         shown = cards.report_card(
             self.history,
             self.examples,

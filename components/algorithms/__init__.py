@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from components.schema import Section
+from components.config.schema import Section
 
 if TYPE_CHECKING:  # configs are read in steps that need no torch; importing it takes seconds
     from torch import Tensor
 
-    from components.config import RunConfig
+    from components.run_config import RunConfig
 
 
 @dataclass(frozen=True)

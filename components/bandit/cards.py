@@ -73,6 +73,6 @@ def slope(errors: pd.DataFrame) -> float:
 def _image(figure: Figure, caption: str) -> Any:
     from metaflow.cards import Image
 
-    from components.charts import png
+    from components.reporting.charts import png
 
     return Image(f"data:image/png;base64,{base64.b64encode(png(figure)).decode()}", caption)

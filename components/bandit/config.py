@@ -9,9 +9,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, Validat
 
 from components.bandit.methods import METHODS, Method
 from components.bandit.settings import SETTINGS, Setting
-from components.errors import ConfigError
-from components.schema import Section, explain, validated
-from components.strict_yaml import load_yaml
+from components.config.errors import ConfigError
+from components.config.schema import Section, explain, validated
+from components.config.strict_yaml import load_yaml
 
 Named = TypeVar("Named", bound=Section)
 

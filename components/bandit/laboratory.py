@@ -14,8 +14,8 @@ from components.bandit.methods import Method
 from components.bandit.metrics import duality_gap
 from components.bandit.policies import Array, expectation, kl
 from components.bandit.solver import equilibrium
-from components.progress import Progress, silent
-from components.seeds import generator
+from components.data.seeds import generator
+from components.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd

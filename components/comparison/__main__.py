@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 from components.comparison import report
-from components.errors import UserError
+from components.config.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line; a UserError ends it with its message and status 1."""
-    from components.runs import finished
+    from components.stages.runs import finished
 
     parser = argparse.ArgumentParser(
         prog="python -m components.comparison",

@@ -14,13 +14,13 @@ import pandas as pd
 
 from components import stages
 from components.comparison import analysis
-from components.config import RunConfig, checked
-from components.errors import ConfigError
-from components.pipeline import SPENT, Pipeline
-from components.preparation import Started
-from components.progress import Progress, silent
+from components.config.errors import ConfigError
+from components.run_config import RunConfig, checked
+from components.runtime.progress import Progress, silent
+from components.stages.context import Workspace, open_workspace
+from components.stages.in_process import SPENT, Pipeline
+from components.stages.preparation import Started
 from components.store import Manifest
-from components.workspace import Workspace, open_workspace
 
 CALIBRATION_BATCHES = 4
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from components.comparison import analysis
-from components.report import aligned, command_lines, duration, number
+from components.reporting.report import aligned, command_lines, duration, number
 
 SUMMARY_HEADERS = ["arm", "win rate", "95% interval", "KL", "reward", "samples", "time", "prompts", "seeds"]
 COSTS = {"samples": "Samples", "seconds": "Time"}
@@ -111,8 +111,8 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def write(results: pd.DataFrame, reach: pd.DataFrame, directory: Path, *, title: str) -> None:
     """Writes comparison.csv, comparison.png and comparison.md over older ones; makes the directory if need be."""
-    from components.charts import save_png
     from components.comparison.charts import comparison_figure
+    from components.reporting.charts import save_png
 
     directory.mkdir(parents=True, exist_ok=True)
     results.to_csv(directory / "comparison.csv", index=False)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from components.progress import Progress, silent
-from components.records import Ragged, TokenIds
-from components.schema import Section
+from components.config.schema import Section
+from components.data.records import Ragged, TokenIds
+from components.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from components.policy import Policy
+    from components.policy.model import Policy
 
 
 @dataclass(frozen=True)

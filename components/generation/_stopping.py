@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
-from components.errors import EngineError
-from components.records import TokenIds
-from components.texts import decode, special_tokens
+from components.config.errors import EngineError
+from components.data.records import TokenIds
+from components.data.texts import decode, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

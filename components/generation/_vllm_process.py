@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from components.errors import EngineError
-from components.progress import Progress
+from components.config.errors import EngineError
+from components.runtime.progress import Progress
 
 WORKER = "components.generation._vllm_worker"
 GRACE = 5.0  # seconds to end in

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from components.data.records import TokenIds
 from components.generation import Engine, Samples, Sampling
-from components.progress import Progress, silent
-from components.records import TokenIds
+from components.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from components.policy import Policy
+    from components.policy.model import Policy
 
 
 class TransformersEngine(Engine):

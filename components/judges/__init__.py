@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.config.schema import Section
+from components.data.records import Prompt
 from components.judges._thinking import ThinkingMarks, cut
 from components.judges._truncated import LOSE, TruncatedPenalty, lost, shifted
-from components.progress import Progress, silent
-from components.records import Prompt
-from components.schema import Section
+from components.runtime.progress import Progress, silent
 
 
 @dataclass(frozen=True)

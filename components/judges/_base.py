@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
+from components.data.records import Prompt
 from components.judges import Judge, Judgement, preference_from_pairs, refuse_ragged, with_pair_rate
-from components.progress import Progress, silent
-from components.records import Prompt
+from components.runtime.progress import Progress, silent
 
 PROBE = Prompt("probe", ({"role": "user", "content": "What is 2 + 2?"},))  # judged by `check`, before work starts
 PROBE_RESPONSES = [["4", "5"]]

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from components import pretrained
-from components.batches import by_length
-from components.chat import Chat, check_generation_prompt
-from components.chat import check as check_template
-from components.errors import JudgeError, PolicyError
+from components.config.errors import JudgeError, PolicyError
+from components.config.sections import PolicyConfig
+from components.data.records import Prompt
 from components.judges._base import ModelJudge
-from components.policy import best_device
-from components.policy_files import fetch
-from components.progress import Progress
-from components.records import Prompt
-from components.sections import PolicyConfig
+from components.policy import pretrained
+from components.policy.batches import by_length
+from components.policy.chat import Chat, check_generation_prompt
+from components.policy.chat import check as check_template
+from components.policy.files import fetch
+from components.policy.model import best_device
+from components.runtime.progress import Progress
 
 TEXTS_AT_ONCE = 1000  # what a tokenizer returns takes far more memory than the ids that are kept of it
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.errors import JudgeError
-from components.parts import ENDINGS
+from components.config.errors import JudgeError
+from components.data.parts import ENDINGS
 
 SCORE = "score"
 LONGEST = 200  # characters of a value in an error

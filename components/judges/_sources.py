@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
 
 OURS = "components"  # always this project's own
 

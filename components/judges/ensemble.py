@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from components import registry
-from components.errors import ConfigError, JudgeError
+from components.config import registry
+from components.config.errors import ConfigError, JudgeError
+from components.data.records import Prompt
 from components.judges import Answers, Judge, Judgement, with_pair_rate
 from components.judges._truncated import LOSE, TruncatedPenalty
-from components.progress import Progress, silent
-from components.records import Prompt
+from components.runtime.progress import Progress, silent
 
 
 class Ensemble(Judge):

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, field_validator
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.config.schema import TemplateOptions
+from components.data.records import Prompt
 from components.judges import sigmoid
 from components.judges._base import (
     PROBE,
@@ -26,9 +28,7 @@ from components.judges._base import (
     ordered_pairs,
     require_places,
 )
-from components.progress import Progress
-from components.records import Prompt
-from components.schema import TemplateOptions
+from components.runtime.progress import Progress
 
 if TYPE_CHECKING:  # a config is read in steps that need no torch
     from torch import Tensor
@@ -179,7 +179,7 @@ class LLMJudge(PairwiseModelJudge):
 
 def _verdict_logprobs(loaded: Loaded, rows: list[NDArray[np.int32]], verdicts: tuple[int, int]) -> Tensor:
     """Log-probs of the two verdicts as the next token of B inputs, (B, 2), fp32."""
-    from components.batches import left_padded, prefix_positions
+    from components.policy.batches import left_padded, prefix_positions
 
     batch = left_padded(rows, loaded.pad_id or 0, loaded.model.device)
     logits: Tensor = loaded.model(

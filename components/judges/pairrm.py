@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.data.records import Prompt
 from components.judges import sigmoid
 from components.judges._base import PROBE, PROBE_RESPONSES, PairwiseModelJudge, conversation, ordered_pairs
-from components.progress import Progress
-from components.records import Prompt
+from components.runtime.progress import Progress
 
 if TYPE_CHECKING:  # a config is read in steps that need no torch
     from torch import Tensor

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.config.schema import TemplateOptions
+from components.data.records import Prompt
 from components.judges import Judgement, preference_from_scores, refuse_ragged, with_pair_rate
 from components.judges._base import PROBE, PROBE_RESPONSES, ModelJudge, conversation, filled, require_places
-from components.progress import Progress, silent
-from components.records import Prompt
-from components.schema import TemplateOptions
+from components.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:  # a config is read in steps that need no torch
     from torch import Tensor

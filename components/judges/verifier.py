@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.data.records import Prompt
 from components.judges import Judge, Judgement, preference_from_scores, refuse_ragged, with_pair_rate
 from components.judges._calls import HEARTBEAT, awaited, in_order
 from components.judges._functions import load, path_note
 from components.judges._scores import Answer, parts_of, read_answer, read_list, require_same_parts
-from components.progress import Progress, silent
-from components.records import Prompt
+from components.runtime.progress import Progress, silent
 
 Asked = tuple[Prompt, int, str]  # a prompt, the number of a response to it, and that response
 

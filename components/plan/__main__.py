@@ -14,13 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.config import checked
-from components.errors import UserError
+from components.config.errors import UserError
+from components.config.strict_yaml import load_yaml, read_text
 from components.plan.costs import Lengths
 from components.plan.memory import stored
 from components.plan.models import PlanError, sizes
 from components.plan.table import GB, GPUS, assumptions, gpu_hours, number, render, runs
-from components.strict_yaml import load_yaml, read_text
+from components.run_config import checked
 
 LARGEST = 1e15
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.algorithms import Algorithm, OnPolicyAlgorithm
-from components.config import RunConfig
 from components.judges import Judge
 from components.judges._base import PairwiseModelJudge
+from components.run_config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from components.algorithms import OnPolicyAlgorithm
-from components.config import RunConfig
 from components.plan.costs import Lengths, Models, Shape, tokens_trained
-from components.space import FP32, MOMENTS
+from components.plan.space import FP32, MOMENTS
+from components.run_config import RunConfig
 
 BF16 = 2  # bytes
 # Bytes of a layer's activations per token that wait for backward: multiples of hidden and of intermediate size.

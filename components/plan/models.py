@@ -6,17 +6,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import gguf_files, model_checks, registry
-from components.config import RunConfig
-from components.errors import UserError
+from components.config import registry
+from components.config.errors import UserError
+from components.config.sections import LoraConfig
 from components.judges import Judge
 from components.judges._base import ModelJudge
 from components.judges.ensemble import Ensemble
-from components.model_sources import locate
 from components.plan.costs import Models, Shape
 from components.plan.memory import BF16
-from components.sections import LoraConfig
-from components.space import FP32
+from components.plan.space import FP32
+from components.policy import checks, gguf_files
+from components.policy.sources import locate
+from components.run_config import RunConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -96,12 +97,12 @@ def _without_weights(name: str, key: str, kind: Any, revision: str | None, code:
     import torch
     from transformers import AutoConfig
 
-    from components import pretrained
+    from components.policy import pretrained
 
     try:
         if Path(name).is_dir():
-            model_checks.require_json(Path(name))
-            model_checks.require_settings(Path(name))
+            checks.require_json(Path(name))
+            checks.require_settings(Path(name))
         config = AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=code)
         with torch.device("meta"):
             if hasattr(kind, "from_config"):
@@ -138,8 +139,8 @@ def _added(model: PreTrainedModel, lora: LoraConfig | None) -> float:
     """Parameters of the adapter that LoRA trains."""
     if lora is None:
         return 0.0
-    from components import adapters
+    from components.policy import lora
 
-    adapters.check(model, lora)
-    adapters.add(model, lora, seed=0)
-    return sum(parameter.numel() for parameter in adapters.weights(model).values())
+    lora.check(model, lora)
+    lora.add(model, lora, seed=0)
+    return sum(parameter.numel() for parameter in lora.weights(model).values())

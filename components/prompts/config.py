@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
+from components.config.schema import Section
 from components.prompts.records import BESIDE
-from components.schema import Section
 
 Names = str | list[str]
 

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from components.errors import PromptError
+from components.config.errors import PromptError
 from components.prompts import tables
 
 LINES = {".jsonl", ".json"}

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.errors import PromptError
+from components.config.errors import PromptError
 from components.prompts.files import is_lines, is_table, read
 from components.prompts.records import parse
 from components.prompts.tables import Columns, Row, Table, refuse_twins, unreadable_cell

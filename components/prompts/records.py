@@ -8,9 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from components.errors import PromptError
+from components.config.errors import PromptError
+from components.data.records import Prompt
 from components.prompts.plain import ESCAPED, plain
-from components.records import Prompt
 
 ROLES = ("system", "user", "assistant")
 BESIDE = {"id", "answer", "metadata"}  # keys with a meaning of their own, wherever the prompt is

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.errors import PromptError
+from components.config.errors import PromptError
 from components.prompts import files, hub, tables
 from components.prompts.config import PromptsConfig
 from components.prompts.records import USUAL

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store.base import Store
 from components.store.files import CHUNK, PARTIAL
 from components.store.local import STALE, LocalStore

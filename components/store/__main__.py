@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from components.errors import StoreError, UserError
+from components.config.errors import StoreError, UserError
 from components.store import Store, open_store, store_root
 from components.store.housekeeping import DAY, Uses, damages, garbage, remove, run_sizes
 from components.store.references import uses

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import BlobError, StoreError
+from components.config.errors import BlobError, StoreError
 from components.store.files import CHUNK, check_name, checked, chunks, files_below, replacing, target_of
 from components.store.records import Blob, FileEntry, Manifest, Note, Unfinished, is_entry
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 
 CHUNK = 1 << 20  # bytes; larger chunks are no faster and cost memory
 PARTIAL = ".wind-partial-"  # begins the names of unfinished files, in the store and beside copies from it

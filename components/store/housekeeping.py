@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store.base import Store
 from components.store.records import Blob, FileEntry, Note, Unfinished
 from components.store.references import Use, uses, without_note

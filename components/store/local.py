@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store.base import REFRESH, Store
 from components.store.files import CHUNK, PARTIAL, chunks, replacing
 from components.store.records import Blob, FileEntry, Note, Unfinished

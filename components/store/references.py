@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store.base import Store
 from components.store.records import FileEntry, Manifest, Note, is_entry
 from components.store.task_notes import STORED, TASK, runs_now

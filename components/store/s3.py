@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store.base import REFRESH, Store
 from components.store.records import Blob, FileEntry, Note, Unfinished
 from components.store.s3_client import ALLOW, CHECK_TRIES, ROOT, code, connect, explained, server_side_encryption

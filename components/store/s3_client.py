@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

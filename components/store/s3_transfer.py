@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 from urllib3.exceptions import HTTPError
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store import s3_client
 from components.store.s3_client import code, server_side_encryption
 

@@ -19,8 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from components.errors import BlobError
-from components.sections import TrainingConfig
+from components.config.errors import BlobError
+from components.config.sections import TrainingConfig
 from components.store import Manifest, Store
 from components.training import sharding
 from components.training.leftovers import remove

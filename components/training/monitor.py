@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from components.algorithms import Algorithm
-from components.learning import Seen
-from components.records import Scored
-from components.sections import TrainingConfig
-from components.seeds import generator
+from components.config.sections import TrainingConfig
+from components.data.records import Scored
+from components.data.seeds import generator
 from components.training import sharding
 from components.training.groups import Selection, group_of, length_for, selected
+from components.training.learning import Seen
 from components.training.off_policy import shares, steps_per_iteration
 from components.training.optimizer import learning_rate
 from components.training.state import TrainingState

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from components.algorithms import Algorithm
-from components.progress import Progress, silent
-from components.records import Scored
-from components.sections import TrainingConfig
-from components.seeds import generator
+from components.config.sections import TrainingConfig
+from components.data.records import Scored
+from components.data.seeds import generator
+from components.runtime.progress import Progress, silent
 from components.training import sharding
 from components.training.groups import Selection, group_of, length_for, selected
 from components.training.optimizer import clip_and_step, learning_rate

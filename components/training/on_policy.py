@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from components import ties
 from components.algorithms import FreshGroup, OnPolicyAlgorithm
-from components.batches import collate
+from components.data.records import Prompt, Ragged, Rollout, TokenIds
 from components.judges import Judgement
-from components.logprobs import response_logprobs
-from components.policy import Policy
-from components.records import Prompt, Ragged, Rollout, TokenIds
+from components.policy.batches import collate
+from components.policy.logprobs import response_logprobs
+from components.policy.model import Policy
+from components.training import ties
 from components.training.optimizer import trained
 from components.training.state import TrainingState, anchor_weights
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import Embedding, Parameter
 from torch.optim import AdamW, Optimizer, RMSprop
 
-from components.policy import Policy
-from components.sections import TrainingConfig
+from components.config.sections import TrainingConfig
+from components.policy.model import Policy
 from components.training.sharding import rank, spread_like, whole
 
 MOMENTS = {AdamW: ("exp_avg", "exp_avg_sq"), RMSprop: ("square_avg",)}  # torch's state of a weight, beside its step

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from components.policy import Policy
+from components.policy.model import Policy
 from components.training.optimizer import moments, restore_moments, trained
 from components.training.sharding import rank, spread_like, whole
 

@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from components.cards import StepProgress
 from components.comparison import analysis, report
 from components.comparison.arms import run_in_process
-from components.config import RunConfig, parse
+from components.reporting.cards import StepProgress
+from components.run_config import RunConfig, parse
 
 ROOT = Path(__file__).parents[2]
 

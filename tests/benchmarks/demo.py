@@ -37,7 +37,7 @@ def main() -> None:
         os.environ.update(METAFLOW_DATASTORE_SYSROOT_LOCAL=name, METAFLOW_HOME=name, METAFLOW_DEFAULT_DATASTORE="local")
         from metaflow import Run, namespace  # reads the environment
 
-        from components.charts import history_figure, save_png
+        from components.reporting.charts import history_figure, save_png
 
         namespace(None)
         print("| seed | win rate | 95 % interval | KL (nats) | reward, reference | reward | wall time |")

@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
-from components.policy import Policy
+from components.policy.model import Policy
 
 K = 8
 ROUNDS = 7

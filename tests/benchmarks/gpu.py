@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 
-from components.config import RunConfig, checked
-from components.pipeline import Pipeline
 from components.plan import costs, models
 from components.plan.costs import Lengths
 from components.plan.table import GPUS, Gpu
-from components.report import aligned
-from components.workspace import Workspace
+from components.reporting.report import aligned
+from components.run_config import RunConfig, checked
+from components.stages.context import Workspace
+from components.stages.in_process import Pipeline
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a child's peak starts from its parent's memory, so this process stays small
-    from components.workspace import Workspace
+    from components.stages.context import Workspace
 
 MB = 1_000_000
 VOCABULARY = 128_000
@@ -53,7 +53,7 @@ def random_tokens(count: int, options: Options, seed: tuple[int, ...]) -> Any:
     """`count` token sequences."""
     import numpy as np
 
-    from components.records import Ragged
+    from components.data.records import Ragged
 
     offsets = np.concatenate([[0], random_lengths(count, options, seed).cumsum()])
     values = np.random.default_rng((2, *seed)).integers(VOCABULARY, size=offsets[-1], dtype=np.int32)
@@ -83,8 +83,8 @@ def rollouts(work: Workspace, options: Options, made: dict[str, Any]) -> Any:
     """Makes the scored rollout of each shard."""
     import numpy as np
 
-    from components.records import Rollout, Scored
-    from components.rollouts import save_scored
+    from components.data.records import Rollout, Scored
+    from components.data.rollouts import save_scored
 
     manifests, k = [], options.responses
     for number, shard in enumerate(made["plan"]):
@@ -110,8 +110,8 @@ def train(work: Workspace, _: Options, made: dict[str, Any]) -> Any:
     """What the step reads, and each of its prompts and selected responses once in a batch."""
     import torch
 
-    from components import batches
     from components.algorithms import leave_one_out
+    from components.policy import batches
     from components.training import (
         off_policy,
         optimizer,  # noqa: F401 - the step needs it
@@ -139,8 +139,8 @@ MEASURED = ("plan", "gather", "train")
 def one_step(name: str, folder: Path, options: Options) -> None:
     """Runs a step on what the steps before made, and prints its result with this process's seconds and peak MB."""
     begin = time.perf_counter()
-    from components.config import RunConfig
-    from components.workspace import open_workspace
+    from components.run_config import RunConfig
+    from components.stages.context import open_workspace
 
     config = RunConfig.model_validate(
         {

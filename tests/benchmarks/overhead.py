@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 
 def in_one_process(config_file: Path, seed: int, store: Path) -> None:
     """The run's stages in order, without Metaflow."""
-    from components.config import RunConfig, parse
-    from components.pipeline import Pipeline
+    from components.run_config import RunConfig, parse
+    from components.stages.in_process import Pipeline
 
     config = RunConfig.model_validate({**parse(config_file.read_text()), "seed": seed})
     started = Pipeline(config, str(store)).start()

@@ -24,14 +24,19 @@ import numpy as np
 import torch
 from wind_trials import WindTrial
 
-from components import evaluation, logprobs, policy, prompts, registry, rollouts
+from components import prompts
 from components.algorithms import Algorithm, leave_one_out
+from components.config import registry
+from components.config.sections import PolicyConfig, TrainingConfig
+from components.data import rollouts
+from components.data.records import Prompt, Rollout, Scored
+from components.evaluation import metrics
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges import preference_from_scores
-from components.policy import Policy
-from components.records import Prompt, Rollout, Scored
-from components.sections import PolicyConfig, TrainingConfig
+from components.policy import logprobs
+from components.policy import model as policies
+from components.policy.model import Policy
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
@@ -86,8 +91,8 @@ class Run:
         self.arm, self.score = arm, judge_function()
         self.train, self.held_out = load_prompts(search)
         config = PolicyConfig(model=str(directory))
-        self.policy = policy.load(directory, config)
-        self.reference = policy.load(directory, config)
+        self.policy = policies.load(directory, config)
+        self.reference = policies.load(directory, config)
         self.settings = TrainingConfig.model_validate({"batch_size": 8, "micro_batch_size": 8, **arm.training})
         self.algorithm = build(arm.algorithm)
         self.state = TrainingState(self.policy, make_optimizer(self.policy, self.settings), 8)
@@ -184,7 +189,7 @@ def figures_of(run: Run, drawn: Rollout, judged: Policy) -> dict[str, Any]:
         "kinds": {kind: round(float(met[kinds == kind].mean()), 3) for kind in dict.fromkeys(kinds)},
         "score": float(run.judged(run.held_out, drawn, "score").mean()),
         "variety": float(run.judged(run.held_out, drawn, "variety").mean()),
-        "kl_to_reference": evaluation.kl(logp, ref),
+        "kl_to_reference": metrics.kl(logp, ref),
         "length": float(drawn.tokens.lengths.mean()),
         "truncated": float(1 - drawn.finished.mean()),
         "responses": len(drawn.texts),

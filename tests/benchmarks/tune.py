@@ -14,10 +14,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from components.cards import StepProgress
 from components.comparison import analysis
 from components.comparison.arms import run_in_process
-from components.config import RunConfig, parse
+from components.reporting.cards import StepProgress
+from components.run_config import RunConfig, parse
 
 HERE = Path(__file__).parent
 

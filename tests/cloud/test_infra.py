@@ -26,7 +26,7 @@ from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 from pydantic import ValidationError
 
-from components.config import parse
+from components.run_config import parse
 from components.store import open_store, s3_client
 
 ROOT = Path(__file__).parents[2]

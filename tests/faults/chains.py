@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from flow_home import Ended, Home, differences
 
-from components import report
+from components.reporting import report
 
 POINTS = [
     *("start", "plan_1", "generate_1/first", "generate_1/second", "score_1/first", "score_1/second"),

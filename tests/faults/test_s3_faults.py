@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from proxy import Fault, Proxy
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store import Store, open_store, s3_client
 from components.store.s3_transfer import PART
 

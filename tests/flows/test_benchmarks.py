@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from components.config import parse
+from components.run_config import parse
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "flows" / "configs" / "compare_smoke.yaml"

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import command_line
-from components.errors import UserError
+from components.config.errors import UserError
 from wind_runs import FLOW
 
 

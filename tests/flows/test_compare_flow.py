@@ -18,7 +18,7 @@ from flow_home import card_content
 
 from base import BadConfig
 from components.comparison.arms import run_in_process
-from components.config import RunConfig, parse
+from components.run_config import RunConfig, parse
 from components.store import open_store
 from components.store.references import manifests
 from wind_runs import FLOW as WIND_FLOW

@@ -10,7 +10,7 @@ import pytest
 from flow_home import card_content
 
 from components import demo
-from components.sections import DemoConfig
+from components.config.sections import DemoConfig
 from wind_runs import FLOW
 
 pytestmark = pytest.mark.slow

@@ -12,13 +12,13 @@ import pytest
 import yaml
 from families import FAMILIES, save_pairrm, save_policy, save_reward_model
 
-from components.config import RunConfig, checked
-from components.evaluation import HISTORY_COLUMNS
-from components.pipeline import Pipeline
-from components.preparation import Started
+from components.config.strict_yaml import load_yaml
+from components.evaluation.metrics import HISTORY_COLUMNS
+from components.run_config import RunConfig, checked
+from components.stages.context import open_workspace
+from components.stages.in_process import Pipeline
+from components.stages.preparation import Started
 from components.store import Manifest
-from components.strict_yaml import load_yaml
-from components.workspace import open_workspace
 from wind_runs import FLOW
 
 # Of the library's own code, when it first imports DeBERTa

@@ -9,7 +9,7 @@ import yaml
 
 import shipping
 from base import BadConfig
-from components.config import parse
+from components.run_config import parse
 
 OWN = {"policy": {"model": "some/model"}, "prompts": {"train": "some/dataset"}}
 

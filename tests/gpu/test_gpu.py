@@ -10,12 +10,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from components.algorithms.wind import Wind
+from components.config.sections import TrainingConfig
+from components.data.records import Ragged, Rollout, Scored
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
-from components.logprobs import score_responses
-from components.policy import Policy
-from components.records import Ragged, Rollout, Scored
-from components.sections import TrainingConfig
+from components.policy.logprobs import score_responses
+from components.policy.model import Policy
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState

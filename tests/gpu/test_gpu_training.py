@@ -13,13 +13,13 @@ import torch
 from families import FAMILIES, save_reward_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from components import adapters
 from components.algorithms.wind import Wind
+from components.config.sections import LoraConfig, TrainingConfig
+from components.data.records import Prompt, Ragged, Responses, Scored
 from components.judges import _models
 from components.judges.reward_model import RewardModel
-from components.policy import Policy
-from components.records import Prompt, Ragged, Responses, Scored
-from components.sections import LoraConfig, TrainingConfig
+from components.policy import lora
+from components.policy.model import Policy
 from components.training.gradient_checkpointing import checkpointed
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
@@ -75,7 +75,7 @@ def test_gradient_checkpointing_takes_less_memory_for_the_same_step():
 def test_an_adapter_trains_alone():
     policy = make_policy()
     frozen = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
-    adapters.add(policy.model, LoraConfig(rank=4), seed=0)
+    lora.add(policy.model, LoraConfig(rank=4), seed=0)
     weights, _, figures = trained(policy, learning_rate=1e-2)
     assert all("lora" in name for name in weights)
     assert figures["grad_norm"] > 0

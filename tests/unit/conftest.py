@@ -93,7 +93,7 @@ def make_tokenizer():
 @pytest.fixture(scope="session")
 def make_policy(make_model, make_tokenizer):
     """`make_policy(model, **fields)`: a policy around a model, or around an architecture's name."""
-    from components.policy import Policy
+    from components.policy.model import Policy
 
     def make(model="llama", *, eos_ids=(EOS, OTHER_EOS), precision="fp32"):
         model = make_model(model) if isinstance(model, str) else model

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from components.errors import PolicyError
-from components.gguf_files import convert
-from components.records import Prompt
-from components.sections import PolicyConfig
+from components.config.errors import PolicyError
+from components.config.sections import PolicyConfig
+from components.data.records import Prompt
+from components.policy.gguf_files import convert
 
 gguf = pytest.importorskip("gguf", reason="needs gguf: pip install -r requirements-gguf.txt")
 

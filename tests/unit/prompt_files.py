@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from components.errors import PromptError
+from components.config.errors import PromptError
 from components.prompts import load
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from families import FAMILIES, make_tokenizer, save_policy
 
-from components.chat import Chat
-from components.policy import load
-from components.records import Prompt
-from components.sections import PolicyConfig
+from components.config.sections import PolicyConfig
+from components.data.records import Prompt
+from components.policy.chat import Chat
+from components.policy.model import load
 
 CHATML = FAMILIES["qwen2.5"]
 TURNS = "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"

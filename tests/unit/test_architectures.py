@@ -13,12 +13,12 @@ from families import FAMILIES, save_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components import export, stages
-from components.batches import collate
-from components.config import RunConfig, checked
-from components.policy import load
-from components.records import Prompt
-from components.sections import PolicyConfig
-from components.workspace import open_workspace
+from components.config.sections import PolicyConfig
+from components.data.records import Prompt
+from components.policy.batches import collate
+from components.policy.model import load
+from components.run_config import RunConfig, checked
+from components.stages.context import open_workspace
 
 pytestmark = pytest.mark.slow
 

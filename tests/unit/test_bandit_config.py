@@ -12,7 +12,7 @@ from components.bandit.config import LabConfig, cautions, parse
 from components.bandit.games import PreferenceMatrix, RewardOrder
 from components.bandit.methods import METHODS, Bond, Wind
 from components.bandit.settings import SETTINGS, Matrix, Reward
-from components.errors import ConfigError
+from components.config.errors import ConfigError
 
 PRESETS = sorted((Path(__file__).parents[2] / "flows" / "configs" / "bandit").rglob("*.yaml"))
 ROCK_PAPER_SCISSORS = "[[0.5, 0, 1], [1, 0.5, 0], [0, 1, 0.5]]"

@@ -13,7 +13,7 @@ from components.bandit.methods import METHODS, Bond, Extragradient, NashMD, Self
 from components.bandit.metrics import best_response, duality_gap
 from components.bandit.policies import kl, normalise
 from components.bandit.solver import equilibrium
-from components.errors import ConfigError
+from components.config.errors import ConfigError
 
 ROCK_PAPER_SCISSORS = np.array([[[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]]])
 

@@ -15,7 +15,7 @@ from components.bandit.laboratory import Cell, play
 from components.bandit.policies import normalise
 from components.bandit.settings import SETTINGS
 from components.bandit.solver import SMALLEST_BETA, equilibrium
-from components.errors import ConfigError
+from components.config.errors import ConfigError
 
 ROCK_PAPER_SCISSORS = np.array([[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
 LABORATORY = Path(__file__).parents[2] / "flows" / "configs" / "bandit" / "laboratory.yaml"

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from components.cards import StepProgress, report_card
-from components.report import HEADERS, LEARNING_HEADERS
+from components.reporting.cards import StepProgress, report_card
+from components.reporting.report import HEADERS, LEARNING_HEADERS
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)

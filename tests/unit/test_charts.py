@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.charts import history_figure, save_png
+from components.reporting.charts import history_figure, save_png
 
 WIN_RATE, PREVIOUS, KL, SECONDS, REWARD, LENGTH = (0, 3, 1, 4, 2, 5)  # places of the panels
 STEPS = ("generate", "score", "train", "evaluate")

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from families import FAMILIES, make_tokenizer, save_policy
 
-from components.config import checked
-from components.errors import ConfigError, PolicyError
-from components.policy import load
-from components.sections import PolicyConfig
+from components.config.errors import ConfigError, PolicyError
+from components.config.sections import PolicyConfig
+from components.policy.model import load
+from components.run_config import checked
 from templates import ALL, BEGIN, CHATML, chat, policy, prompt, shown
 
 # Nothing lost

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 from families import save_policy, save_reward_model
 
-from components import vocabulary
-from components.errors import JudgeError, PolicyError
+from components.config.errors import JudgeError, PolicyError
+from components.config.sections import PolicyConfig
 from components.judges import _models
 from components.judges.reward_model import RewardModel
-from components.policy import load
-from components.sections import PolicyConfig
+from components.policy import vocabulary
+from components.policy.model import load
 from templates import ALL, CHATML, policy, prompt
 
 # Turns that end

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from components import adapters, rollouts
 from components.algorithms.jbond import JBond
 from components.algorithms.wind import Wind
+from components.config.sections import LoraConfig, TrainingConfig
+from components.data import rollouts
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges.verifier import Verifier
-from components.sections import LoraConfig, TrainingConfig
+from components.policy import lora
 from components.store import open_store
 from components.training import checkpoints
 from components.training.checkpoints import Checkpoints, training_key
@@ -146,7 +147,7 @@ def test_an_adapter_goes_on_bit_for_bit(store, tmp_path, fit):
 
     def policy():
         found = make_policy()
-        adapters.add(found.model, LoraConfig(rank=4), 0)
+        lora.add(found.model, LoraConfig(rank=4), 0)
         return found
 
     whole = begin(fit, policy())
@@ -158,7 +159,7 @@ def test_an_adapter_goes_on_bit_for_bit(store, tmp_path, fit):
     assert state.done == 3
     fit(state)
     assert_equal_ends(ended(state), ended(whole))
-    assert {name.split(".", 1)[1] for name in ended(state)[0]} == adapters.weights(state.policy.model).keys()
+    assert {name.split(".", 1)[1] for name in ended(state)[0]} == lora.weights(state.policy.model).keys()
 
 
 def test_it_is_saved_when_time_has_passed(store, tmp_path):

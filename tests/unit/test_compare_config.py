@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from components.comparison.config import prompts_within
-from components.config import RunConfig, parse
-from components.errors import ConfigError
+from components.config.compare import prompts_within
+from components.config.errors import ConfigError
+from components.run_config import RunConfig, parse
 
 COMPARE = """
 demo: {}

@@ -9,10 +9,10 @@ import pytest
 
 from components.comparison import arms
 from components.comparison.arms import Branch, branch_config, branches, in_order, run_in_process, seconds_per_prompt
-from components.config import RunConfig, parse
-from components.errors import ConfigError
-from components.pipeline import Pipeline
-from components.workspace import open_workspace
+from components.config.errors import ConfigError
+from components.run_config import RunConfig, parse
+from components.stages.context import open_workspace
+from components.stages.in_process import Pipeline
 
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "compare_smoke.yaml"
 PROMPTS = 64  # of smoke's demo

@@ -10,9 +10,9 @@ import yaml
 from pydantic import BaseModel
 
 from components.algorithms.wind import Wind
-from components.config import RunConfig, parse
-from components.errors import ConfigError
+from components.config.errors import ConfigError
 from components.generation.transformers import TransformersEngine
+from components.run_config import RunConfig, parse
 
 CONFIGS = Path(__file__).parents[2] / "flows" / "configs"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from components import algorithms
-from components.config import parse
-from components.errors import ConfigError
-from components.registry import build
-from components.sections import TrainingConfig
+from components.config.errors import ConfigError
+from components.config.registry import build
+from components.config.sections import TrainingConfig
+from components.run_config import parse
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from components import preparation
-from components.errors import JudgeError, UserError
+from components.config.errors import JudgeError, UserError
+from components.config.sections import PolicyConfig
+from components.data.records import Prompt
 from components.judges import _models
 from components.judges.reward_model import RewardModel
 from components.plan.models import PlanError, _without_weights
-from components.policy import check_lengths, copy_files, load
-from components.records import Prompt
-from components.sections import PolicyConfig
+from components.policy.model import check_lengths, copy_files, load
+from components.stages import preparation
 from damages import CASES, CONFIG, SPECIAL, TOKENIZER, WEIGHTS
 
 # Begins the sentence that says what to do.

@@ -10,12 +10,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from components import processes, stages
-from components.config import RunConfig, parse
-from components.errors import ConfigError
+from components import stages
+from components.config.errors import ConfigError
+from components.run_config import RunConfig, parse
+from components.runtime import processes
+from components.stages import training_processes
+from components.stages.context import open_workspace
 from components.store import open_store
-from components.training import distributed
-from components.workspace import open_workspace
 
 pytestmark = pytest.mark.slow
 SMOKE = yaml.safe_load((Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml").read_text())
@@ -141,14 +142,14 @@ def test_the_processes_listen_on_the_loopback_only_and_import_nothing_from_here(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parents[2]}:")  # with an empty entry
     found = set()
-    show = distributed._show
+    show = training_processes._show
 
     def looking(folder, progress, shown):
         found.update(address for pid in processes.children() for address in listening(pid))
         return show(folder, progress, shown)
 
-    monkeypatch.setattr(distributed, "_show", looking)
-    monkeypatch.setattr(distributed, "POLL", 0.02)
+    monkeypatch.setattr(training_processes, "_show", looking)
+    monkeypatch.setattr(training_processes, "POLL", 0.02)
     train(iteration, processes=2)
     assert found
     assert found <= {"0100007F", "00000000000000000000000001000000"}, found

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from components.evaluation import Evaluated, WinRate, due, history_row, kl, skipped, win_rate
-from components.sections import EvaluationConfig
+from components.config.sections import EvaluationConfig
+from components.evaluation.metrics import Evaluated, WinRate, due, history_row, kl, skipped, win_rate
 
 
 def against(values):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from components.data.seeds import derive_seed
 from components.generation import Sampling, _sampler
 from components.generation._sampler import draw, uniforms_of
 from components.generation.transformers import TransformersEngine
-from components.logprobs import collate, response_logprobs
-from components.seeds import derive_seed
+from components.policy.logprobs import collate, response_logprobs
 
 EOS, OTHER_EOS = 1, 5  # of the policies in conftest.py, whose words are 6 … 59
 MIXED = [[7, 8, 9], [10], [11, 12, 13, 14, 15, 16], [17, 18, 19], [20, 21, 22, 23, 24]]

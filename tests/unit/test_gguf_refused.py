@@ -10,7 +10,7 @@ import pytest
 from families import FAMILIES, make_tokenizer
 from transformers import AutoModelForCausalLM
 
-from components.gguf_files import room
+from components.policy.gguf_files import room
 from ggufs import byte_level, make_model, refusal, write
 
 

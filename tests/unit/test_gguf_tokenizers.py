@@ -10,9 +10,9 @@ from families import FAMILIES, LINES, make_tokenizer
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
-from components.errors import PolicyError
-from components.policy import load
-from components.sections import PolicyConfig
+from components.config.errors import PolicyError
+from components.config.sections import PolicyConfig
+from components.policy.model import load
 from ggufs import byte_level, directory_of, prompt
 
 TEXTS = [

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from families import FAMILIES, make_tokenizer
 
-from components.errors import PolicyError
-from components.gguf_files import convert
-from components.policy import load
-from components.sections import PolicyConfig
+from components.config.errors import PolicyError
+from components.config.sections import PolicyConfig
+from components.policy.gguf_files import convert
+from components.policy.model import load
 from ggufs import byte_level, make_model, prompt, write
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from families import FAMILIES, make_tokenizer
 
-from components.errors import PolicyError
+from components.config.errors import PolicyError
 from ggufs import byte_level, directory_of
 
 

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from components import gpus
-from components.errors import ConfigError
+from components.config.errors import ConfigError
+from components.runtime import gpus
 
 HOLD = """
 import os, sys

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.config.registry import build
+from components.data.records import Prompt
 from components.judges import Judge
 from components.judges import _calls as calls
 from components.judges.verifier import Verifier
-from components.records import Prompt
-from components.registry import build
 
 PROMPTS = [Prompt(name, ({"role": "user", "content": "?"},)) for name in ("a", "b", "c", "d")]
 ROOT = Path(__file__).parents[2]
@@ -347,7 +347,7 @@ def test_a_process_ends_though_a_call_does_not(tmp_path):
     """Nobody waits for the thread of a call that was given up."""
     (tmp_path / "judge.py").write_text("import threading\ndef score(r, p):\n    threading.Event().wait()\n")
     program = (
-        "from components.judges.verifier import Verifier; from components.records import Prompt\n"
+        "from components.judges.verifier import Verifier; from components.data.records import Prompt\n"
         "judge = Verifier(function='judge.py:score', timeout=0.2, workers=2)\n"
         "judge.judge([Prompt('p', ({'role': 'user', 'content': '?'},))], [['x', 'y']])"
     )

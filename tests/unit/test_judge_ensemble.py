@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from components.config import parse
-from components.errors import ConfigError, JudgeError
+from components.config.errors import ConfigError, JudgeError
+from components.config.registry import build
+from components.data.records import Prompt
 from components.judges import Judge
 from components.judges.ensemble import Ensemble
-from components.records import Prompt
-from components.registry import build
+from components.run_config import parse
 
 PROMPTS = [Prompt(name, ({"role": "user", "content": "?"},)) for name in ("p", "q")]
 RESPONSES = [["a", "bb"], ["ccc", "d"]]

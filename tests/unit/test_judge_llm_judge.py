@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.config.registry import build
+from components.data.records import Prompt
 from components.judges import Answers, Judge
 from components.judges.llm_judge import DEFAULT_PROMPT, LLMJudge
-from components.records import Prompt
-from components.registry import build
 
 BOS, EOS, PAD, UNK, USER, END = range(6)  # of the tokenizers in conftest.py; word w7 has id 7
 CHAT = (

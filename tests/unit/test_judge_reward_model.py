@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AddedToken, AutoConfig, AutoModel, AutoModelForSequenceClassification, Qwen2Tokenizer
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.config.registry import build
+from components.data.records import Prompt
 from components.judges import Answers, Judge, _models
 from components.judges.reward_model import RewardModel
-from components.records import Prompt
-from components.registry import build
 
 # Of the library's own code, when it first imports DeBERTa
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

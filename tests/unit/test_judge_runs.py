@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from components import stages
-from components.cards import report_card
-from components.config import RunConfig, parse
-from components.pipeline import Pipeline
-from components.report import summary_table
-from components.workspace import open_workspace
+from components.reporting.cards import report_card
+from components.reporting.report import summary_table
+from components.run_config import RunConfig, parse
+from components.stages.context import open_workspace
+from components.stages.in_process import Pipeline
 
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
 TEMPLATE = "{{ bos_token }}{% for m in messages %} {{ m['content'] }}{% endfor %}"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.data.records import Prompt
 from components.judges.verifier import Verifier
-from components.records import Prompt
 
 PROMPTS = [Prompt(name, ({"role": "user", "content": "?"},)) for name in ("one", "two")]
 VALUES = {

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from components.algorithms import leave_one_out
-from components.cards import StepProgress
-from components.errors import ConfigError, JudgeError
+from components.config.errors import ConfigError, JudgeError
+from components.config.registry import build, find
+from components.data.records import Prompt
 from components.judges import Judge, preference_from_pairs, preference_from_scores, with_pair_rate
 from components.judges.verifier import Verifier
-from components.records import Prompt
-from components.registry import build, find
+from components.reporting.cards import StepProgress
 
 PROMPTS = [
     Prompt("sum", ({"role": "user", "content": "2 + 2?"},), "4", {"level": 1}),

@@ -18,8 +18,8 @@ from components.algorithms.ipo import Ipo
 from components.algorithms.rloo import Rloo
 from components.algorithms.sppo import Sppo
 from components.algorithms.wind import Wind
-from components.learning import Seen, figures, told, warned, warnings
-from components.sections import TrainingConfig
+from components.config.sections import TrainingConfig
+from components.training.learning import Seen, figures, told, warned, warnings
 
 
 def tensor(values):

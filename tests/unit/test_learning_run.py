@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from components.config import RunConfig, parse
-from components.pipeline import Pipeline
-from components.report import verdict
+from components.reporting.report import verdict
+from components.run_config import RunConfig, parse
+from components.stages.in_process import Pipeline
 
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
 

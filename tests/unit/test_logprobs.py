@@ -10,17 +10,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM
 
-from components import batches
-from components.batches import by_length, collate, distinct_tokens, left_padded, partition, prefix_positions
-from components.errors import PolicyError
-from components.logprobs import (
+from components.config.errors import PolicyError
+from components.data.records import Ragged
+from components.policy import batches
+from components.policy.batches import by_length, collate, distinct_tokens, left_padded, partition, prefix_positions
+from components.policy.logprobs import (
     LOGITS_PER_CHUNK,
     check_head,
     head_logits,
     response_logprobs,
     score_responses,
 )
-from components.records import Ragged
 
 CPU = torch.device("cpu")
 VOCABULARY, EOS, PAD = 60, 1, 2  # of the models in conftest.py

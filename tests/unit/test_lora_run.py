@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from components.config import RunConfig, parse
-from components.errors import ConfigError
-from components.pipeline import Pipeline
-from components.sections import TrainingConfig
-from components.training import update
-from components.workspace import open_workspace
+from components.config.errors import ConfigError
+from components.config.sections import TrainingConfig
+from components.run_config import RunConfig, parse
+from components.stages import update
+from components.stages.context import open_workspace
+from components.stages.in_process import Pipeline
 
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
 FILES = {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}

@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 import torch
 
-from components import benchmarks
-from components.benchmarks import BenchmarkError, Score, check, once
-from components.cards import report_card
-from components.config import checked
-from components.errors import ConfigError
-from components.evaluation import HISTORY_COLUMNS, Benchmark, Evaluated, WinRate, history_row
-from components.pipeline import Pipeline
-from components.report import summary_table
-from components.sections import EvaluationConfig
+from components.config.errors import ConfigError
+from components.config.sections import EvaluationConfig
+from components.evaluation import benchmarks
+from components.evaluation.benchmarks import BenchmarkError, Score, check, once
+from components.evaluation.metrics import HISTORY_COLUMNS, Benchmark, Evaluated, WinRate, history_row
+from components.reporting.cards import report_card
+from components.reporting.report import summary_table
+from components.run_config import checked
+from components.stages.in_process import Pipeline
 from components.store import open_store
 
 needs_lm_eval = pytest.mark.skipif(

@@ -13,13 +13,13 @@ from components.algorithms.dpo import Dpo
 from components.algorithms.ipo import Ipo
 from components.algorithms.sppo import Sppo
 from components.algorithms.wind import Wind
-from components.learning import figures, warnings
-from components.logprobs import score_responses
-from components.records import Ragged, Rollout, Scored
-from components.sections import TrainingConfig
+from components.config.sections import TrainingConfig
+from components.data.records import Ragged, Rollout, Scored
+from components.policy.logprobs import score_responses
 from components.store import open_store
 from components.training.checkpoints import Checkpoints, training_key
 from components.training.gradient_checkpointing import checkpointed
+from components.training.learning import figures, warnings
 from components.training.monitor import Monitor, monitored, pace
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from components.config import RunConfig, parse
-from components.errors import BlobError, ConfigError
-from components.origin import Origin
-from components.preparation import Started
-from components.workspace import open_workspace
+from components.config.errors import BlobError, ConfigError
+from components.run_config import RunConfig, parse
+from components.stages.context import open_workspace
+from components.stages.preparation import Started
+from components.stages.start_from import Origin
 
 CONFIG = """
 policy: {model: base}

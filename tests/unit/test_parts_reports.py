@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.cards import report_card
-from components.charts import save_png
-from components.parts.charts import curves_figure, groups_figure
-from components.parts.report import number_format, short
-from components.report import HEADERS, summary_table
+from components.reporting.cards import report_card
+from components.reporting.charts import save_png
+from components.reporting.parts_charts import curves_figure, groups_figure
+from components.reporting.parts_report import number_format, short
+from components.reporting.report import HEADERS, summary_table
 
 NAN = math.nan
 

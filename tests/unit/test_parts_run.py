@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components import demo, evaluation, stages
-from components.config import RunConfig, parse
-from components.errors import JudgeError, PromptError
-from components.origin import Origin
-from components.parts.measures import tidy
-from components.pipeline import Pipeline
-from components.sections import DemoConfig
-from components.workspace import open_workspace
+from components import demo, stages
+from components.config.errors import JudgeError, PromptError
+from components.config.sections import DemoConfig
+from components.evaluation import metrics
+from components.evaluation.parts import tidy
+from components.run_config import RunConfig, parse
+from components.stages.context import open_workspace
+from components.stages.in_process import Pipeline
+from components.stages.start_from import Origin
 
 KINDS = ["long", "long", "long", "long", "short", "short", "lone"]  # of the evaluation prompts
 M = 2  # responses of an evaluation
@@ -55,7 +56,7 @@ class Run:
     root: str
     started: stages.Started
     scored: list
-    evaluated: evaluation.Evaluated
+    evaluated: metrics.Evaluated
     history: pd.DataFrame
 
     def read(self, manifest, name="rollout.parquet"):

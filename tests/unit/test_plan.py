@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.config import RunConfig, checked, parse
-from components.errors import ConfigError
+from components.config.errors import ConfigError
 from components.judges.reward_model import RewardModel
-from components.pipeline import Pipeline
 from components.plan import table
 from components.plan.__main__ import main
 from components.plan.costs import Lengths, Models, Shape, Work, work
 from components.plan.memory import ACTIVATIONS, BF16, FP32, memory, stored
 from components.plan.models import PlanError, sizes
+from components.run_config import RunConfig, checked, parse
+from components.stages.in_process import Pipeline
 
 # Of the library's own code, when it first imports DeBERTa
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components import policy as policies
-from components.errors import PolicyError
-from components.policy import check_lengths, copy_files, fetch, load, save
-from components.precision import pick_precision
-from components.records import Prompt
-from components.sections import PolicyConfig
+from components.config.errors import PolicyError
+from components.config.sections import PolicyConfig
+from components.data.records import Prompt
+from components.policy import model as policies
+from components.policy.model import check_lengths, copy_files, fetch, load, save
+from components.policy.precision import pick_precision
 
 BOS, EOS, PAD, UNK, USER, END = range(6)  # of the tokenizers in conftest.py; word w7 has id 7
 CHAT = (

@@ -14,11 +14,11 @@ from components.algorithms import Group, Tokens
 from components.algorithms.grpo import Grpo, advantages
 from components.algorithms.rloo import Rloo, leave_one_out_advantages
 from components.algorithms.wind import Wind, proximal
-from components.config import RunConfig, parse
-from components.logprobs import response_token_logprobs, score_responses, score_tokens
-from components.pipeline import Pipeline
-from components.records import Ragged
-from components.rollouts import load_scored, save_scored
+from components.data.records import Ragged
+from components.data.rollouts import load_scored, save_scored
+from components.policy.logprobs import response_token_logprobs, score_responses, score_tokens
+from components.run_config import RunConfig, parse
+from components.stages.in_process import Pipeline
 from components.training.groups import Selection, _batch, group_of
 from tiny import make_policy, make_scored
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from components.config import checked, parse
-from components.errors import ConfigError, PromptError
+from components.config.errors import ConfigError, PromptError
+from components.config.strict_yaml import load_yaml
 from components.prompts import Source, configured, load
-from components.strict_yaml import load_yaml
+from components.run_config import checked, parse
 from prompt_files import lines, parquet, refusal, texts, write
 
 

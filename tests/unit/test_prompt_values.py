@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from components import preparation, stages
-from components.config import RunConfig, parse
-from components.errors import PromptError
+from components import stages
+from components.config.errors import PromptError
+from components.data.records import Prompt
 from components.prompts import load, save
 from components.prompts.plain import plain
-from components.records import Prompt
-from components.workspace import open_workspace
+from components.run_config import RunConfig, parse
+from components.stages import preparation
+from components.stages.context import open_workspace
 from tiny import make_policy
 
 

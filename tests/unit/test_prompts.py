@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from components.errors import PromptError
+from components.config.errors import PromptError
+from components.data.records import Prompt
 from components.prompts import choose, into_shards, load, refuse_overlap, save, split_held_out
-from components.records import Prompt
 
 
 def prompts(count: int) -> list[Prompt]:

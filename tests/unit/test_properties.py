@@ -18,8 +18,8 @@ import torch
 
 from components.algorithms import Group, leave_one_out
 from components.algorithms.wind import Wind, relative_logp
-from components.logprobs import collate, response_logprobs, score_responses
-from components.records import Ragged
+from components.data.records import Ragged
+from components.policy.logprobs import collate, response_logprobs, score_responses
 
 # A game over six responses that is not transitive: 0 beats 1 beats 2 beats 0, and with ties.
 GAME = np.array(

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.report import (
+from components.reporting.report import (
     LEARNING_HEADERS,
     killed,
     learning_rows,

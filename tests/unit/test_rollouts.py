@@ -9,13 +9,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from components import prompts, rollouts, stages
-from components.config import RunConfig
+from components import prompts, stages
+from components.data import rollouts
+from components.data.records import Prompt, Ragged, Responses, Rollout, Scored
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges.verifier import Verifier
-from components.records import Prompt, Ragged, Responses, Rollout, Scored
-from components.workspace import open_workspace
+from components.run_config import RunConfig
+from components.stages.context import open_workspace
 from tiny import make_policy, make_prompts
 
 TEXTS = ["", "plain", "日本語 ÄÖÜ", '🙂\n\ttab, "quote" and \0 null']

@@ -9,11 +9,11 @@ import pytest
 
 from components import stages
 from components.algorithms import leave_one_out
-from components.config import RunConfig, parse
-from components.errors import EngineError
-from components.pipeline import Pipeline
-from components.rollouts import load_rollout, load_scored
-from components.workspace import open_workspace
+from components.config.errors import EngineError
+from components.data.rollouts import load_rollout, load_scored
+from components.run_config import RunConfig, parse
+from components.stages.context import open_workspace
+from components.stages.in_process import Pipeline
 
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from families import FAMILIES, save_policy
 
-from components.config import RunConfig, parse
-from components.pipeline import Pipeline
-from components.records import Prompt
-from components.strict_yaml import load_yaml
+from components.config.strict_yaml import load_yaml
+from components.data.records import Prompt
+from components.run_config import RunConfig, parse
+from components.stages.in_process import Pipeline
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2"
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components import learning, rollouts, stages
-from components.config import RunConfig, parse
+from components import stages
+from components.data import rollouts
+from components.run_config import RunConfig, parse
+from components.stages.context import open_workspace
 from components.store import Manifest, open_store
-from components.workspace import open_workspace
+from components.training import learning
 
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
 N, K, M, T = 16, 4, 2, 2  # prompts and responses of an iteration, responses of an evaluation, iterations

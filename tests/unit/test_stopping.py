@@ -10,15 +10,15 @@ import torch
 from bytewise import BOS, END, EOS, PAD, bytes_of, first_stop, text_of, tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from components import rollouts
-from components.config import parse
-from components.errors import ConfigError, EngineError
+from components.config.errors import ConfigError, EngineError
+from components.data import rollouts
+from components.data.records import Prompt, Ragged
 from components.generation import Sampling, _sampler
 from components.generation._stopping import Stopping, before
 from components.generation.transformers import TransformersEngine
-from components.logprobs import score_responses
-from components.policy import Policy
-from components.records import Prompt, Ragged
+from components.policy.logprobs import score_responses
+from components.policy.model import Policy
+from components.run_config import parse
 
 TOKENIZER = tokenizer()
 TABLE = bytes_of(TOKENIZER)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import BlobError, StoreError
+from components.config.errors import BlobError, StoreError
 from components.store import PARTIAL, STALE, FileEntry, LocalStore, Manifest, Store, open_store, store_root
 
 # SHA-256 of b"abc" and of nothing, from FIPS 180-4's examples

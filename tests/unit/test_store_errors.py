@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store import open_store, s3_client, store_root
 
 ROOT = "s3://wind/team/wind_store"

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store import FileEntry, Manifest, Store, base, open_store
 from components.store import __main__ as command
 from components.store.housekeeping import DAY, Garbage, damages, garbage, remove, run_sizes

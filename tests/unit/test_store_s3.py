@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store import Manifest, Store, open_store
 from components.store import s3 as s3_module
 from components.store.s3_client import CHECK_TRIES, connect

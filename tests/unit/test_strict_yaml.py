@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from components.bandit.config import parse as parse_laboratory
-from components.config import parse
-from components.errors import ConfigError
-from components.strict_yaml import load_yaml, read_text
+from components.config.errors import ConfigError
+from components.config.strict_yaml import load_yaml, read_text
+from components.run_config import parse
 
 DEMO = "demo: {}\n"
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

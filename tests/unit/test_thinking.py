@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from bytewise import END, EOS, PAD, tokenizer
 
-from components import rollouts, texts
-from components.config import RunConfig, parse
-from components.errors import ConfigError
+from components.config.errors import ConfigError
+from components.config.registry import build
+from components.config.sections import PolicyConfig
+from components.data import rollouts, texts
+from components.data.records import Prompt, Ragged, Rollout
 from components.generation import Engine, Samples, Sampling
 from components.judges import Answers, Judge
 from components.judges._thinking import cut
 from components.judges.verifier import Verifier
-from components.policy import load
-from components.records import Prompt, Ragged, Rollout
-from components.registry import build
-from components.sections import PolicyConfig
+from components.policy.model import load
+from components.run_config import RunConfig, parse
 from tiny import make_policy
 
 PROMPTS = [Prompt("one", ({"role": "user", "content": "a"},))]
@@ -225,7 +225,7 @@ def test_a_policy_shows_what_its_judge_needs(tmp_path):
     config = RunConfig.model_validate(
         parse("demo: {}\njudge: {name: verifier, function: 'a:b', cut_thinking: [<pad>, b]}")
     )
-    from components.workspace import open_workspace
+    from components.stages.context import open_workspace
 
     with open_workspace(config, str(tmp_path / "store"), "generate") as work:
         assert work.policy(work.keep_files(tmp_path)).shown == (pad,)

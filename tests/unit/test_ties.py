@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.cards import report_card
-from components.config import RunConfig, parse
+from components.config.sections import GenerationConfig
 from components.judges import Judgement, preference_from_scores
-from components.pipeline import Pipeline
-from components.report import LEARNING_HEADERS, learning_headers, learning_rows, verdict
-from components.sections import GenerationConfig
-from components.ties import at_start, in_training, share
+from components.reporting.cards import report_card
+from components.reporting.report import LEARNING_HEADERS, learning_headers, learning_rows, verdict
+from components.run_config import RunConfig, parse
+from components.stages.in_process import Pipeline
+from components.training.ties import at_start, in_training, share
 
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
 ALGORITHMS = ["wind", "dpo", "ipo", "sppo", "bond", "grpo", "rloo", "jbond"]

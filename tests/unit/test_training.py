@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from components import policy as policies
 from components.algorithms import leave_one_out
 from components.algorithms.ipo import Ipo
 from components.algorithms.wind import Wind
-from components.logprobs import score_responses
-from components.records import Ragged, Rollout, Scored
-from components.sections import PolicyConfig, TrainingConfig
+from components.config.sections import PolicyConfig, TrainingConfig
+from components.data.records import Ragged, Rollout, Scored
+from components.policy import model as policies
+from components.policy.logprobs import score_responses
 from components.training.off_policy import order, steps_per_iteration, train
 from components.training.optimizer import learning_rate, load_optimizer, make_optimizer, save_optimizer
 from components.training.state import TrainingState

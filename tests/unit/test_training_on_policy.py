@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from components import rollouts
 from components.algorithms.jbond import JBond
+from components.config.sections import TrainingConfig
+from components.data import rollouts
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges.verifier import Verifier
-from components.sections import TrainingConfig
 from components.training.off_policy import run_steps
 from components.training.on_policy import OnPolicyTrainer, make_anchor, save_anchor
 from components.training.optimizer import clip_and_step, make_optimizer

@@ -7,15 +7,15 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from components import rollouts
 from components.algorithms import leave_one_out
-from components.config import parse
-from components.errors import ConfigError
+from components.config.errors import ConfigError
+from components.config.registry import build
+from components.data import rollouts
+from components.data.records import Prompt, Ragged, Rollout
 from components.judges import Answers, Judge, Judgement
 from components.judges._base import PairwiseModelJudge
 from components.judges._truncated import lost, shifted
-from components.records import Prompt, Ragged, Rollout
-from components.registry import build
+from components.run_config import parse
 
 PROMPT = Prompt("one", ({"role": "user", "content": "a"},))
 

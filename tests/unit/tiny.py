@@ -11,9 +11,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from components.logprobs import score_responses
-from components.policy import Policy
-from components.records import Prompt, Ragged, Rollout, Scored
+from components.data.records import Prompt, Ragged, Rollout, Scored
+from components.policy.logprobs import score_responses
+from components.policy.model import Policy
 
 WORDS = ["<s>", "</s>", "<pad>", "<unk>", *"abcdefghijklmnop"]
 EOS, PAD = 1, 2

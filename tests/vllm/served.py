@@ -10,9 +10,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from components import policy as policies
-from components.policy import Policy
-from components.sections import PolicyConfig
+from components.config.sections import PolicyConfig
+from components.policy import model as policies
+from components.policy.model import Policy
 
 WORDS = ["<s>", "</s>", "<pad>", "<unk>", "<end>", *"abcdefghijklmnopqrs"]
 EOS, OTHER_EOS = 1, 4

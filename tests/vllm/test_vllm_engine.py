@@ -16,14 +16,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
-from components import adapters
-from components.errors import EngineError
+from components.config.errors import EngineError
+from components.config.sections import LoraConfig
+from components.data.records import Ragged
 from components.generation import Samples, Sampling
 from components.generation.transformers import TransformersEngine
 from components.generation.vllm import VllmEngine
-from components.logprobs import score_responses
-from components.records import Ragged
-from components.sections import LoraConfig
+from components.policy import lora
+from components.policy.logprobs import score_responses
 from served import EOS, OTHER_EOS, WORDS, load, needs_vllm, save_llama, save_tokenizer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm]
@@ -167,11 +167,11 @@ def test_bf16_temperature_and_nucleus(folder, trainer):
 def test_an_adapter_is_applied(folder, tmp_path):
     adapted = Path(shutil.copytree(folder, tmp_path / "adapted"))
     trained = load(folder, weights=True)
-    adapters.add(trained.model, LoraConfig(rank=3, alpha=6), seed=0)
+    lora.add(trained.model, LoraConfig(rank=3, alpha=6), seed=0)
     generator = torch.Generator().manual_seed(0)
-    for weight in adapters.weights(trained.model).values():
+    for weight in lora.weights(trained.model).values():
         weight.data = torch.randn(weight.shape, generator=generator) / 5
-    adapters.save(trained.model, adapted)
+    lora.save(trained.model, adapted)
 
     samples = ENGINE.sample(load(adapted), PROMPTS[:2], SEEDS[:2, :20], Sampling(LIMIT))
     expected = score_responses(trained, Ragged.of(PROMPTS[:2]), samples.tokens)

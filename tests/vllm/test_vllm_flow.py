@@ -17,7 +17,7 @@ import torch
 from flow_home import Home, card_content
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from components import rollouts
+from components.data import rollouts
 from components.store import Manifest, open_store
 from served import needs_vllm
 

@@ -1,0 +1,150 @@
+"""The section `compare`: arms that start from one base policy and go on one budget, judged by one judge.
+
+An arm is written as what differs from the rest of the config: `{algorithm: {name: jbond}, training: {epochs: 2}}`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from components.config.errors import ConfigError
+from components.config.schema import Section, validated
+
+POLICY = "all arms start from one base policy"
+PROMPTS = "all arms train on the same prompts and are judged on the same held-out ones"
+STEPS = "all arms go through the same steps"
+SAMPLING = "held-out prompts are answered by it too, also by the reference, once for all arms"
+SHARED = {
+    "seed": "seeds stand in compare.seeds",
+    "iterations": "all arms have the same T",
+    "demo": POLICY,
+    "policy": POLICY,
+    "judge": "one judge compares all arms",
+    "evaluation": PROMPTS,
+    "resources": STEPS,
+    "live_cards": STEPS,
+    **{f"prompts.{key}": PROMPTS for key in ("train", "evaluation", "subset", "split", "evaluation_split", "column")},
+    **{f"prompts.{key}": PROMPTS for key in ("leave_out", "drop_longer", "held_out", "allow_duplicates")},
+    **{f"generation.{key}": SAMPLING for key in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "stop")},
+}
+PLUGINS = {"algorithm", "engine"}  # replaced as a whole: the settings of one mean nothing to another
+
+
+class Budget(Section):
+    """What each arm may spend over the whole run, evaluation not counted."""
+
+    samples: PositiveInt | None = Field(None, description="responses drawn for training")
+    seconds: PositiveFloat | None = Field(None, description="time of generate, score and train, one shard at a time")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.samples is None) == (self.seconds is None):
+            raise ValueError("give either samples or seconds.")
+        return self
+
+
+class ArmGeneration(Section):
+    """How an arm draws the responses that it trains on."""
+
+    responses: int | None = None
+    engine: dict[str, Any] | None = None
+
+
+class ArmPrompts(Section):
+    """How many prompts an arm uses."""
+
+    per_iteration: int | None = None
+    shards: int | None = None
+
+
+class Arm(Section):
+    """One side of a comparison; what it leaves out is as in the rest of the config."""
+
+    share: float = Field(1.0, gt=0, le=1, description="of the budget")
+    algorithm: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
+    generation: ArmGeneration = ArmGeneration()
+    prompts: ArmPrompts = ArmPrompts()
+
+    def over(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a config with this arm's own in their place."""
+        return _merged(values, self.model_dump(exclude_unset=True, exclude={"share"}))
+
+
+class CompareConfig(Section):
+    """A comparison."""
+
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        [0, 1, 2], min_length=1, description="of sampling and training; the base policy is made with the run's own seed"
+    )
+    arms: dict[str, dict[str, Any]] = Field(min_length=1, max_length=500, description="by name; see Arm")
+    budget: Budget | None = Field(None, description="absent: prompts.per_iteration counts as written")
+    levels: list[Annotated[float, Field(gt=0.5, lt=1)]] | None = Field(
+        None, description="win rates of the table; absent: from the data"
+    )
+
+    @field_validator("seeds")
+    @classmethod
+    def _differ(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"{seeds} holds a seed twice, which would count as two runs. Keep one.")
+        return seeds
+
+    @field_validator("arms")
+    @classmethod
+    def _can_be_file_names(cls, arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if bad := [name for name in arms if not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,39}", name, re.ASCII)]:
+            raise ValueError(f"{bad[0]!r} cannot name an arm. Use up to 40 letters, digits, and any of . _ + -")
+        return arms
+
+    def arm(self, name: str) -> Arm:
+        """An arm by its name. Raises ConfigError for what cannot differ between arms, line by line."""
+        values = self.arms[name]
+        sections = {name: value for name, value in values.items() if isinstance(value, dict)}
+        keys = [*values, *(f"{section}.{key}" for section, inside in sections.items() for key in inside)]
+        if shared := [key for key in keys if key in SHARED]:
+            raise ConfigError("\n".join(f"{k}: cannot differ between arms: {SHARED[k]}." for k in shared))
+        if self.budget is None and "share" in keys:
+            raise ConfigError("share: there is no budget to share. Add compare.budget, or remove the share.")
+        if self.budget is not None and "prompts.per_iteration" in keys:
+            raise ConfigError("prompts.per_iteration: follows from compare.budget. Remove one of the two.")
+        return validated(Arm, values)
+
+
+def prompts_within(budget: float, per_prompt: float, *, iterations: int, batch_size: int, unit: str) -> int:
+    """n, the prompts of each of T iterations, that a budget is enough for.
+
+    Args:
+        budget: samples or seconds over all iterations.
+        per_prompt: what one prompt costs in one iteration.
+        iterations: T.
+        batch_size: fewer prompts than that would not make an optimiser step.
+        unit: "samples" or "seconds", for the message.
+
+    Raises:
+        ConfigError: the budget is not enough for a batch.
+    """
+    prompts = int(budget / (iterations * per_prompt))
+    if prompts < batch_size:
+        raise ConfigError(
+            f"prompts.per_iteration: {budget:,.10g} {unit} over {iterations} iterations at {per_prompt:.3g} a prompt "
+            f"are {prompts} prompts, less than a batch of {batch_size}. Give the arm "
+            f"{math.ceil(batch_size * iterations * per_prompt):,} {unit} or more, or lower its training.batch_size."
+        )
+    return prompts
+
+
+def _merged(values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in own.items():
+        inside = values.get(key)
+        if isinstance(value, dict) and isinstance(inside, dict) and key not in PLUGINS:
+            merged[key] = _merged(inside, value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,101 @@
+"""The base of every config section, and the sentences in which a bad config is reported."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from components.config.errors import ConfigError
+
+Known = TypeVar("Known", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A frozen part of the config. Unknown keys are refused and numbers are not guessed from strings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+MOST_LINES, MOST_SHOWN = 20, 200  # problems that are told, and characters of a value in one of them
+# How a value of a type is written, where people write others.
+_AS_WRITTEN = {
+    "bool_type": " Write true or false.",
+    "int_type": " Write digits alone, such as 1000.",
+    "float_type": " Write digits, as in 0.5 or 1e-6.",
+    "string_type": " Put text that looks like a number in quotes.",
+}
+
+_OURS: tuple[str, ...] = (
+    "add_generation_prompt",
+    "continue_final_message",
+    "conversation",
+    "messages",
+    "padding",
+    "return_dict",
+)
+_OURS += ("return_tensors", "return_assistant_tokens_mask", "tokenize", "tokenizer_kwargs", "truncation", "max_length")
+
+
+def _leave_ours(options: dict[str, Any]) -> dict[str, Any]:
+    if ours := sorted(options.keys() & set(_OURS)):
+        raise ValueError(f"{ours[0]!r} is set by the run itself. Leave it out; options are for the chat template.")
+    return options
+
+
+TemplateOptions = Annotated[dict[str, Any], AfterValidator(_leave_ours)]  # names that a chat template asks for
+
+
+def validated(known: type[Known], values: Any) -> Known:
+    """A section of the config. Raises ConfigError with a line for each problem."""
+    try:
+        return known.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, known)) from error
+
+
+def explain(error: ValidationError, known: type[BaseModel]) -> str:
+    """One line per problem: `key: value is not …`, with the nearest known key for an unknown one; at most 20."""
+    problems = error.errors()
+    lines = [_line(problem, known) for problem in problems[:MOST_LINES]]
+    more = [f"… and {len(problems) - MOST_LINES:,} more."] if len(problems) > MOST_LINES else []
+    return "\n".join([*lines, *more])
+
+
+def _line(problem: Any, known: type[BaseModel]) -> str:
+    key = ".".join(_cut(str(part)) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key.{_nearest(problem['loc'], known)}"
+    if problem["type"] == "missing":
+        return f"{key}: is required."
+    if problem["type"] == "value_error":  # a sentence of ours, already whole
+        message = str(problem["ctx"]["error"])
+        return f"{key}: {message}" if key else message
+    shown = _cut(repr(problem["input"]))
+    if problem["type"] in {"model_type", "dict_type"}:
+        return f"{key}: {shown} cannot be used. Write a mapping of settings, or leave it out."
+    return f"{key}: {shown} cannot be used. {problem['msg']}.{_remedy(problem)}"
+
+
+def _remedy(problem: Any) -> str:
+    plain = isinstance(problem["input"], str) and problem["input"].isdecimal()  # a number in quotes is plain to see
+    return "" if plain else _AS_WRITTEN.get(problem["type"], "")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+def _nearest(location: tuple[str | int, ...], known: type[BaseModel]) -> str:
+    section: Any = known
+    for part in location[:-1]:
+        field = section.model_fields.get(part) if hasattr(section, "model_fields") else None
+        annotation = getattr(field, "annotation", None)
+        # An optional section is a union with None.
+        section = next((s for s in (annotation, *get_args(annotation)) if hasattr(s, "model_fields")), None)
+    options = list(getattr(section, "model_fields", {}))
+    close = difflib.get_close_matches(str(location[-1]), options, n=1)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" Known keys: {', '.join(options)}." if options else ""

@@ -1,0 +1,23 @@
+"""The stages of a run, one function per kind of step: manifests in, manifests out.
+
+A flow step reads its artifacts, calls one of these and keeps the result; without a flow they run just as well.
+"""
+
+from components.stages.iteration import evaluate, examples, gather, generate, plan, score
+from components.stages.preparation import Started, start
+from components.stages.update import Before, Trained, forget_unfinished, train
+
+__all__ = [
+    "Before",
+    "Started",
+    "Trained",
+    "evaluate",
+    "examples",
+    "forget_unfinished",
+    "gather",
+    "generate",
+    "plan",
+    "score",
+    "start",
+    "train",
+]
