@@ -201,7 +201,9 @@ class RunConfig(Section):
             config = checked(values)
             if budget is None or budget.samples is None:
                 return config
-            per_prompt = config.build_algorithm().responses_per_prompt(config)
+            per_prompt = config.build_algorithm().responses_per_prompt(
+                k=config.generation.responses, epochs=config.training.epochs
+            )
             return config.within(round(arm.share * budget.samples), per_prompt, "samples")
         except ConfigError as error:
             raise ConfigError("\n".join(f"compare.arms.{name}.{line}" for line in str(error).splitlines())) from error

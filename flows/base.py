@@ -17,7 +17,7 @@ from metaflow.util import get_username
 
 from components.config.errors import BlobError, ConfigError, StoreError, UserError
 from components.config.schema import validated
-from components.reporting import report
+from components.reporting import commands
 from components.reporting.cards import StepProgress
 from components.run_config import RunConfig, parse
 from components.runtime import gpus
@@ -88,7 +88,7 @@ class LiveCards(FlowMutator):
         """Adds `@card(id="progress")`; above `@unroll`, so that the copies get it and no step of a base class."""
         chosen = dict(mutable_flow.configs)["config"]["live_cards"]
         for name, step in mutable_flow.steps:
-            if report.kind_of(name) in chosen:
+            if commands.kind_of(name) in chosen:
                 options = {"type": "blank", "id": "progress", "refresh_interval": CARD_SECONDS}
                 step.add_decorator(card, deco_kwargs=options)
 

@@ -16,7 +16,7 @@ from metaflow.packaging_sys import ContentType
 import shipping
 from base import BadConfig
 from components.config.cluster import ClusterConfig
-from components.reporting.report import kind_of
+from components.reporting.commands import kind_of
 
 COMMANDS = {"argo-workflows", "kubernetes"}
 RENAMED = {"volumes": "persistent_volume_claims"}

@@ -9,7 +9,7 @@ from metaflow import config_expr, resources, step
 from base import AlignmentFlow
 
 if TYPE_CHECKING:
-    from components.stages.preparation import Started
+    from components.stages.handover import Started
     from components.stages.start_from import Origin
 
 BODY = ("plan", "generate", "score", "gather", "train", "evaluate")

@@ -14,7 +14,7 @@ from metaflow.exception import MetaflowException
 
 import command_line
 from components.config.errors import UserError
-from components.reporting import report
+from components.reporting import commands
 from components.runtime import processes
 from components.stages import runs
 from components.store import open_store, store_root
@@ -70,10 +70,10 @@ def main(flow: Any) -> None:
 def _after(run: str, came: Sequence[int]) -> str:
     """What to do about a failed run."""
     ended = runs.killed(run) if not came else []
-    said = [f"{report.killed(step)}\n" for step in ended]
-    again = report.resume_command(script(), run.split("/")[1], kept_options(sys.argv[1:]), run_folder())
+    said = [f"{commands.killed(step)}\n" for step in ended]
+    again = commands.resume_command(script(), run.split("/")[1], kept_options(sys.argv[1:]), run_folder())
     faults = set() if came or ended else runs.faults(run)
-    anew = report.command_line(["python", script(), *_anew(sys.argv[1:])], run_folder())
+    anew = commands.command_line(["python", script(), *_anew(sys.argv[1:])], run_folder())
     kinds = {kind for _, kind in faults}
     if {step for step, _ in faults} == {"start"} and kinds <= PUT_RIGHT:
         same = "" if "BadConfig" in kinds else f"\nIf the config can stay as it is, this does as well:\n  {again}"
@@ -139,14 +139,14 @@ def check_resume(flow: str, arguments: Sequence[str]) -> None:
         raise ResumeError(f"--origin-run-id: is required, no run of {flow} was started in {where}. Name the run.")
     if named := re.fullmatch(r"([^/]+)/([^/]+)/?", run):
         flow_file = FLOWS.get(named[1], Path(sys.argv[0]).name)
-        right = report.resume_command(str(Path(sys.argv[0]).resolve().with_name(flow_file)), named[2])
+        right = commands.resume_command(str(Path(sys.argv[0]).resolve().with_name(flow_file)), named[2])
         raise ResumeError(f"--origin-run-id: {run} is to be the run's number alone:\n  {right}")
     if storage and _has(storage, flow, run):
         return
     for other, file in FLOWS.items():
         if storage and other != flow and _has(storage, other, run):
             path = Path(sys.argv[0]).resolve().with_name(file)
-            right = report.resume_command(str(path), run, kept_options(arguments))
+            right = commands.resume_command(str(path), run, kept_options(arguments))
             raise ResumeError(f"--origin-run-id: {run} is a run of {other}, not of {flow}:\n  {right}")
     raise ResumeError(
         f"--origin-run-id: {flow} has no run {run} in {where}. Correct the number, go to the directory that the flow "

@@ -45,7 +45,7 @@ class WindFlow(Iteration):
     def end(self):
         """Report: charts, examples and the commands that come next."""
         from components import stages
-        from components.reporting import cards, report
+        from components.reporting import cards, commands, report
         from components.stages import start_from
 
         run = f"WindFlow/{current.run_id}"
@@ -61,7 +61,7 @@ class WindFlow(Iteration):
         )
         current.card["report"].extend(shown)
         print(f"{report.verdict(self.history)}\n\n{report.summary_table(self.history)}\n")
-        print(report.next_commands(script(), "WindFlow", current.run_id, run_folder()))
+        print(commands.next_commands(script(), "WindFlow", current.run_id, run_folder()))
 
 
 if __name__ == "__main__":

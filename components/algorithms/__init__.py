@@ -15,8 +15,6 @@ from components.config.schema import Section
 if TYPE_CHECKING:  # configs are read in steps that need no torch; importing it takes seconds
     from torch import Tensor
 
-    from components.run_config import RunConfig
-
 
 @dataclass(frozen=True)
 class Tokens:
@@ -69,7 +67,7 @@ class BaseAlgorithm(Section, ABC):
     reads_rewards: ClassVar[bool] = False  # its loss looks at the judge's scores where there are some
 
     @abstractmethod
-    def responses_per_prompt(self, config: RunConfig) -> int:
+    def responses_per_prompt(self, *, k: int, epochs: int) -> int:
         """How many responses to each of its prompts an iteration draws for training."""
 
 
@@ -81,9 +79,9 @@ class Algorithm(BaseAlgorithm):
         """Whether its loss looks at single tokens, `Group.tokens`."""
         return False
 
-    def responses_per_prompt(self, config: RunConfig) -> int:
+    def responses_per_prompt(self, *, k: int, epochs: int) -> int:  # noqa: ARG002 - on-policy ones read the epochs
         """K; every epoch trains on the same ones."""
-        return config.generation.responses
+        return k
 
     def select(self, win_rate: NDArray[np.float64]) -> NDArray[np.int64]:
         """Which responses of each prompt to train on: indices (n, m) into K. Default: all of them."""
@@ -114,9 +112,9 @@ class OnPolicyAlgorithm(BaseAlgorithm):
 
     anchor_rate: float = Field(ge=0, le=1, description="share of the policy in the anchor's moving average, per step")
 
-    def responses_per_prompt(self, config: RunConfig) -> int:
+    def responses_per_prompt(self, *, k: int, epochs: int) -> int:  # noqa: ARG002 - they draw so many whatever K is
         """One from the policy and two from the anchor, anew in each epoch."""
-        return 3 * config.training.epochs
+        return 3 * epochs
 
     @abstractmethod
     def weights(self, group: FreshGroup) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from components.evaluation.intervals import interval
-from components.reporting.report import evaluated
+from components.evaluation.parts import evaluated
 
 LEVELS = (0.6, 0.7, 0.8, 0.85, 0.9)
 SPENT = ["seconds_generate", "seconds_score", "seconds_train"]  # evaluation only measures

@@ -18,8 +18,8 @@ from components.config.errors import ConfigError
 from components.run_config import RunConfig, checked
 from components.runtime.progress import Progress, silent
 from components.stages.context import Workspace, open_workspace
+from components.stages.handover import Started
 from components.stages.in_process import SPENT, Pipeline
-from components.stages.preparation import Started
 from components.store import Manifest
 
 CALIBRATION_BATCHES = 4

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from components.comparison import analysis
-from components.reporting.report import aligned, command_lines, duration, number
+from components.reporting.commands import command_lines
+from components.reporting.text import aligned, duration, number
 
 SUMMARY_HEADERS = ["arm", "win rate", "95% interval", "KL", "reward", "samples", "time", "prompts", "seeds"]
 COSTS = {"samples": "Samples", "seconds": "Time"}

@@ -47,6 +47,29 @@ def _leave_ours(options: dict[str, Any]) -> dict[str, Any]:
 TemplateOptions = Annotated[dict[str, Any], AfterValidator(_leave_ours)]  # names that a chat template asks for
 
 
+# Stop strings, and characters of one: each token that is drawn is a search for all of them.
+MOST_STOPS, LONGEST_STOP = 64, 200
+UNFINISHED = "\ufffd"  # what a tokenizer shows of a character whose last bytes are still to come
+
+
+def _can_stop(stop: list[str]) -> list[str]:
+    if len(stop) > MOST_STOPS:
+        raise ValueError(f"{len(stop)} stop strings are too many. Use {MOST_STOPS} or fewer.")
+    for text in stop:
+        if not text:
+            raise ValueError("'' is in every text. Remove it, or write what ends a response.")
+        if len(text) > LONGEST_STOP:
+            raise ValueError(f"{text[:20]!r}… has {len(text)} characters. Use {LONGEST_STOP} or fewer.")
+        if UNFINISHED in text:
+            raise ValueError(f"{text!r} holds U+FFFD, which stands for a character that is not whole yet. Remove it.")
+        if stop.count(text) > 1:
+            raise ValueError(f"{text!r} is given twice. Keep one of the two.")
+    return stop
+
+
+StopStrings = Annotated[list[str], AfterValidator(_can_stop)]
+
+
 def validated(known: type[Known], values: Any) -> Known:
     """A section of the config. Raises ConfigError with a line for each problem."""
     try:

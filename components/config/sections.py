@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from components.config.schema import Section, TemplateOptions
-from components.generation import Sampling
-from components.generation._stopping import StopStrings
+from components.config.schema import Section, StopStrings, TemplateOptions
 
 MICRO_BATCH = 32  # prompts
 COLDEST = 1e-4  # temperature; colder ones draw the same tokens
@@ -99,11 +97,6 @@ class GenerationConfig(Section):
         """Settings by which responses are not drawn from the whole distribution, which all log-probs are of."""
         used = {"top_p": self.top_p < 1, "top_k": self.top_k is not None, "min_p": self.min_p > 0}
         return [name for name, filtering in used.items() if filtering]
-
-    def sampling(self) -> Sampling:
-        """How tokens are drawn."""
-        limits = self.max_new_tokens, self.temperature, self.top_p, self.top_k, self.min_p
-        return Sampling(*limits, stop=tuple(self.stop))
 
     @field_validator("temperature")
     @classmethod

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from components.data.parts import ENDINGS, PART
 from components.evaluation.intervals import interval, rate_interval
-from components.reporting.report import evaluated
 
 WIN_RATE, HELD_OUT = "win_rate", "held_out"
 BOUNDS = ("", "_low", "_high")
@@ -69,6 +68,11 @@ def columns(measures: Iterable[Measure]) -> dict[str, float]:
     if prompts:
         prompts.setdefault("", sum(prompts.values()))  # groups hold each prompt once
     return found | {f"{HELD_OUT}{place}": count for place, count in prompts.items()}
+
+
+def evaluated(history: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the iterations after which the policy was evaluated."""
+    return history[history["win_rate"].notna()] if "win_rate" in history else history
 
 
 def tidy(history: pd.DataFrame) -> pd.DataFrame:

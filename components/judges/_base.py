@@ -6,30 +6,21 @@ import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import permutations
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
 
 from components.data.records import Prompt
 from components.judges import Judge, Judgement, preference_from_pairs, refuse_ragged, with_pair_rate
+from components.judges._settings import ModelSettings
 from components.runtime.progress import Progress, silent
 
 PROBE = Prompt("probe", ({"role": "user", "content": "What is 2 + 2?"},))  # judged by `check`, before work starts
 PROBE_RESPONSES = [["4", "5"]]
 
 
-class ModelJudge(Judge):
-    """Settings of every judge with a model, which a process loads once and keeps."""
-
-    model: str = Field(description="Hugging Face directory or hub id")
-    revision: str | None = Field(None, description="hub revision")
-    trust_remote_code: bool = Field(False, description="run code that ships with the model")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of weights and forward pass; auto: bf16 on GPUs that have it, else fp32"
-    )
-    tokens_per_batch: PositiveInt = Field(8192, description="padded tokens of one forward pass")
+class ModelJudge(ModelSettings, Judge):
+    """Settings of every judge with a model."""
 
     def unload(self) -> None:
         """Frees the models of all judges of this process."""

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from components.config.errors import JudgeError, PolicyError
 from components.config.sections import PolicyConfig
 from components.data.records import Prompt
-from components.judges._base import ModelJudge
+from components.judges._settings import ModelSettings
 from components.policy import pretrained
 from components.policy.batches import by_length
 from components.policy.chat import Chat, check_generation_prompt
@@ -54,7 +54,7 @@ class Loaded:
         return min(known, default=None)
 
 
-def load(settings: ModelJudge, kind: Any) -> Loaded:
+def load(settings: ModelSettings, kind: Any) -> Loaded:
     """The model that a judge names, in eval mode on the best device; only the first call loads it.
 
     Args:

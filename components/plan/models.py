@@ -135,12 +135,12 @@ def _shape(model: PreTrainedModel) -> Shape:
     )
 
 
-def _added(model: PreTrainedModel, lora: LoraConfig | None) -> float:
+def _added(model: PreTrainedModel, settings: LoraConfig | None) -> float:
     """Parameters of the adapter that LoRA trains."""
-    if lora is None:
+    if settings is None:
         return 0.0
     from components.policy import lora
 
-    lora.check(model, lora)
-    lora.add(model, lora, seed=0)
+    lora.check(model, settings)
+    lora.add(model, settings, seed=0)
     return sum(parameter.numel() for parameter in lora.weights(model).values())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from components.plan.costs import Lengths, Models, work
 from components.plan.memory import BF16, bytes_of, cache, engine_weights, memory, stored
 from components.plan.models import PlanError
-from components.reporting.report import aligned
+from components.reporting.text import aligned
 from components.run_config import RunConfig
 
 GB = 1e9

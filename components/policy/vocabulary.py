@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,9 +14,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from components.config import strict_json
 from components.config.errors import PolicyError
 from components.policy import chat
-
-if TYPE_CHECKING:
-    from components.policy.model import Policy
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +48,17 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options:
     return ids if end is None else tuple(sorted({*ids, end}))
 
 
-def keep_turn_end(policy: Policy, folder: Path) -> None:
-    """Lists in generation_config.json all that ends a response, so that whoever loads the files ends one there too."""
+def keep_turn_end(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
+) -> None:
+    """Lists `ends`, all that end a response, in generation_config.json, for whoever loads the files."""
     file = folder / "generation_config.json"
     settings = strict_json.read_object(file) if file.is_file() else {}
-    listed = settings.get("eos_token_id", policy.model.config.get_text_config().eos_token_id)
-    known = {*(listed if isinstance(listed, list) else [listed]), policy.tokenizer.eos_token_id}
-    added = [i for i in policy.eos_ids if i not in known]
+    listed = settings.get("eos_token_id", model.config.get_text_config().eos_token_id)
+    known = {*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id}
+    added = [i for i in ends if i not in known]
     if not added:
         return
-    names = ", ".join(repr(name) for name in policy.tokenizer.convert_ids_to_tokens(added))
+    names = ", ".join(repr(name) for name in tokenizer.convert_ids_to_tokens(added))
     logger.warning("policy.model: its chat template ends a turn with %s, so responses end there too", names)
-    file.write_text(json.dumps({**settings, "eos_token_id": list(policy.eos_ids)}, indent=2) + "\n", "utf-8")
+    file.write_text(json.dumps({**settings, "eos_token_id": list(ends)}, indent=2) + "\n", "utf-8")

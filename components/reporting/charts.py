@@ -14,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from components.reporting.report import evaluated
+from components.evaluation.parts import evaluated
 
 mpl.rcParams["text.parse_math"] = False  # names of groups and parts are the user's, and "$5 to $6" is no formula
 

@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 
-from components.evaluation.parts import SHOWN, tidy
-from components.reporting.report import MISSING, aligned, evaluated, number
+from components.evaluation.parts import SHOWN, evaluated, tidy
+from components.reporting.text import MISSING, aligned, number
 
 LABELS = ("part", "group", "prompts")
 ALL, BOUNDS = "(all)", "(95% interval)"

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from components import prompts as prompt_files
 from components.data import rollouts
 from components.data.records import Prompt, Rollout, Scored
+from components.generation import Sampling
 from components.run_config import RunConfig
 from components.runtime.progress import Progress, silent
 from components.runtime.scratch import scratch
+from components.stages import sampling
 from components.store import Manifest, Store, open_store
 
 if TYPE_CHECKING:  # steps that need no model do without torch
@@ -70,6 +72,10 @@ class Workspace:
         import torch
 
         torch.set_num_threads(self.threads)
+        if not torch.cuda.is_available():
+            # The gradient of an index with repeats adds up in whichever order the threads come, unless told otherwise.
+            torch.use_deterministic_algorithms(True)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set through its class
 
     def prompts(self, manifest: Manifest, name: str) -> list[Prompt]:
         """Prompts of one file; `name` is "train", "evaluation" or "shard"."""
@@ -102,14 +108,14 @@ class Workspace:
         iteration: int,
         progress: Progress | None = None,
     ) -> Rollout:
-        """Responses of a policy; see `rollouts.generate`."""
+        """Responses of a policy; see `sampling.generate`."""
         settings = self.config.generation
-        return rollouts.generate(
+        return sampling.generate(
             policy,
             self.config.build_engine(),
             prompts,
             responses=responses,
-            sampling=settings.sampling(),
+            sampling=Sampling.of(settings),
             seed=self.config.seed,
             purpose=purpose,
             iteration=iteration,

@@ -14,7 +14,7 @@ from components.evaluation import metrics
 from components.run_config import RunConfig
 from components.stages import Trained
 from components.stages.context import Workspace, open_workspace
-from components.stages.preparation import Started
+from components.stages.handover import Started
 from components.store import Manifest
 
 SPENT = ("generate", "score", "train")  # what an iteration costs; evaluation only measures

@@ -1,10 +1,8 @@
-"""The stages of a run, one function per kind of step: manifests in, manifests out.
-
-A flow step reads its artifacts, calls one of these and keeps the result; without a flow they run just as well.
-"""
+"""The stages of one iteration, in their order."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,29 +15,16 @@ from components.data import rollouts
 from components.data.records import Rollout, Scored
 from components.evaluation import groups, metrics
 from components.judges import Judgement
+from components.stages import sampling, update
 from components.stages.context import Workspace
-from components.stages.preparation import Started, start
-from components.stages.update import Before, Trained, forget_unfinished, train
+from components.stages.handover import Before, Trained
 from components.store import Manifest
 
 if TYPE_CHECKING:  # plan, gather and end do without torch
     from components.evaluation.benchmarks import Score
     from components.policy.model import Policy
 
-__all__ = [
-    "Before",
-    "Started",
-    "Trained",
-    "evaluate",
-    "examples",
-    "forget_unfinished",
-    "gather",
-    "generate",
-    "plan",
-    "score",
-    "start",
-    "train",
-]
+logger = logging.getLogger(__name__)
 
 
 def plan(work: Workspace, prompts_manifest: Manifest, iteration: int) -> list[Manifest]:
@@ -73,7 +58,7 @@ def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manif
     work.use_threads()
     responses = work.rollout(rollout)
     chosen = work.prompts(shard, "shard")
-    judgement = rollouts.judge(work.config.build_judge(), chosen, [responses], work.progress("judge responses"))
+    judgement = sampling.judge(work.config.build_judge(), chosen, [responses], work.progress("judge responses"))
     scored = _scored(work, [policy, reference], responses, judgement)
     return work.keep("rollout.parquet", lambda path: rollouts.save_scored(scored, path, judgement.parts))
 
@@ -133,6 +118,25 @@ def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifes
     }
 
 
+def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> Trained:
+    """One iteration's update of the policy, from scored rollouts or, on-policy, from the shards' prompts.
+
+    Goes on from the state that an earlier attempt at the same work saved. Raises FloatingPointError when training
+    diverges, and stores nothing then.
+    """
+    if work.config.training.processes > 1:
+        from components.stages import training_processes
+
+        trained = training_processes.train(work, before, shards, scored)
+    else:
+        alone = update.train_here(work, before, shards, scored)
+        assert alone is not None
+        trained = alone
+    if trained.warnings:
+        logger.warning("iteration %d: %s", before.iteration, trained.warnings)
+    return trained
+
+
 def evaluate(
     work: Workspace,
     policy: Manifest,
@@ -155,7 +159,7 @@ def evaluate(
     logp_ref, base_scores = _logprobs(work, base, responses, "reference"), _scores(work, reference, base)
     del base
     rivals = [work.rollout(manifest) for manifest in evaluated]
-    judgement = rollouts.judge(
+    judgement = sampling.judge(
         work.config.build_judge(), held_out, [responses, *rivals], work.progress("judge responses")
     )
     ours, theirs, previous = (slice(i * m, (i + 1) * m) for i in range(3))

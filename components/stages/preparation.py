@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import prompts
 from components.config.errors import PromptError
 from components.config.sections import PolicyConfig
-from components.data import rollouts
 from components.data.records import Prompt
 from components.evaluation import benchmarks, groups
 from components.judges import Judge
 from components.plan import space
 from components.policy import sources
 from components.prompts import Source
-from components.stages import update
+from components.stages import sampling
 from components.stages.context import Workspace
+from components.stages.handover import Started
 from components.store import Manifest
-from components.training import ties
+from components.training import checks, ties
 
 if TYPE_CHECKING:
     from components.policy.model import Policy
@@ -28,17 +28,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Started:
-    """What `start` hands to the iterations."""
-
-    policy: Manifest  # base policy and reference
-    prompts: Manifest  # train.jsonl and evaluation.jsonl
-    evaluated: Manifest  # the reference's responses to the evaluation prompts
-    reward: float  # their mean score
-    precision: str  # resolved: "fp32" or "bf16"
 
 
 def start(work: Workspace, origin: Origin | None = None) -> Started:
@@ -52,7 +41,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
     judge.check()
     work.config.build_engine().check()
     benchmarks.check(work.config.evaluation)
-    update.check(work.config.training)
+    checks.check(work.config.training)
     if origin is None:
         return _start_anew(work, judge)
     origin.check(work)
@@ -86,7 +75,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     if config.build_engine().reads_files:
         judge.unload()  # the engine wants the GPU for itself
     responses = work.sample(base, held_out, responses=m, purpose="evaluate", iteration=0)
-    judgement = rollouts.judge(judge, held_out, [responses], work.progress("judge responses"))
+    judgement = sampling.judge(judge, held_out, [responses], work.progress("judge responses"))
     if foretold := ties.at_start(judgement):
         logger.warning("%s", foretold)
     return Started(
@@ -119,7 +108,7 @@ def _check_base(work: Workspace, base: Policy, asked: list[Prompt], folder: Path
         max_new_tokens=config.generation.max_new_tokens,
     )
     stopping.Stopping(base.tokenizer, config.generation.stop, base.shown)  # raises what is wrong with them
-    update.check(config.training, base.model)
+    checks.check(config.training, base.model)
     space.check(config, work.store, space.of_base(config, base, folder))
 
 
@@ -150,7 +139,7 @@ def _examined(base: Policy, folder: Path) -> Policy:
     from components.generation import _caching
     from components.policy import findings, logprobs, vocabulary
 
-    vocabulary.keep_turn_end(base, folder)
+    vocabulary.keep_turn_end(folder, base.model, base.tokenizer, base.eos_ids)
     logprobs.check_head(base)
     found = findings.Findings(caching=_caching.choose(base))
     if found.caching != "shared":

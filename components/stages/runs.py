@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.config.errors import UserError
-from components.reporting import report
+from components.reporting import commands
 
 
 class RunError(UserError):
@@ -111,7 +111,7 @@ def finished(pathspec: str, *, flow: str, result: str, artifacts: Iterable[str])
         script = Path("flows", run["_parameters"].task.metadata_dict["script-name"])
         raise RunError(
             f"{pathspec}: has not finished, so it has no {result}. Wait for its end; if it failed, go on with it:\n"
-            f"  {report.resume_command(str(script), run.id)}"
+            f"  {commands.resume_command(str(script), run.id)}"
         )
     if not set(artifacts) <= run.data._artifacts.keys():
         raise RunError(f"{pathspec}: has no {result}. Name a run of {flow}.")

@@ -23,7 +23,7 @@ from components.prompts.config import PromptsConfig
 from components.run_config import RunConfig
 from components.stages import runs
 from components.stages.context import ANCHOR_FILE, Workspace
-from components.stages.preparation import Started
+from components.stages.handover import Started
 from components.store import Manifest
 
 if TYPE_CHECKING:

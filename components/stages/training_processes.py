@@ -26,7 +26,7 @@ from components.run_config import RunConfig
 from components.runtime.processes import die_with_parent, end_in_order
 from components.runtime.progress import Progress
 from components.stages.context import Workspace, open_workspace
-from components.stages.update import Before, Trained
+from components.stages.handover import Before, Trained
 from components.store import Manifest
 
 POLL = 0.5  # seconds
@@ -34,7 +34,7 @@ GRACE = 10.0  # seconds to end in when another of the processes has failed
 
 
 def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> Trained:
-    """`update.train` in `training.processes` processes. Raises RuntimeError when they fail."""
+    """`stages.train` in `training.processes` processes. Raises RuntimeError when they fail."""
     folder = work.new_folder()
     for manifest in filter(None, [before.policy, before.optimizer, *shards, *scored]):
         work.fetch(manifest)  # once, for all of them

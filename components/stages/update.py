@@ -2,98 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from components.algorithms import Algorithm, OnPolicyAlgorithm
-from components.config.errors import ConfigError
-from components.config.sections import TrainingConfig
-from components.data import rollouts
 from components.runtime.progress import silent
+from components.stages import sampling
 from components.stages.context import ANCHOR_FILE, OPTIMIZER_FILE, Workspace
+from components.stages.handover import Before, Trained
 from components.store import Manifest
 from components.training import leftovers, ties
 
 if TYPE_CHECKING:  # stages import this module, also in steps that do without torch
-    from transformers import PreTrainedModel
-
     from components.policy.model import Policy
     from components.training.checkpoints import Checkpoints
     from components.training.state import TrainingState
 
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Before:
-    """What an iteration's training begins with."""
-
-    policy: Manifest
-    optimizer: Manifest | None  # its state and what else runs on from iteration to iteration; None at first
-    iteration: int  # 1-based, over all runs that this one goes on from
-    since: int = 0  # iterations of those runs
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What `train` hands on."""
-
-    policy: Manifest
-    optimizer: Manifest  # its state and, for on-policy algorithms, the anchor
-    figures: dict[str, float]  # means over the iteration's optimiser steps, `ties.share`, and `learning.figures`
-    warnings: str  # of `ties.in_training` and `learning.warnings`
-    counts: dict[str, int]  # micro_batch_size at its end; responses, tokens_generated if training itself drew any
-    seconds_before: float  # spent by earlier attempts on what this one did not have to do again
-    unfinished: str  # key of the state saved on the way, for `forget_unfinished` once this is recorded
-
-
-def check(settings: TrainingConfig, model: PreTrainedModel | None = None) -> None:
-    """Raises ConfigError or PolicyError for settings that cannot be followed here, or not with the model if given."""
-    if settings.optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            "training.optimizer: adamw_8bit needs bitsandbytes, which is not installed. "
-            "Run pip install bitsandbytes, or use adamw."
-        )
-    if model is not None and settings.lora is not None:
-        from components.policy import lora
-
-        lora.check(model, settings.lora)
-    if model is not None and (settings.gradient_checkpointing or settings.processes > 1):
-        from components.training.gradient_checkpointing import layers
-
-        layers(model)
-
-
-def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> Trained:
-    """One iteration's update of the policy, from scored rollouts or, on-policy, from the shards' prompts.
-
-    Goes on from the state that an earlier attempt at the same work saved. Raises FloatingPointError when training
-    diverges, and stores nothing then.
-    """
-    if work.config.training.processes > 1:
-        from components.stages import training_processes
-
-        trained = training_processes.train(work, before, shards, scored)
-    else:
-        alone = train_here(work, before, shards, scored)
-        assert alone is not None
-        trained = alone
-    if trained.warnings:
-        logger.warning("iteration %d: %s", before.iteration, trained.warnings)
-    return trained
-
-
 def train_here(
     work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]
 ) -> Trained | None:
-    """`train` in this process, alone or with those that torch.distributed knows; of these the first has the result."""
+    """`stages.train` in one process; of several that torch.distributed knows, the first has the result."""
     from components.training import sharding
     from components.training.checkpoints import Checkpoints
     from components.training.optimizer import require_finite, save_optimizer
@@ -223,7 +155,7 @@ def _fit_on_policy(
         draw=lambda drawn_from, prompts, count, purpose: work.sample(
             drawn_from, prompts, responses=count, purpose=purpose, iteration=before.iteration, progress=silent
         ),
-        compare=partial(rollouts.judge, judge),
+        compare=partial(sampling.judge, judge),
     )
     return run_steps(
         trainer,

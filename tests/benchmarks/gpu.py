@@ -24,7 +24,7 @@ import torch
 from components.plan import costs, models
 from components.plan.costs import Lengths
 from components.plan.table import GPUS, Gpu
-from components.reporting.report import aligned
+from components.reporting.text import aligned
 from components.run_config import RunConfig, checked
 from components.stages.context import Workspace
 from components.stages.in_process import Pipeline

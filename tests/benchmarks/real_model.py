@@ -28,7 +28,6 @@ from components import prompts
 from components.algorithms import Algorithm, leave_one_out
 from components.config import registry
 from components.config.sections import PolicyConfig, TrainingConfig
-from components.data import rollouts
 from components.data.records import Prompt, Rollout, Scored
 from components.evaluation import metrics
 from components.generation import Sampling
@@ -37,6 +36,7 @@ from components.judges import preference_from_scores
 from components.policy import logprobs
 from components.policy import model as policies
 from components.policy.model import Policy
+from components.stages import sampling
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
@@ -109,7 +109,7 @@ class Run:
 
     def sample(self, drawn_from: Policy, chosen: list[Prompt], k: int, purpose: str, t: int) -> Rollout:
         """K responses to each prompt."""
-        return rollouts.generate(
+        return sampling.generate(
             drawn_from,
             TransformersEngine(batch_size=1024),
             chosen,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from flow_home import Ended, Home, differences
 
-from components.reporting import report
+from components.reporting import commands
 
 POINTS = [
     *("start", "plan_1", "generate_1/first", "generate_1/second", "score_1/first", "score_1/second"),
@@ -141,7 +141,7 @@ class Chain:
         if kill.victim != "launcher":
             assert f"resume --origin-run-id {self.runs[-1]}" in ended.stderr, said
         if kill.victim == "task" and kill.moment != "exit":
-            assert report.killed(kill.at.partition("/")[0]) in ended.stderr, said
+            assert commands.killed(kill.at.partition("/")[0]) in ended.stderr, said
         return ended
 
     def walk(self, kills: Iterable[Kill]) -> None:

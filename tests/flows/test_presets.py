@@ -16,8 +16,8 @@ from components.config.strict_yaml import load_yaml
 from components.evaluation.metrics import HISTORY_COLUMNS
 from components.run_config import RunConfig, checked
 from components.stages.context import open_workspace
+from components.stages.handover import Started
 from components.stages.in_process import Pipeline
-from components.stages.preparation import Started
 from components.store import Manifest
 from wind_runs import FLOW
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flow_home import card_content
 
-from components.reporting.report import next_commands
+from components.reporting.commands import next_commands
 
 FLOW = Path(__file__).parent / "card_flows" / "report_flow.py"
 

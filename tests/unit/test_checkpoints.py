@@ -16,11 +16,11 @@ import torch
 from components.algorithms.jbond import JBond
 from components.algorithms.wind import Wind
 from components.config.sections import LoraConfig, TrainingConfig
-from components.data import rollouts
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges.verifier import Verifier
 from components.policy import lora
+from components.stages import sampling
 from components.store import open_store
 from components.training import checkpoints
 from components.training.checkpoints import Checkpoints, training_key
@@ -52,7 +52,7 @@ def off_policy(state, **calls):
 
 
 def on_policy(state, **calls):
-    draw = partial(rollouts.generate, seed=0, iteration=1, sampling=Sampling(6))
+    draw = partial(sampling.generate, seed=0, iteration=1, sampling=Sampling(6))
     trainer = OnPolicyTrainer(
         state,
         JBond(anchor_rate=0.3),
@@ -60,7 +60,7 @@ def on_policy(state, **calls):
         draw=lambda policy, prompts, count, purpose: draw(
             policy, TransformersEngine(), prompts, responses=count, purpose=purpose
         ),
-        compare=partial(rollouts.judge, Verifier(function=f"{__name__}:length")),
+        compare=partial(sampling.judge, Verifier(function=f"{__name__}:length")),
     )
     return run_steps(trainer, state, SETTINGS, np.arange(N), steps=6, iteration=1, iterations=2, seed=0, **calls)
 

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from components.config.errors import ConfigError
 from components.config.sections import TrainingConfig
 from components.run_config import RunConfig, parse
-from components.stages import update
 from components.stages.context import open_workspace
 from components.stages.in_process import Pipeline
+from components.training import checks
 
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
 FILES = {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
@@ -104,7 +104,7 @@ def test_settings_that_cannot_be_followed_are_known_at_the_start(tmp_path, monke
         Pipeline(config, str(tmp_path / "store")).start()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"^training\.optimizer: adamw_8bit needs bitsandbytes, which is not inst"):
-        update.check(TrainingConfig(optimizer="adamw_8bit"))
+        checks.check(TrainingConfig(optimizer="adamw_8bit"))
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])

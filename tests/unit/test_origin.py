@@ -9,7 +9,7 @@ import pytest
 from components.config.errors import BlobError, ConfigError
 from components.run_config import RunConfig, parse
 from components.stages.context import open_workspace
-from components.stages.preparation import Started
+from components.stages.handover import Started
 from components.stages.start_from import Origin
 
 CONFIG = """

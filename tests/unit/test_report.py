@@ -4,15 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.reporting.report import (
-    LEARNING_HEADERS,
-    killed,
-    learning_rows,
-    next_commands,
-    resume_command,
-    summary_table,
-    verdict,
-)
+from components.reporting.commands import killed, next_commands, resume_command
+from components.reporting.report import LEARNING_HEADERS, learning_rows, summary_table, verdict
 
 
 def history(**changed):

@@ -16,6 +16,7 @@ from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges.verifier import Verifier
 from components.run_config import RunConfig
+from components.stages import sampling
 from components.stages.context import open_workspace
 from tiny import make_policy, make_prompts
 
@@ -199,7 +200,7 @@ def policy():
 
 def sample(policy, prompts, **changed):
     run = {"responses": 3, "sampling": Sampling(12), "seed": 0, "purpose": "train", "iteration": 1, **changed}
-    return rollouts.generate(policy, TransformersEngine(), prompts, **run)
+    return sampling.generate(policy, TransformersEngine(), prompts, **run)
 
 
 def token_rows(rollout):
@@ -250,7 +251,7 @@ def test_judge_sees_all_rollouts_of_a_prompt_in_order():
     rows = [["3", "1", "0", "0"], ["2", "2", "9", "5"]]
     token = Ragged.of([[1], [1]])
     pair = [Rollout(["one", "two"], token, Ragged.of([[1]] * 4), texts, np.ones((2, 2), bool)) for texts in rows]
-    judgement = rollouts.judge(Verifier(function=f"{__name__}:number"), make_prompts(2), pair)
+    judgement = sampling.judge(Verifier(function=f"{__name__}:number"), make_prompts(2), pair)
     assert judgement.reward.tolist() == [[3, 1, 2, 2], [0, 0, 9, 5]]
     assert judgement.preference[0].tolist() == [
         [0.5, 1, 1, 1],

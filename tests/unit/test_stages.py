@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from components import stages
 from components.data import rollouts
 from components.run_config import RunConfig, parse
+from components.stages import sampling
 from components.stages.context import open_workspace
 from components.store import Manifest, open_store
 from components.training import learning
@@ -113,7 +114,7 @@ def test_start_keeps_policy_prompts_and_the_references_responses(run):
     assert responses.shape == (16, M)
     with run.work("start") as work:
         held_out = work.prompts(started.prompts, "evaluation")
-        judgement = rollouts.judge(run.config.build_judge(), held_out, [responses])
+        judgement = sampling.judge(run.config.build_judge(), held_out, [responses])
     assert started.reward == pytest.approx(judgement.reward.mean())
 
 

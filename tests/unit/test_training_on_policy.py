@@ -10,10 +10,10 @@ import torch
 
 from components.algorithms.jbond import JBond
 from components.config.sections import TrainingConfig
-from components.data import rollouts
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges.verifier import Verifier
+from components.stages import sampling
 from components.training.off_policy import run_steps
 from components.training.on_policy import OnPolicyTrainer, make_anchor, save_anchor
 from components.training.optimizer import clip_and_step, make_optimizer
@@ -32,7 +32,7 @@ def make_trainer(*, n=6, micro=6, rate=0.1, policy=None, **hyper):
     drawn = []
 
     def draw(source, prompts, count, purpose):
-        rollout = rollouts.generate(
+        rollout = sampling.generate(
             source,
             TransformersEngine(),
             prompts,
@@ -50,7 +50,7 @@ def make_trainer(*, n=6, micro=6, rate=0.1, policy=None, **hyper):
         JBond(anchor_rate=rate, **hyper),
         make_prompts(n),
         draw=draw,
-        compare=partial(rollouts.judge, Verifier(function=f"{__name__}:word_value")),
+        compare=partial(sampling.judge, Verifier(function=f"{__name__}:word_value")),
     )
     return trainer, drawn
 

@@ -10,12 +10,12 @@ import pytest
 from components.algorithms import leave_one_out
 from components.config.errors import ConfigError
 from components.config.registry import build
-from components.data import rollouts
 from components.data.records import Prompt, Ragged, Rollout
 from components.judges import Answers, Judge, Judgement
 from components.judges._base import PairwiseModelJudge
 from components.judges._truncated import lost, shifted
 from components.run_config import parse
+from components.stages import sampling
 
 PROMPT = Prompt("one", ({"role": "user", "content": "a"},))
 
@@ -184,7 +184,7 @@ def test_responses_of_several_policies_each_know_whether_they_were_cut_off():
     """5 is cut off and loses to 1, 2 and 3, which was not; 4, of the second policy and cut off too, loses to 5."""
     judge = build("judges", {**FUNCTION, "truncated_penalty": "lose"}, Judge)
     both = [rollout(["5", "1"], [False, True]), rollout(["2", "4"], [True, False])]
-    found: Judgement = rollouts.judge(judge, [PROMPT], both)
+    found: Judgement = sampling.judge(judge, [PROMPT], both)
     assert found.preference[0].tolist() == [[0.5, 0, 0, 1], [1, 0.5, 0, 1], [1, 1, 0.5, 1], [0, 0, 0, 0.5]]
 
 
