@@ -209,5 +209,4 @@ def _model_ready(settings: RunConfig, kind: str) -> Iterator[None]:
         return
     with gpus.claim(gpus.visible(), settings.gpus(kind)):
         importlib.import_module("components.training.on_policy")
-        settings.build_engine()
         yield

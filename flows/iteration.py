@@ -107,7 +107,7 @@ class Iteration(AlignmentFlow):
         self.evaluated = result.rollout
         row = metrics.history_row(
             iteration=self.iteration,
-            algorithm=settings.algorithm["name"],
+            algorithm=settings.algorithm.name,
             evaluated=result,
             counts=self.counts,
             seconds=self.seconds,

@@ -64,6 +64,7 @@ class BaseAlgorithm(Section, ABC):
 
     name: str
 
+    on_policy: ClassVar[bool] = False  # whether its training step draws and judges the responses itself
     reads_rewards: ClassVar[bool] = False  # its loss looks at the judge's scores where there are some
 
     @abstractmethod
@@ -109,6 +110,8 @@ class Algorithm(BaseAlgorithm):
 
 class OnPolicyAlgorithm(BaseAlgorithm):
     """Hyper-parameters of an algorithm that draws its responses inside the training step; see `training.on_policy`."""
+
+    on_policy: ClassVar[bool] = True
 
     anchor_rate: float = Field(ge=0, le=1, description="share of the policy in the anchor's moving average, per step")
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 from components.config.errors import ConfigError
-from components.config.schema import Section, explain
+from components.config.schema import KeyedError, Section, explain
 
 Base = TypeVar("Base", bound=Section)
 
@@ -48,12 +50,27 @@ def build(package: str, settings: Any, base: type[Base]) -> Base:
     return find(package, settings["name"], base).model_validate(settings)
 
 
-def fill(key: str, package: str, settings: Any, base: type[Section]) -> dict[str, Any]:
-    """A config section with its plug-in's defaults. Raises ConfigError for what the plug-in does not take, by key."""
+def resolve(package: str, settings: Any, base: type[Base]) -> Base:
+    """`build` inside the validation of a larger section. Raises ConfigError, by keys for settings it does not take."""
     try:
-        return build(package, settings, base).model_dump()
+        return build(package, settings, base)
     except ValidationError as error:
-        lines = explain(error, find(package, settings["name"], base)).splitlines()
-        raise ConfigError("\n".join(f"{key}.{line}" for line in lines)) from error
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from error
+        raise KeyedError(explain(error, find(package, settings["name"], base))) from error
+
+
+@dataclass(frozen=True)
+class PlugIn:
+    """Marks a field of a section: what YAML says of it, `{name: …, **its own settings}`, becomes the plug-in itself.
+
+    `Annotated[SerializeAsAny[Judge], PlugIn("judges", Judge)]`: such a field holds a Judge, with its own defaults and
+    checked by its own schema, and is written out as it was read.
+    """
+
+    package: str
+    base: type[Section]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._resolve, handler(source))
+
+    def _resolve(self, settings: Any) -> Section:
+        return settings if isinstance(settings, self.base) else resolve(self.package, settings, self.base)

@@ -70,6 +70,10 @@ def _can_stop(stop: list[str]) -> list[str]:
 StopStrings = Annotated[list[str], AfterValidator(_can_stop)]
 
 
+class KeyedError(ConfigError):
+    """Problems of a section that was validated on its own, a line each, which begins with a key inside it."""
+
+
 def validated(known: type[Known], values: Any) -> Known:
     """A section of the config. Raises ConfigError with a line for each problem."""
     try:
@@ -93,8 +97,10 @@ def _line(problem: Any, known: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"{key}: is required."
     if problem["type"] == "value_error":  # a sentence of ours, already whole
-        message = str(problem["ctx"]["error"])
-        return f"{key}: {message}" if key else message
+        error = problem["ctx"]["error"]
+        if isinstance(error, KeyedError):
+            return "\n".join(f"{key}.{line}" for line in str(error).splitlines())
+        return f"{key}: {error}" if key else str(error)
     shown = _cut(repr(problem["input"]))
     if problem["type"] in {"model_type", "dict_type"}:
         return f"{key}: {shown} cannot be used. Write a mapping of settings, or leave it out."

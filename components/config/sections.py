@@ -64,11 +64,17 @@ class PolicyConfig(Section):
         description="auto: bf16 on GPUs that have it, else fp32; probe: whichever is faster in `start`",
     )
 
+    @field_validator("prompt_format")
+    @classmethod
+    def _has_a_place(cls, form: str | None) -> str | None:
+        if form is not None and "{prompt}" not in form:
+            raise ValueError(f"{form!r} lacks '{{prompt}}'. Write it where the prompt belongs.")
+        return form
+
 
 class GenerationConfig(Section):
-    """How responses are sampled."""
+    """How responses are sampled, by whichever engine; `run_config.Generation` names one."""
 
-    engine: dict[str, Any] = Field(default_factory=lambda: {"name": "transformers"})
     responses: int = Field(8, le=10_000, description="K, responses per prompt")
     max_new_tokens: PositiveInt = 64
     temperature: PositiveFloat = Field(
@@ -97,6 +103,13 @@ class GenerationConfig(Section):
         """Settings by which responses are not drawn from the whole distribution, which all log-probs are of."""
         used = {"top_p": self.top_p < 1, "top_k": self.top_k is not None, "min_p": self.min_p > 0}
         return [name for name, filtering in used.items() if filtering]
+
+    @field_validator("responses")
+    @classmethod
+    def _have_rivals(cls, k: int) -> int:
+        if k < 2:
+            raise ValueError(f"{k} is too few, a win rate needs a rival. Use 2 or more.")
+        return k
 
     @field_validator("temperature")
     @classmethod

@@ -7,43 +7,54 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, field_validator
 
 from components.config import registry
-from components.config.errors import ConfigError, JudgeError
+from components.config.errors import JudgeError
+from components.config.schema import KeyedError
 from components.data.records import Prompt
 from components.judges import Answers, Judge, Judgement, with_pair_rate
 from components.judges._truncated import LOSE, TruncatedPenalty
 from components.runtime.progress import Progress, silent
 
 
+class Member(NamedTuple):
+    """A judge of an ensemble."""
+
+    judge: Judge
+    weight: float
+
+
+def _member(settings: Any) -> Member:
+    """A member from a judge's section with its weight."""
+    if isinstance(settings, Member):
+        return settings
+    own = {key: value for key, value in settings.items() if key != "weight"} if isinstance(settings, dict) else settings
+    judge = registry.resolve("judges", own, Judge)
+    weight = settings.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+        raise KeyedError(f"weight: {weight!r} cannot be used. Give a positive number.")
+    return Member(judge, float(weight))
+
+
+def _written(member: Member) -> dict[str, Any]:
+    return {**member.judge.model_dump(), "weight": member.weight}
+
+
+MemberField = Annotated[Member, PlainValidator(_member), PlainSerializer(_written)]
+
+
 class Ensemble(Judge):
     """Judges with weights, of which only the proportions count. A process keeps all their models loaded."""
 
     name: Literal["ensemble"] = "ensemble"
-    judges: list[dict[str, Any]] = Field(
+    judges: list[MemberField] = Field(
         min_length=1, description="each a judge's section, with a `weight` of 1 unless given"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _members_filled(cls, values: Any) -> Any:
-        """Fills the members' own defaults in. Raises ValueError that names every bad key of every member."""
-        if not isinstance(values, dict) or not isinstance(values.get("judges"), list):
-            return values
-        members, problems = [], []
-        for i, member in enumerate(values["judges"]):
-            try:
-                members.append(_filled(f"judges.{i}", member))
-            except ConfigError as error:
-                problems.append(str(error))
-        if problems:
-            raise ValueError("\n".join(problems))
-        return {**values, "judges": members}
 
     @field_validator("truncated_penalty")
     @classmethod
@@ -55,36 +66,36 @@ class Ensemble(Judge):
     @property
     def has_scores(self) -> bool:
         """Whether all members have some."""
-        return all(judge.has_scores for judge, _ in self._members())
+        return all(judge.has_scores for judge, _ in self.judges)
 
     @property
     def scores_what_loses(self) -> bool:
         """Whether it or a member lets responses lose, and all members have scores."""
-        lose = [self.truncated_penalty, *(judge.truncated_penalty for judge, _ in self._members())]
+        lose = [self.truncated_penalty, *(judge.truncated_penalty for judge, _ in self.judges)]
         return LOSE in lose and self.has_scores
 
     def marks(self) -> set[str]:
         """Its own, and those of all members."""
-        return super().marks().union(*(judge.marks() for judge, _ in self._members()))
+        return super().marks().union(*(judge.marks() for judge, _ in self.judges))
 
     def model_inputs(self, n: int, k: int) -> int:
         """Those of all members."""
-        return sum(judge.model_inputs(n, k) for judge, _ in self._members())
+        return sum(judge.model_inputs(n, k) for judge, _ in self.judges)
 
     def deciding(self) -> dict[str, Any]:
         """Those of all members, and their weights."""
-        members = [{**judge.deciding(), "weight": weight} for judge, weight in self._members()]
+        members = [{**judge.deciding(), "weight": weight} for judge, weight in self.judges]
         return {**self.model_dump(), "judges": members}
 
     def check(self) -> None:
         """Checks all members. Raises JudgeError with the member's place."""
-        for i, (judge, _) in enumerate(self._members()):
+        for i, (judge, _) in enumerate(self.judges):
             with _at(i, judge):
                 judge.check()
 
     def unload(self) -> None:
         """Frees the memory of all members."""
-        for judge, _ in self._members():
+        for judge, _ in self.judges:
             judge.unload()
 
     def judge(
@@ -104,7 +115,7 @@ class Ensemble(Judge):
         total, before = self.model_inputs(n, k), 0
         show = with_pair_rate(progress, n, k)
         judgements, weights = [], []
-        for i, (judge, weight) in enumerate(self._members()):
+        for i, (judge, weight) in enumerate(self.judges):
             inputs = judge.model_inputs(n, k)
             with _at(i, judge):
                 judgements.append(judge.verdict(prompts, read, _part(show, before, inputs, total)))
@@ -116,21 +127,6 @@ class Ensemble(Judge):
             _all_parts(judgements),
         )
         return self.after_penalty(mean, answers.truncated)
-
-    def _members(self) -> list[tuple[Judge, float]]:
-        return [
-            (registry.build("judges", {k: v for k, v in member.items() if k != "weight"}, Judge), member["weight"])
-            for member in self.judges
-        ]
-
-
-def _filled(key: str, member: Any) -> dict[str, Any]:
-    settings = {k: v for k, v in member.items() if k != "weight"} if isinstance(member, dict) else member
-    filled = registry.fill(key, "judges", settings, Judge)
-    weight = member.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-        raise ConfigError(f"{key}.weight: {weight!r} cannot be used. Give a positive number.")
-    return {**filled, "weight": float(weight)}
 
 
 def _all_parts(judgements: Sequence[Judgement]) -> dict[str, NDArray[np.float64]]:

@@ -84,7 +84,7 @@ def work(config: RunConfig, models: Models, lengths: Lengths) -> dict[str, Work]
     """The operations of each kind of step, all of a run's iterations together."""
     n, k, m = config.prompts.per_iteration, config.generation.responses, config.evaluation.responses
     held_out, t = config.prompts.held_out, config.iterations
-    on_policy = isinstance(config.build_algorithm(), OnPolicyAlgorithm)
+    on_policy = config.algorithm.on_policy
     # In the first iteration policy and reference are one.
     passes = 2 * t - (config.start_from is None)
     drawn = _generated(models, n, k, lengths) * t
@@ -122,7 +122,7 @@ def _judged(models: Models, n: int, k: int, lengths: Lengths) -> Work:
 
 def _trained(config: RunConfig, models: Models, lengths: Lengths) -> Work:
     """One iteration's training; on-policy algorithms draw and judge there too."""
-    settings, algorithm, n = config.training, config.build_algorithm(), config.prompts.per_iteration
+    settings, algorithm, n = config.training, config.algorithm, config.prompts.per_iteration
     # Backward costs a forward pass for the activations and another for the weights, of which frozen ones have none;
     # with checkpointing, the forward pass happens twice.
     flops = models.policy.parameters * ((4 if settings.lora else 6) + 2 * settings.gradient_checkpointing)
@@ -134,7 +134,7 @@ def _trained(config: RunConfig, models: Models, lengths: Lengths) -> Work:
 
 def responses_trained(config: RunConfig) -> int:
     """How many responses to a prompt an optimiser step reads."""
-    algorithm, k = config.build_algorithm(), config.generation.responses
+    algorithm, k = config.algorithm, config.generation.responses
     return algorithm.select(np.zeros((1, k))).shape[1] if isinstance(algorithm, Algorithm) else 3
 
 

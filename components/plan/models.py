@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.config import registry
 from components.config.errors import UserError
 from components.config.sections import LoraConfig
 from components.judges import Judge
@@ -40,7 +39,7 @@ def sizes(config: RunConfig, given: Mapping[str, float]) -> Models:
     Raises:
         PlanError: a model whose config.json is not to be had, or a name in `given` that the config does not have.
     """
-    members = [judge for judge in judges(config.build_judge()) if isinstance(judge, ModelJudge)]
+    members = [judge for judge in judges(config.judge) if isinstance(judge, ModelJudge)]
     names = [str(config.policy.model), *(judge.model for judge in members)]
     if unknown := sorted(given.keys() - set(names)):
         raise PlanError(f"--parameters {unknown[0]}: the config has no such model. It has {', '.join(names)}.")
@@ -53,8 +52,7 @@ def judges(judge: Judge) -> Iterator[Judge]:
     if not isinstance(judge, Ensemble):
         yield judge
         return
-    for member in judge.judges:
-        yield registry.build("judges", {key: value for key, value in member.items() if key != "weight"}, Judge)
+    yield from (member.judge for member in judge.judges)
 
 
 def _policy(config: RunConfig, given: Mapping[str, float]) -> tuple[Shape, float, int]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.algorithms import OnPolicyAlgorithm
 from components.config.errors import ConfigError, StoreError
 from components.run_config import RunConfig
 from components.store import LocalStore, Manifest, Store
@@ -47,7 +46,7 @@ class Space:
 def of_base(config: RunConfig, base: Policy, folder: Path) -> Space:
     """What a run from this base policy, with its files in `folder`, needs."""
     trained = FP32 * _trained(config, base, folder)
-    anchor = trained if isinstance(config.build_algorithm(), OnPolicyAlgorithm) else 0
+    anchor = trained if config.algorithm.on_policy else 0
     state = trained // FP32 * MOMENTS[config.training.optimizer] + anchor
     return Space(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), trained, state)
 

@@ -64,7 +64,7 @@ class Workspace:
             device=None if weights else torch.device("meta"),
             frozen=self.config.training.lora is not None,
             temperature=self.config.generation.temperature,
-            marks=self.config.build_judge().marks(),
+            marks=self.config.judge.marks(),
         )
 
     def use_threads(self) -> None:
@@ -112,7 +112,7 @@ class Workspace:
         settings = self.config.generation
         return sampling.generate(
             policy,
-            self.config.build_engine(),
+            self.config.generation.engine,
             prompts,
             responses=responses,
             sampling=Sampling.of(settings),

@@ -55,7 +55,7 @@ class Pipeline:
             evaluated = result.rollout
             row = metrics.history_row(
                 iteration=t,
-                algorithm=self.config.algorithm["name"],
+                algorithm=self.config.algorithm.name,
                 evaluated=result,
                 counts=counts,
                 seconds=self.seconds,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from components import prompts
-from components.algorithms import Algorithm, OnPolicyAlgorithm
+from components.algorithms import Algorithm
 from components.data import rollouts
 from components.data.records import Rollout, Scored
 from components.evaluation import groups, metrics
@@ -42,13 +42,13 @@ def generate(work: Workspace, policy: Manifest, shard: Manifest, iteration: int)
         return {}
     chosen = work.prompts(shard, "shard")
     k = work.config.generation.responses
-    loaded = work.policy(policy, weights=not work.config.build_engine().reads_files)
+    loaded = work.policy(policy, weights=not work.config.generation.engine.reads_files)
     drawn = work.sample(loaded, chosen, responses=k, purpose="train", iteration=iteration)
     return work.keep_rollout(drawn)
 
 
 def _on_policy(work: Workspace) -> bool:
-    return isinstance(work.config.build_algorithm(), OnPolicyAlgorithm)
+    return work.config.algorithm.on_policy
 
 
 def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manifest, shard: Manifest) -> Manifest:
@@ -58,7 +58,7 @@ def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manif
     work.use_threads()
     responses = work.rollout(rollout)
     chosen = work.prompts(shard, "shard")
-    judgement = sampling.judge(work.config.build_judge(), chosen, [responses], work.progress("judge responses"))
+    judgement = sampling.judge(work.config.judge, chosen, [responses], work.progress("judge responses"))
     scored = _scored(work, [policy, reference], responses, judgement)
     return work.keep("rollout.parquet", lambda path: rollouts.save_scored(scored, path, judgement.parts))
 
@@ -69,7 +69,7 @@ def _scored(work: Workspace, policies: Sequence[Manifest], responses: Rollout, j
 
     named = list(zip(policies, ("policy", "reference"), strict=True))
     once = named[:1] if policies[0] == policies[1] else named
-    algorithm = work.config.build_algorithm()
+    algorithm = work.config.algorithm
     if not (isinstance(algorithm, Algorithm) and algorithm.needs_tokens):
         sums = [_logprobs(work, work.policy(policy), responses, name) for policy, name in once]
         return Scored(responses, sums[0], sums[-1], judgement.preference, judgement.reward)
@@ -159,9 +159,7 @@ def evaluate(
     logp_ref, base_scores = _logprobs(work, base, responses, "reference"), _scores(work, reference, base)
     del base
     rivals = [work.rollout(manifest) for manifest in evaluated]
-    judgement = sampling.judge(
-        work.config.build_judge(), held_out, [responses, *rivals], work.progress("judge responses")
-    )
+    judgement = sampling.judge(work.config.judge, held_out, [responses, *rivals], work.progress("judge responses"))
     ours, theirs, previous = (slice(i * m, (i + 1) * m) for i in range(3))
     by_group = groups.split(held_out, work.config.evaluation.group_by)
     return metrics.Evaluated(

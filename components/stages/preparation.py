@@ -37,9 +37,9 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
     """
     work.use_threads()
     work.store.check()
-    judge = work.config.build_judge()
+    judge = work.config.judge
     judge.check()
-    work.config.build_engine().check()
+    work.config.generation.engine.check()
     benchmarks.check(work.config.evaluation)
     checks.check(work.config.training)
     if origin is None:
@@ -72,7 +72,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     if config.training.lora is not None and work.precision == "bf16":
         base.model.to(torch.bfloat16)  # where only the probe told; the other steps load it so
     base, m = replace(base, precision=work.precision), config.evaluation.responses
-    if config.build_engine().reads_files:
+    if config.generation.engine.reads_files:
         judge.unload()  # the engine wants the GPU for itself
     responses = work.sample(base, held_out, responses=m, purpose="evaluate", iteration=0)
     judgement = sampling.judge(judge, held_out, [responses], work.progress("judge responses"))
@@ -123,7 +123,7 @@ def _base_policy(work: Workspace, folder: Path) -> Policy:
         precision=config.policy.precision,
         frozen=config.training.lora is not None,
         temperature=config.generation.temperature,
-        marks=config.build_judge().marks(),
+        marks=config.judge.marks(),
     )
     if filters := config.generation.filters():
         logger.warning(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from components.algorithms import OnPolicyAlgorithm
 from components.config import registry
 from components.config.errors import ConfigError
 from components.config.sections import GenerationConfig, PolicyConfig, TrainingConfig
@@ -97,10 +96,10 @@ class Origin:
         ]
 
     def _without_anchor(self, config: RunConfig) -> list[str]:
-        if not isinstance(config.build_algorithm(), OnPolicyAlgorithm) or ANCHOR_FILE in self.optimizer:
+        if not config.algorithm.on_policy or ANCHOR_FILE in self.optimizer:
             return []
         return [
-            f"algorithm.name: {config.algorithm['name']} goes on with an anchor, and {self.run} has none: it ran "
+            f"algorithm.name: {config.algorithm.name} goes on with an anchor, and {self.run} has none: it ran "
             f"{self.config['algorithm']['name']}. Go on with that, or begin anew without start_from."
         ]
 

@@ -96,7 +96,7 @@ def _begin(work: Workspace, before: Before) -> TrainingState:
     saved = None if before.optimizer is None else work.fetch(before.optimizer)
     if saved is not None:
         load_optimizer(policy, state.optimizer, saved / OPTIMIZER_FILE)
-    if isinstance(work.config.build_algorithm(), OnPolicyAlgorithm):
+    if work.config.algorithm.on_policy:
         state.anchor = make_anchor(policy, None if saved is None else saved / ANCHOR_FILE)
     return state
 
@@ -123,7 +123,7 @@ def _fit(
     from components.training import learning, off_policy
     from components.training.monitor import Monitor, pace
 
-    algorithm, settings = work.config.build_algorithm(), work.config.training
+    algorithm, settings = work.config.algorithm, work.config.training
     assert isinstance(algorithm, Algorithm)
     data = work.scored(scored)
     monitor = Monitor.of(data, algorithm, settings, seed=work.config.seed, iteration=before.iteration)
@@ -146,7 +146,7 @@ def _fit_on_policy(
     from components.training.off_policy import run_steps, steps_per_iteration
     from components.training.on_policy import OnPolicyTrainer
 
-    config, judge, algorithm = work.config, work.config.build_judge(), work.config.build_algorithm()
+    config, judge, algorithm = work.config, work.config.judge, work.config.algorithm
     assert isinstance(algorithm, OnPolicyAlgorithm)
     trainer = OnPolicyTrainer(
         state,

@@ -120,7 +120,7 @@ def train(work: Workspace, _: Options, made: dict[str, Any]) -> Any:
     config, data = work.config, work.scored(made["rollouts"])
     rollout, (n, k) = data.rollout, data.rollout.shape
     win_rate = leave_one_out(data.preference)
-    selected = config.build_algorithm().select(win_rate)
+    selected = config.algorithm.select(win_rate)
     order = off_policy.order(n, seed=config.seed, iteration=1, epoch=0)
     size, tokens = config.training.micro_batch_size, 0
     for micro in (order[i : i + size] for i in range(0, n, size)):

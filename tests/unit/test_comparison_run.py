@@ -69,7 +69,7 @@ def test_an_arm_that_needs_more_prompts_than_exist_stops_at_start(root, started)
 
 def test_a_branch_has_its_arms_prompts_and_its_own_seed(root, started):
     config = branch_config(smoke(), Branch("jbond", 1), started, root)
-    assert (config.seed, config.algorithm["name"], config.compare) == (1, "jbond", None)
+    assert (config.seed, config.algorithm.name, config.compare) == (1, "jbond", None)
     assert (config.prompts.per_iteration, config.prompts.shards) == (21, 1)  # 128 / (2·3)
 
 

@@ -56,7 +56,7 @@ def run(request, tmp_path_factory):
 
 
 def test_a_run_keeps_one_base_and_an_adapter_of_each_iteration(run):
-    base, on_policy = run.started.policy, run.config.algorithm["name"] == "jbond"
+    base, on_policy = run.started.policy, run.config.algorithm.name == "jbond"
     for trained in run.trained:
         assert {name: entry for name, entry in trained.policy.items() if name not in FILES} == base
         assert [*trained.policy] == sorted(base.keys() | FILES)

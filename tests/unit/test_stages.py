@@ -114,7 +114,7 @@ def test_start_keeps_policy_prompts_and_the_references_responses(run):
     assert responses.shape == (16, M)
     with run.work("start") as work:
         held_out = work.prompts(started.prompts, "evaluation")
-        judgement = sampling.judge(run.config.build_judge(), held_out, [responses])
+        judgement = sampling.judge(run.config.judge, held_out, [responses])
     assert started.reward == pytest.approx(judgement.reward.mean())
 
 

@@ -1,0 +1,95 @@
+"""The settings of a run: sections of config/, and the plug-ins that they name."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+
+from components.algorithms import BaseAlgorithm
+from components.config import registry
+from components.config.cluster import ClusterConfig
+from components.config.compare import CompareConfig
+from components.config.registry import PlugIn
+from components.config.schema import Section
+from components.config.sections import (
+    DemoConfig,
+    EvaluationConfig,
+    GenerationConfig,
+    PolicyConfig,
+    StepResources,
+    TrainingConfig,
+    fitting_micro_batch,
+)
+from components.generation import Engine
+from components.judges import Judge
+from components.prompts.config import PromptsConfig
+
+# Metaflow's checks recurse over the unrolled graph; a compiled Argo template passes its 1 MB limit earlier.
+MAX_ITERATIONS = 100
+WIND, TRANSFORMERS = {"name": "wind"}, {"name": "transformers"}
+DEMO_JUDGE = {"name": "verifier", "function": "components.demo:score"}
+
+AlgorithmField = Annotated[SerializeAsAny[BaseAlgorithm], PlugIn("algorithms", BaseAlgorithm)]
+JudgeField = Annotated[SerializeAsAny[Judge], PlugIn("judges", Judge)]
+EngineField = Annotated[SerializeAsAny[Engine], PlugIn("generation", Engine)]
+
+
+class Generation(GenerationConfig):
+    """How responses are sampled, and with what."""
+
+    engine: EngineField = Field(default_factory=partial(registry.build, "generation", TRANSFORMERS, Engine))
+
+
+class RunFields(Section):
+    """Every setting of a run, with its default."""
+
+    seed: int = Field(0, ge=0)
+    iterations: int = Field(3, ge=1, le=MAX_ITERATIONS, description="T")
+    start_from: str | None = Field(
+        None,
+        description="FLOW/RUN, whose last policy, reference and prompts to go on with; latest: the newest finished run "
+        "with the same policy, prompts, judge and evaluation, or none",
+    )
+    demo: DemoConfig | None = None
+    policy: PolicyConfig = PolicyConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    generation: Generation = Field(default_factory=Generation)
+    judge: JudgeField
+    algorithm: AlgorithmField = Field(default_factory=partial(registry.build, "algorithms", WIND, BaseAlgorithm))
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    resources: StepResources = StepResources()
+    cluster: ClusterConfig | None = None
+    live_cards: list[Literal["start", "generate", "score", "train", "evaluate"]] = Field(
+        ["start", "generate", "score", "train", "evaluate"],
+        description="steps with a live progress card; it takes a core for some seconds each minute",
+    )
+    compare: CompareConfig | None = Field(None, description="for compare_flow.py")
+
+    @field_validator("start_from")
+    @classmethod
+    def _names_a_run(cls, run: str | None) -> str | None:
+        if run is not None and not re.fullmatch("latest|[^/]+/[^/]+", run):
+            raise ValueError(
+                f"{run!r} does not name a run. Write FLOW/RUN, such as WindFlow/1795473051411960, or latest."
+            )
+        return run
+
+    @model_validator(mode="before")
+    @classmethod
+    def _micro_batches_fit(cls, values: Any) -> Any:
+        """Where nobody says how large a micro-batch is, no larger than a step has prompts."""
+        training = values.get("training", {}) if isinstance(values, dict) else None
+        if not isinstance(training, dict) or "micro_batch_size" in training:
+            return values
+        return {**values, "training": {**training, "micro_batch_size": fitting_micro_batch(values)}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _demo_has_a_judge(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("judge"):
+            return values
+        return {**values, "judge": DEMO_JUDGE if values.get("demo") is not None else values.get("judge", {})}
