@@ -16,6 +16,7 @@ from metaflow.packaging_sys import ContentType
 import shipping
 from base import BadConfig
 from components.config.cluster import ClusterConfig
+from components.config.steps import SHARDED
 from components.reporting.commands import kind_of
 
 COMMANDS = {"argo-workflows", "kubernetes"}
@@ -101,7 +102,7 @@ def most_iterations(config: Mapping[str, Any], steps: Sequence[str]) -> int:
 
     def size(step: str) -> int:
         kind = kind_of(step)
-        tasks = 1 if kind in ("start", "join", "end") else branches * (shards if kind in ("generate", "score") else 1)
+        tasks = 1 if kind in ("start", "join", "end") else branches * (shards if kind in SHARDED else 1)
         return STEP_BYTES + len(json.dumps(pod_options(cluster, kind))) + tasks * TASK_BYTES
 
     inside = {step for step in steps if step != kind_of(step)}

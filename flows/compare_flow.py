@@ -13,8 +13,9 @@ from metaflow import card, config_expr, current, resources, step
 
 from base import LiveCards, config_file, parse_comparison, told_plainly
 from cluster import OnCluster
+from components.config.steps import BODY
 from components.run_config import RunConfig
-from iteration import BODY, Iteration
+from iteration import Iteration
 from launcher import main, run_folder, script
 from loop import unroll
 

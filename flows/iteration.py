@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from components.stages.handover import Started
     from components.stages.start_from import Origin
 
-BODY = ("plan", "generate", "score", "gather", "train", "evaluate")
-
 
 class Iteration(AlignmentFlow):
     """The body of the loop, whose last step goes back to its first."""

@@ -11,7 +11,8 @@ from metaflow import card, config_expr, current, resources, step
 
 from base import LiveCards, config_file, parse_run, told_plainly
 from cluster import OnCluster
-from iteration import BODY, Iteration
+from components.config.steps import BODY
+from iteration import Iteration
 from launcher import main, run_folder, script
 from loop import unroll
 

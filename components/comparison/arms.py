@@ -15,11 +15,12 @@ import pandas as pd
 from components import stages
 from components.comparison import analysis
 from components.config.errors import ConfigError
+from components.config.steps import SPENT
 from components.run_config import RunConfig, checked
 from components.runtime.progress import Progress, silent
 from components.stages.context import Workspace, open_workspace
 from components.stages.handover import Started
-from components.stages.in_process import SPENT, Pipeline
+from components.stages.in_process import Pipeline
 from components.store import Manifest
 
 CALIBRATION_BATCHES = 4
@@ -62,7 +63,7 @@ def branch_config(config: RunConfig, branch: Branch, started: Started, store_roo
     budget = config.compare.budget
     if budget is None or budget.seconds is None:
         return arm
-    share, cost = config.compare.arm(branch.arm).share, seconds_per_prompt(arm, started, store_root)
+    share, cost = config.compare.share(branch.arm), seconds_per_prompt(arm, started, store_root)
     try:
         arm = arm.within(share * budget.seconds, cost, "seconds")
     except ConfigError as error:

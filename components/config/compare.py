@@ -13,25 +13,9 @@ from typing import Annotated, Any, Self
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from components.config.errors import ConfigError
+from components.config.marks import Shared
 from components.config.schema import Section, validated
 
-POLICY = "all arms start from one base policy"
-PROMPTS = "all arms train on the same prompts and are judged on the same held-out ones"
-STEPS = "all arms go through the same steps"
-SAMPLING = "held-out prompts are answered by it too, also by the reference, once for all arms"
-SHARED = {
-    "seed": "seeds stand in compare.seeds",
-    "iterations": "all arms have the same T",
-    "demo": POLICY,
-    "policy": POLICY,
-    "judge": "one judge compares all arms",
-    "evaluation": PROMPTS,
-    "resources": STEPS,
-    "live_cards": STEPS,
-    **{f"prompts.{key}": PROMPTS for key in ("train", "evaluation", "subset", "split", "evaluation_split", "column")},
-    **{f"prompts.{key}": PROMPTS for key in ("leave_out", "drop_longer", "held_out", "allow_duplicates")},
-    **{f"generation.{key}": SAMPLING for key in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "stop")},
-}
 PLUGINS = {"algorithm", "engine"}  # replaced as a whole: the settings of one mean nothing to another
 
 
@@ -102,13 +86,17 @@ class CompareConfig(Section):
             raise ValueError(f"{bad[0]!r} cannot name an arm. Use up to 40 letters, digits, and any of . _ + -")
         return arms
 
-    def arm(self, name: str) -> Arm:
-        """An arm by its name. Raises ConfigError for what cannot differ between arms, line by line."""
+    def share(self, name: str) -> float:
+        """An arm's share of the budget."""
+        return validated(Arm, self.arms[name]).share
+
+    def arm(self, name: str, shared: Mapping[str, Shared]) -> Arm:
+        """An arm by its name. Raises ConfigError for what cannot differ between arms, `shared`, line by line."""
         values = self.arms[name]
         sections = {name: value for name, value in values.items() if isinstance(value, dict)}
         keys = [*values, *(f"{section}.{key}" for section, inside in sections.items() for key in inside)]
-        if shared := [key for key in keys if key in SHARED]:
-            raise ConfigError("\n".join(f"{k}: cannot differ between arms: {SHARED[k]}." for k in shared))
+        if same := [key for key in keys if key in shared]:
+            raise ConfigError("\n".join(f"{k}: cannot differ between arms: {shared[k].why}." for k in same))
         if self.budget is None and "share" in keys:
             raise ConfigError("share: there is no budget to share. Add compare.budget, or remove the share.")
         if self.budget is not None and "prompts.per_iteration" in keys:

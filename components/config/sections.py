@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from components.config.marks import ANSWERS, ASIDE, KEPT
 from components.config.schema import Section, StopStrings, TemplateOptions
 
 MICRO_BATCH = 32  # prompts
@@ -76,26 +77,26 @@ class GenerationConfig(Section):
     """How responses are sampled, by whichever engine; `run_config.Generation` names one."""
 
     responses: int = Field(8, le=10_000, description="K, responses per prompt")
-    max_new_tokens: PositiveInt = 64
-    temperature: PositiveFloat = Field(
+    max_new_tokens: Annotated[PositiveInt, KEPT, ANSWERS] = 64
+    temperature: Annotated[PositiveFloat, KEPT, ANSWERS] = Field(
         1.0, description="of the policy: responses are drawn, scored, trained and compared at it"
     )
-    top_p: float = Field(
+    top_p: Annotated[float, KEPT, ANSWERS] = Field(
         1.0,
         gt=0,
         le=1,
         description="mass of the tokens that are drawn from; log-probs are of all, so kl is none below 1",
     )
-    top_k: PositiveInt | None = Field(
+    top_k: Annotated[PositiveInt | None, KEPT, ANSWERS] = Field(
         None, description="draw from so many likeliest tokens; absent: from all; log-probs are of all either way"
     )
-    min_p: float = Field(
+    min_p: Annotated[float, KEPT, ANSWERS] = Field(
         0.0,
         ge=0,
         lt=1,
         description="draw from tokens of at least this share of the likeliest one's probability; log-probs are of all",
     )
-    stop: StopStrings = Field(
+    stop: Annotated[StopStrings, KEPT, ANSWERS] = Field(
         [], description="a response ends with the token that completes one of them; its text ends before it"
     )
 
@@ -144,7 +145,7 @@ class TrainingConfig(Section):
         "runs out",
     )
     processes: PositiveInt = Field(1, description="on one machine, each with a GPU and a share of the weights (FSDP)")
-    optimizer: Literal["adamw", "rmsprop", "adamw_8bit"] = Field(
+    optimizer: Annotated[Literal["adamw", "rmsprop", "adamw_8bit"], KEPT] = Field(
         "adamw", description="adamw_8bit keeps its moments in a quarter of the memory; it needs bitsandbytes"
     )
     learning_rate: PositiveFloat = Field(
@@ -158,7 +159,7 @@ class TrainingConfig(Section):
     weight_decay: float = Field(0.0, ge=0)
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="of adamw and adamw_8bit")
     adam_beta2: float = Field(0.99, ge=0, lt=1, description="of adamw and adamw_8bit")
-    lora: LoraConfig | None = Field(None, description="train an adapter; absent: all weights")
+    lora: Annotated[LoraConfig | None, KEPT] = Field(None, description="train an adapter; absent: all weights")
     gradient_checkpointing: bool = Field(
         False, description="keep each layer's inputs only and compute the rest again: less memory, more time"
     )
@@ -168,8 +169,12 @@ class TrainingConfig(Section):
         description="at most so many prompts, and at most a quarter of more than 32, whose risk and log-probs are "
         "measured after each epoch; 0: no such figures and no warnings",
     )
-    checkpoint_minutes: PositiveFloat = Field(10.0, description="time after which unfinished training is saved")
-    checkpoint_steps: PositiveInt | None = Field(None, description="…or optimiser steps, if they come first")
+    checkpoint_minutes: Annotated[PositiveFloat, ASIDE] = Field(
+        10.0, description="time after which unfinished training is saved"
+    )
+    checkpoint_steps: Annotated[PositiveInt | None, ASIDE] = Field(
+        None, description="…or optimiser steps, if they come first"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -182,7 +187,7 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """How each iteration's policy is judged against the reference."""
 
-    responses: int = Field(2, gt=0, le=10_000, description="responses per held-out prompt and policy")
+    responses: Annotated[int, KEPT] = Field(2, gt=0, le=10_000, description="responses per held-out prompt and policy")
     every: PositiveInt = Field(
         1, description="evaluate after so many iterations, and after the last; `history` is empty between"
     )

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from components.config.sections import EvaluationConfig
+from components.config.steps import TIMED
 from components.data.parts import PART
 from components.evaluation.groups import Groups
 from components.evaluation.intervals import rate_interval
@@ -160,7 +161,7 @@ def history_row(
         "response_length": evaluated.response_length,
         "truncated": evaluated.truncated,
         **counts,
-        **{f"seconds_{step}": seconds[step] for step in ("generate", "score", "train", "evaluate")},
+        **{f"seconds_{step}": seconds[step] for step in TIMED},
         "kl_token": evaluated.kl / evaluated.response_length,
         **{name: (training or {}).get(name, math.nan) for name in learning.COLUMNS},
         "tied": (training or {}).get("tied", math.nan),

@@ -14,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from components.config.steps import TIMED
 from components.evaluation.parts import evaluated
 
 mpl.rcParams["text.parse_math"] = False  # names of groups and parts are the user's, and "$5 to $6" is no formula
@@ -22,7 +23,7 @@ mpl.rcParams["text.parse_math"] = False  # names of groups and parts are the use
 BLUE, ORANGE, GREEN, SKY, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#6B7280"
 DARK, LIGHT, BROWN = "#374151", "#9CA3AF", "#92610A"  # tick labels, axes, labels of orange bars
 BAR = 0.6  # of an iteration
-STEPS = {"generate": BLUE, "score": SKY, "train": ORANGE, "evaluate": GREEN}
+STEPS = dict(zip(TIMED, (BLUE, SKY, ORANGE, GREEN), strict=True))
 UNITS = ((7200, 3600, "hours"), (300, 60, "minutes"), (0, 1, "seconds"))  # used from, seconds in one, name
 
 Values = NDArray[np.float64]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from components.config.steps import TIMED
 from components.evaluation.parts import evaluated
 from components.reporting import parts_report
 from components.reporting.text import MISSING, aligned, duration, number
@@ -133,7 +134,7 @@ def summary_rows(history: pd.DataFrame) -> list[list[str]]:
 
 
 def _row(row: pd.Series) -> list[str]:
-    seconds = sum(float(row[f"seconds_{step}"]) for step in ("generate", "score", "train", "evaluate"))
+    seconds = sum(float(row[f"seconds_{step}"]) for step in TIMED)
     return [
         str(int(row["iteration"])),
         number(row["win_rate"], ".3f"),

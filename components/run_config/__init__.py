@@ -12,8 +12,10 @@ from pydantic import model_validator
 
 from components.config.compare import prompts_within
 from components.config.errors import ConfigError
+from components.config.marks import Shared, marked
 from components.config.schema import validated
 from components.config.sections import Resources, fitting_micro_batch
+from components.config.steps import SAMPLING, SHARDED, WITH_MODEL
 from components.config.strict_yaml import load_yaml
 from components.run_config import conflicts
 from components.run_config.fields import MAX_ITERATIONS, RunFields
@@ -32,13 +34,13 @@ class RunConfig(RunFields):
 
     def runs_model(self, kind: str) -> bool:
         """Whether steps of this kind run a model."""
-        if self.algorithm.on_policy and kind in ("generate", "score"):
+        if self.algorithm.on_policy and kind in SHARDED:
             return False  # its training step draws and judges the responses
-        return kind not in ("plan", "gather", "end")
+        return kind in WITH_MODEL
 
     def gpus(self, kind: str) -> int:
         """How many GPUs a task of a kind of step that runs a model uses, where there are some."""
-        engine = self.generation.engine.gpus if kind in conflicts.SAMPLING else 1
+        engine = self.generation.engine.gpus if kind in SAMPLING else 1
         processes = self.training.processes if kind == "train" else 1
         asked: Resources = getattr(self.resources, kind)
         return max(1, asked.gpu, engine, processes)
@@ -51,7 +53,7 @@ class RunConfig(RunFields):
         """
         assert self.compare is not None
         try:
-            arm, budget = self.compare.arm(name), self.compare.budget
+            arm, budget = self.compare.arm(name, marked(RunFields, Shared)), self.compare.budget
             values = arm.over(self.model_dump(exclude={"compare"}))
             training, fitting = values["training"], fitting_micro_batch(self.model_dump())
             if "micro_batch_size" not in (arm.training or {}) and training["micro_batch_size"] == fitting:

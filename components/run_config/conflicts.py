@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from components.config.steps import SAMPLING
 from components.run_config.fields import RunFields
 
-SAMPLING = ("start", "generate", "evaluate")  # steps that draw responses with the engine
 OWN_PROMPTS = "stands beside a `demo` section, which makes its own prompts. Remove one of the two."
 NOT_IN_DEMO = ("train", "evaluation", "column", "subset", "evaluation_split", "leave_out")
 

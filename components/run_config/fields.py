@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from components.algorithms import BaseAlgorithm
 from components.config import registry
 from components.config.cluster import ClusterConfig
 from components.config.compare import CompareConfig
+from components.config.marks import ASIDE, KEPT, ONE_POLICY, ONE_TASK, SAME_STEPS, Shared
 from components.config.registry import PlugIn
 from components.config.schema import Section
 from components.config.sections import (
@@ -23,6 +24,7 @@ from components.config.sections import (
     TrainingConfig,
     fitting_micro_batch,
 )
+from components.config.steps import WITH_MODEL, WithModel
 from components.generation import Engine
 from components.judges import Judge
 from components.prompts.config import PromptsConfig
@@ -46,28 +48,28 @@ class Generation(GenerationConfig):
 class RunFields(Section):
     """Every setting of a run, with its default."""
 
-    seed: int = Field(0, ge=0)
-    iterations: int = Field(3, ge=1, le=MAX_ITERATIONS, description="T")
-    start_from: str | None = Field(
+    seed: Annotated[int, Shared("seeds stand in compare.seeds")] = Field(0, ge=0)
+    iterations: Annotated[int, Shared("all arms have the same T")] = Field(3, ge=1, le=MAX_ITERATIONS, description="T")
+    start_from: Annotated[str | None, ASIDE] = Field(
         None,
         description="FLOW/RUN, whose last policy, reference and prompts to go on with; latest: the newest finished run "
         "with the same policy, prompts, judge and evaluation, or none",
     )
-    demo: DemoConfig | None = None
-    policy: PolicyConfig = PolicyConfig()
-    prompts: PromptsConfig = PromptsConfig()
+    demo: Annotated[DemoConfig | None, ASIDE, KEPT, ONE_POLICY] = None
+    policy: Annotated[PolicyConfig, KEPT, ONE_POLICY] = PolicyConfig()
+    prompts: Annotated[PromptsConfig, ASIDE] = PromptsConfig()
     generation: Generation = Field(default_factory=Generation)
-    judge: JudgeField
+    judge: Annotated[JudgeField, KEPT, Shared("one judge compares all arms")]
     algorithm: AlgorithmField = Field(default_factory=partial(registry.build, "algorithms", WIND, BaseAlgorithm))
     training: TrainingConfig = TrainingConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    resources: StepResources = StepResources()
-    cluster: ClusterConfig | None = None
-    live_cards: list[Literal["start", "generate", "score", "train", "evaluate"]] = Field(
-        ["start", "generate", "score", "train", "evaluate"],
+    evaluation: Annotated[EvaluationConfig, ASIDE, ONE_TASK] = EvaluationConfig()
+    resources: Annotated[StepResources, ASIDE, SAME_STEPS] = StepResources()
+    cluster: Annotated[ClusterConfig | None, ASIDE] = None
+    live_cards: Annotated[list[WithModel], ASIDE, SAME_STEPS] = Field(
+        list(WITH_MODEL),
         description="steps with a live progress card; it takes a core for some seconds each minute",
     )
-    compare: CompareConfig | None = Field(None, description="for compare_flow.py")
+    compare: Annotated[CompareConfig | None, ASIDE] = Field(None, description="for compare_flow.py")
 
     @field_validator("start_from")
     @classmethod

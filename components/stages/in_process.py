@@ -17,8 +17,6 @@ from components.stages.context import Workspace, open_workspace
 from components.stages.handover import Started
 from components.store import Manifest
 
-SPENT = ("generate", "score", "train")  # what an iteration costs; evaluation only measures
-
 
 class Pipeline:
     """The stages of one run, with the wall time of each kind."""

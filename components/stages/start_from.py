@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from components.config import registry
 from components.config.errors import ConfigError
+from components.config.marks import Kept, marked
 from components.config.sections import GenerationConfig, PolicyConfig, TrainingConfig
 from components.judges import Judge
 from components.prompts.config import PromptsConfig
@@ -35,14 +36,6 @@ ARTIFACTS = (
     *("policy", "reference", "optimizer", "prompts", "precision", "evaluated", "evaluated_reference"),
     *("reward_reference", "history", "iteration", "store_root", "config"),
 )
-# What gives the rows of `history` their meaning, so both runs must agree on it.
-SAME = (
-    *("demo", "policy", "prompts.train", "prompts.evaluation", "prompts.split", "judge"),
-    *("prompts.subset", "prompts.evaluation_split", "prompts.column", "prompts.leave_out"),
-    *("prompts.drop_longer", "prompts.held_out", "evaluation.responses"),
-    *(f"generation.{key}" for key in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "stop")),
-)
-STATE = ("training.lora", "training.optimizer")  # these make the weights and the optimiser's state what they are
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ class Origin:
         ours["judge"], theirs["judge"] = (_deciding(config["judge"]) for config in (ours, theirs))
         return [
             f"{key}: is {_at(ours, key)!r}, and was {_at(theirs, key)!r} in {self.run}. Runs that go on keep it."
-            for key in (*SAME, *STATE)
+            for key in marked(RunConfig, Kept)
             if _at(ours, key) != _at(theirs, key)
         ]
 

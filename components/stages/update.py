@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components.algorithms import Algorithm, OnPolicyAlgorithm
+from components.config.marks import Aside, marked
+from components.run_config import RunConfig
 from components.runtime.progress import silent
 from components.stages import sampling
 from components.stages.context import ANCHOR_FILE, OPTIMIZER_FILE, Workspace
@@ -104,11 +106,12 @@ def _begin(work: Workspace, before: Before) -> TrainingState:
 def _key(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> str:
     from components.training.checkpoints import training_key
 
-    config = work.config.model_dump(include={"algorithm", "generation", "iterations", "judge", "policy", "seed"})
-    settings = work.config.training.model_dump(exclude={"checkpoint_minutes", "checkpoint_steps"})
+    config = work.config.model_dump()
+    for key in marked(RunConfig, Aside):
+        section, _, name = key.rpartition(".")
+        del (config[section] if section else config)[name]
     return training_key(
         config=config,
-        training=settings,
         begin=[before.policy, before.optimizer, before.iteration, before.since],
         data=[list(shards), list(scored)],
         precision=work.precision,
