@@ -92,7 +92,7 @@ def next_commands(flow_file: str, flow: str, run_id: str, folder: str | None = N
     return command_lines(
         [
             ("see the report", ["python", flow_file, "card", "view", f"{run_id}/end"]),
-            ("write it to files", ["python", "-m", "components.comparison", f"{flow}/{run_id}", "comparison"]),
+            ("write it to files", ["wind", "compare", f"{flow}/{run_id}", "comparison"]),
             ("read the results", ["python", "-c", read]),
         ],
         folder,

@@ -10,7 +10,8 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import GetCoreSchemaHandler, ValidationError
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from components.config.errors import ConfigError
@@ -71,6 +72,11 @@ class PlugIn:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._resolve, handler(source))
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        known = [find(self.package, name, self.base) for name in names(self.package)]
+        schemas = [handler(plug_in.__pydantic_core_schema__) for plug_in in known]
+        return {"anyOf": [{**one, "required": ["name", *one.get("required", [])]} for one in schemas]}
 
     def _resolve(self, settings: Any) -> Section:
         return settings if isinstance(settings, self.base) else resolve(self.package, settings, self.base)

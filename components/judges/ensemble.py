@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PlainSerializer, PlainValidator, field_validator
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, field_validator
 
 from components.config import registry
 from components.config.errors import JudgeError
@@ -45,7 +45,12 @@ def _written(member: Member) -> dict[str, Any]:
     return {**member.judge.model_dump(), "weight": member.weight}
 
 
-MemberField = Annotated[Member, PlainValidator(_member), PlainSerializer(_written)]
+MemberField = Annotated[
+    Member,
+    PlainValidator(_member),
+    PlainSerializer(_written),
+    WithJsonSchema({"type": "object", "required": ["name"], "properties": {"weight": {"exclusiveMinimum": 0}}}),
+]
 
 
 class Ensemble(Judge):

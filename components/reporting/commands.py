@@ -21,7 +21,7 @@ def next_commands(flow_file: str, flow: str, run_id: str, folder: str | None = N
     )
     commands = [
         ("see the report", ["python", flow_file, "card", "view", f"{run_id}/end"]),
-        ("export the policy", ["python", "-m", "components.export", f"{flow}/{run_id}", "exported"]),
+        ("export the policy", ["wind", "export", f"{flow}/{run_id}", "exported"]),
         ("read the history", ["python", "-c", history]),
     ]
     return command_lines(commands, folder)

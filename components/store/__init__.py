@@ -2,7 +2,7 @@
 
 A blob is named by the SHA-256 of its bytes, so equal files are kept once, a stored one never changes, and every
 read is checked. `Store` (base.py) does all that; local.py and s3.py know only where the bytes lie. Who uses the store
-need not know which of them it is. `python -m components.store` lists, checks and cleans it.
+need not know which of them it is. `wind store` lists, checks and cleans it.
 """
 
 from __future__ import annotations

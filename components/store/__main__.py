@@ -1,10 +1,10 @@
 """House-keeping of the weights store.
 
-    python -m components.store ls                          every file: size, age, and a run that needs it
-    python -m components.store du                          how much each run refers to
-    python -m components.store verify [FLOW/RUN]           reads files and names those that are missing or damaged
-    python -m components.store gc --older-than 30d         what no run of the last 30 days needs
-    python -m components.store gc --older-than 30d --delete   …and removes it
+    wind store ls                          every file: size, age, and a run that needs it
+    wind store du                          how much each run refers to
+    wind store verify [FLOW/RUN]           reads files and names those that are missing or damaged
+    wind store gc --older-than 30d         what no run of the last 30 days needs
+    wind store gc --older-than 30d --delete   …and removes it
 
 The store is that of the Metaflow datastore used from here; the runs are those of which it has notes, whoever ran them
 and wherever. No artifact is read.
@@ -20,7 +20,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from components.config.errors import StoreError, UserError
+from components.config.errors import StoreError
+from components.runtime.terminal import plain_errors
 from components.store import Store, open_store, store_root
 from components.store.housekeeping import DAY, Uses, damages, garbage, remove, run_sizes
 from components.store.references import uses
@@ -135,13 +136,13 @@ def collect(store: Store, used: Uses, options: argparse.Namespace) -> None:
     print(f"{len(found.blobs)} files, {size}, {also}: {done}")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str) -> argparse.ArgumentParser:
     """The command line."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--root", help="the store itself; default: that of the datastore")
     shared.add_argument("--datastore", choices=["local", "s3"], help="default: the one Metaflow is configured for")
     described = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(prog="python -m components.store", description=__doc__, formatter_class=described)
+    top = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=described)
     actions = top.add_subparsers(dest="action", required=True)
     for name, what in (("ls", "list files"), ("du", "sizes by run")):
         actions.add_parser(name, parents=[shared], help=what)
@@ -171,12 +172,10 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line; a UserError ends it with its message and status 1."""
-    try:
-        status = run(parser().parse_args(arguments))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+def main(arguments: list[str] | None = None, prog: str = "wind store") -> None:
+    """The command line; see `plain_errors`."""
+    with plain_errors():
+        status = run(parser(prog).parse_args(arguments))
     sys.exit(status)
 
 

@@ -211,7 +211,7 @@ class Store(ABC):
 
     def _bad(self, name: str, entry: FileEntry, how: str) -> BlobError:
         mend = (
-            "Restore it from a backup, or delete it and have it stored again: `python -m components.store verify` "
+            "Restore it from a backup, or delete it and have it stored again: `wind store verify` "
             "names the command that does both, `resume` from the step that stored it"
         )
         return BlobError(f"{name}: the stored {self.locate(entry['sha256'])} {how}. {mend}.")

@@ -1,4 +1,4 @@
-"""`python -m components.store` on a local store, notes of tasks, and real runs of a small flow."""
+"""`wind store` on a local store, notes of tasks, and real runs of a small flow."""
 
 from __future__ import annotations
 

@@ -1,0 +1,76 @@
+"""The command `wind`: everything that a user does with runs beside running them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+# A command's module, whose `main(arguments, prog)` it is, and what `wind --help` says of it.
+COMMANDS = {
+    "plan": ("components.plan.__main__", "tell what a config would take: GPU hours, memory, storage, money"),
+    "export": ("components.export", "write a run's policy as a Hugging Face directory"),
+    "compare": ("components.comparison.__main__", "write a comparison's table, picture and raw results"),
+    "store": ("components.store.__main__", "list, check and clean the weights store"),
+    "schema": ("components.cli.schema", "print the JSON schema of a config, for editors"),
+}
+FLOWS = {
+    "run": "align a policy: python flows/wind_flow.py run",
+    "flow": "run wind_flow.py, compare_flow.py or bandit_flow.py",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    given = _parser().parse_args(arguments)
+    if given.command == "run":
+        _run(given.arguments)
+    elif given.command == "flow":
+        _flow(given.arguments)
+    else:
+        importlib.import_module(COMMANDS[given.command][0]).main(given.arguments, prog=f"wind {given.command}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    said = {**FLOWS, **{name: what for name, (_, what) in COMMANDS.items()}}
+    width = max(map(len, said))
+    parser = argparse.ArgumentParser(
+        prog="wind",
+        description="Aligns language models with WIND.",
+        epilog="\n".join(["commands:", *(f"  {name:{width}}  {what}" for name, what in said.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=said, metavar="COMMAND", help="one of those below; wind COMMAND --help")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command")
+    return parser
+
+
+def _run(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="wind run", description="Aligns a policy. Further options are those of `run`, such as --max-workers 4."
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file of the run; default: the demo")
+    given, rest = parser.parse_known_args(arguments)
+    config = ["--config", "config", given.config] if given.config else []
+    _start("wind_flow.py", [*config, "run", *rest])
+
+
+def _flow(arguments: list[str]) -> None:
+    names = sorted(path.stem.removesuffix("_flow") for path in _folder().glob("*_flow.py"))
+    parser = argparse.ArgumentParser(prog="wind flow", description="Runs a flow with Metaflow's own command line.")
+    parser.add_argument("flow", choices=names)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="as of python flows/…_flow.py")
+    given = parser.parse_args(arguments)
+    _start(f"{given.flow}_flow.py", given.arguments)
+
+
+def _start(file: str, arguments: list[str]) -> None:
+    """Goes on as a flow: Metaflow starts tasks from the file that its process began with."""
+    os.execv(sys.executable, [sys.executable, str(_folder() / file), *arguments])
+
+
+def _folder() -> Path:
+    """Where the flows lie, beside `components` in a checkout and in an installed wheel."""
+    return Path(__file__).parents[2] / "flows"
