@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from tqdm import tqdm
 
 from components.reporting import report
-from components.training import learning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,7 +167,7 @@ def _learning(history: pd.DataFrame) -> list[MetaflowCardComponent]:
     from metaflow.cards import Markdown, Table
 
     rows = report.learning_rows(history)
-    warned = "\n".join(f"- Iteration {count}: {text}" for count, text in learning.warned(history).items())
+    warned = "\n".join(f"- Iteration {count}: {text}" for count, text in report.warned(history).items())
     shown = [Table(rows, headers=report.learning_headers(history), disable_updates=True)] if rows else []
     notes = [Markdown(warned)] if warned else []
     return [Markdown("## Did training learn?"), *shown, *notes] if shown or notes else []

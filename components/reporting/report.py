@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -11,7 +12,6 @@ from components.config.steps import TIMED
 from components.evaluation.parts import evaluated
 from components.reporting import parts_report
 from components.reporting.text import MISSING, aligned, duration, number
-from components.training import learning
 
 HEADERS = [
     "iteration",
@@ -39,7 +39,26 @@ LEARNING_HEADERS = [
 
 def verdict(history: pd.DataFrame) -> str:
     """One sentence: how the last policy does against the reference, with its 95% interval; and what training warned."""
-    return "\n\n".join(text for text in (_against_reference(history), learning.told(history)) if text)
+    return "\n\n".join(text for text in (_against_reference(history), told(history)) if text)
+
+
+def warned(history: pd.DataFrame) -> dict[int, str]:
+    """The warnings of a run by iteration, of those that have any."""
+    if "warnings" not in history:
+        return {}
+    texts: list[Any] = history["warnings"].tolist()
+    pairs = zip(history["iteration"].tolist(), texts, strict=True)
+    return {int(iteration): text for iteration, text in pairs if isinstance(text, str) and text}
+
+
+def told(history: pd.DataFrame) -> str:
+    """The last iteration's warnings, or those of the last one that has any, and which others have some; or nothing."""
+    found = warned(history)
+    if not found:
+        return ""
+    *others, last = found
+    also = f" (also in {', '.join(map(str, others))})" if others else ""
+    return f"Training in iteration {last}{also}: {found[last]}"
 
 
 def _against_reference(history: pd.DataFrame) -> str:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from components.algorithms import Algorithm
     from components.config.sections import TrainingConfig
 
@@ -235,22 +233,3 @@ def _remedy(ways: Sequence[str]) -> str:
 
 def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if len(values) else math.nan
-
-
-def warned(history: pd.DataFrame) -> dict[int, str]:
-    """The warnings of a run by iteration, of those that have any."""
-    if "warnings" not in history:
-        return {}
-    texts: list[Any] = history["warnings"].tolist()
-    pairs = zip(history["iteration"].tolist(), texts, strict=True)
-    return {int(iteration): text for iteration, text in pairs if isinstance(text, str) and text}
-
-
-def told(history: pd.DataFrame) -> str:
-    """The last iteration's warnings, or those of the last one that has any, and which others have some; or nothing."""
-    found = warned(history)
-    if not found:
-        return ""
-    *others, last = found
-    also = f" (also in {', '.join(map(str, others))})" if others else ""
-    return f"Training in iteration {last}{also}: {found[last]}"

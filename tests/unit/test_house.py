@@ -80,7 +80,7 @@ def test_files_can_be_read_in_one_sitting(folder: str) -> None:
 
 def test_what_computes_knows_no_metaflow() -> None:
     """Cards are Metaflow's, its client finds finished runs, and the store lies beside its datastore; nothing else."""
-    knows = {name for name in modules() if "metaflow" in {top for top in everything_imported(name)}}
+    knows = {name for name in modules() if "metaflow" in everything_imported(name)}
     cards = {f"components.{place}" for place in ("bandit.cards", "comparison.cards")}
     assert knows == cards | {
         "components.reporting.cards",

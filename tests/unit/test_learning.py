@@ -19,7 +19,8 @@ from components.algorithms.rloo import Rloo
 from components.algorithms.sppo import Sppo
 from components.algorithms.wind import Wind
 from components.config.sections import TrainingConfig
-from components.training.learning import Seen, figures, told, warned, warnings
+from components.reporting.report import told, warned
+from components.training.learning import Seen, figures, warnings
 
 
 def tensor(values):
