@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from components.training import leftovers, ties
 if TYPE_CHECKING:  # stages import this module, also in steps that do without torch
     from components.policy.model import Policy
     from components.training.checkpoints import Checkpoints
+    from components.training.loop import Schedule
     from components.training.state import TrainingState
 
 
@@ -124,32 +125,28 @@ def _fit(
 ) -> tuple[dict[str, float], str]:
     """Figures, and warnings if training went wrong."""
     from components.training import learning, off_policy
-    from components.training.monitor import Monitor, pace
+    from components.training.monitor import Monitor
 
-    algorithm, settings = work.config.algorithm, work.config.training
+    algorithm, data, schedule = work.config.algorithm, work.scored(scored), _schedule(work, before)
     assert isinstance(algorithm, Algorithm)
-    data = work.scored(scored)
-    monitor = Monitor.of(data, algorithm, settings, seed=work.config.seed, iteration=before.iteration)
-    schedule = _schedule(work, before, checkpoints)
-    schedule["saved"] = monitor.around(checkpoints.step_done)
-    figures = off_policy.train(state, data, algorithm, settings, **schedule)
+    monitor = Monitor.of(data, algorithm, schedule)
+    saved = monitor.around(checkpoints.step_done)
+    figures = off_policy.train(state, data, algorithm, schedule, progress=work.progress("train"), saved=saved)
     figures["tied"] = ties.share(data.preference)
     warned = ties.in_training(figures["tied"], work.config.generation, steps=state.done > 0)
     if (seen := monitor.seen(state)) is None:
         return figures, warned
-    when = {"iteration": before.iteration, "iterations": work.config.iterations, "since": before.since}
-    share = pace(settings, len(data.logp_old), **when)
-    warned = f"{warned} {learning.warnings(seen, algorithm, settings, pace=share)}".strip()
-    return figures | learning.figures(seen), warned
+    told = learning.warnings(seen, algorithm, work.config.training, pace=schedule.pace(len(data.logp_old)))
+    return figures | learning.figures(seen), f"{warned} {told}".strip()
 
 
 def _fit_on_policy(
     work: Workspace, before: Before, state: TrainingState, shards: Sequence[Manifest], checkpoints: Checkpoints
 ) -> dict[str, float]:
-    from components.training.off_policy import run_steps, steps_per_iteration
+    from components.training.loop import run_steps
     from components.training.on_policy import OnPolicyTrainer
 
-    config, judge, algorithm = work.config, work.config.judge, work.config.algorithm
+    algorithm = work.config.algorithm
     assert isinstance(algorithm, OnPolicyAlgorithm)
     trainer = OnPolicyTrainer(
         state,
@@ -158,25 +155,22 @@ def _fit_on_policy(
         draw=lambda drawn_from, prompts, count, purpose: work.sample(
             drawn_from, prompts, responses=count, purpose=purpose, iteration=before.iteration, progress=silent
         ),
-        compare=partial(sampling.judge, judge),
+        compare=partial(sampling.judge, work.config.judge),
     )
     return run_steps(
         trainer,
         state,
-        config.training,
+        _schedule(work, before),
         np.arange(len(trainer.prompts)),
-        steps=steps_per_iteration(config.training, len(trainer.prompts)),
-        **_schedule(work, before, checkpoints),
+        of=len(trainer.prompts),
+        progress=work.progress("train"),
+        saved=checkpoints.step_done,
     )
 
 
-def _schedule(work: Workspace, before: Before, checkpoints: Checkpoints) -> dict[str, Any]:
-    """Where the iteration stands in the run, and what is called after each step."""
-    return {
-        "iteration": before.iteration,
-        "iterations": work.config.iterations,
-        "since": before.since,
-        "seed": work.config.seed,
-        "progress": work.progress("train"),
-        "saved": checkpoints.step_done,
-    }
+def _schedule(work: Workspace, before: Before) -> Schedule:
+    """Where the iteration stands in the run."""
+    from components.training.loop import Schedule
+
+    config = work.config
+    return Schedule(config.training, before.iteration, config.iterations, config.seed, before.since)

@@ -112,16 +112,14 @@ def train(work: Workspace, _: Options, made: dict[str, Any]) -> Any:
 
     from components.algorithms import leave_one_out
     from components.policy import batches
-    from components.training import (
-        off_policy,
-        optimizer,  # noqa: F401 - the step needs it
-    )
+    from components.training import off_policy  # noqa: F401 - the step needs it
+    from components.training.loop import Schedule
 
     config, data = work.config, work.scored(made["rollouts"])
     rollout, (n, k) = data.rollout, data.rollout.shape
     win_rate = leave_one_out(data.preference)
     selected = config.algorithm.select(win_rate)
-    order = off_policy.order(n, seed=config.seed, iteration=1, epoch=0)
+    order = Schedule(config.training, 1, 1, config.seed).order(n, epoch=0)
     size, tokens = config.training.micro_batch_size, 0
     for micro in (order[i : i + size] for i in range(0, n, size)):
         responses = [rollout.tokens[i * k + j] for i in micro for j in selected[i]]

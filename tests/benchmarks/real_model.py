@@ -37,6 +37,7 @@ from components.policy import logprobs
 from components.policy import model as policies
 from components.policy.model import Policy
 from components.stages import sampling
+from components.training.loop import Schedule
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
@@ -136,10 +137,7 @@ class Run:
             self.state,
             scored,
             self.algorithm,
-            self.settings,
-            iteration=t,
-            iterations=self.arm.iterations,
-            seed=self.arm.seed,
+            Schedule(self.settings, t, self.arm.iterations, self.arm.seed),
             progress=lambda done, total, **now: losses.append((round(now["loss"], 4), round(now["grad_norm"], 3))),
         )
         v = leave_one_out(scored.preference)

@@ -21,6 +21,7 @@ from components.judges.reward_model import RewardModel
 from components.policy import lora
 from components.policy.model import Policy
 from components.training.gradient_checkpointing import checkpointed
+from components.training.loop import Schedule
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
@@ -56,9 +57,7 @@ def trained(policy: Policy, **settings) -> tuple[dict[str, torch.Tensor], int, d
     config = TrainingConfig(**{"batch_size": N, "micro_batch_size": N, "schedule": "constant"} | settings)
     state = TrainingState(policy, make_optimizer(policy, config), config.micro_batch_size)
     torch.cuda.reset_peak_memory_stats()
-    figures = train(
-        state, make_scored(), Wind(beta=0.02, eta=10.0, clip=None), config, iteration=1, iterations=1, seed=0
-    )
+    figures = train(state, make_scored(), Wind(beta=0.02, eta=10.0, clip=None), Schedule(config, 1, 1, seed=0))
     weights = {name: p.detach().cpu() for name, p in policy.model.named_parameters() if p.requires_grad}
     return weights, torch.cuda.max_memory_allocated(), figures | {"micro_batch_size": state.micro_batch_size}
 

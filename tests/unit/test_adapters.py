@@ -18,6 +18,7 @@ from components.policy.batches import collate
 from components.policy.logprobs import response_logprobs, score_responses
 from components.policy.model import load
 from components.training.gradient_checkpointing import checkpointed
+from components.training.loop import Schedule
 from components.training.off_policy import train
 from components.training.on_policy import make_anchor, save_anchor
 from components.training.optimizer import make_optimizer, moments
@@ -276,10 +277,7 @@ def fit(policy, **changed):
         state,
         make_scored(make_tiny(), n=8, k=3),
         Wind(beta=0.02, eta=10.0, clip=None),
-        settings,
-        iteration=1,
-        iterations=1,
-        seed=0,
+        Schedule(settings, 1, 1, seed=0),
     )
     return state, figures
 

@@ -25,7 +25,8 @@ from components.store import open_store
 from components.training import checkpoints
 from components.training.checkpoints import Checkpoints, training_key
 from components.training.leftovers import forget
-from components.training.off_policy import run_steps, train
+from components.training.loop import Schedule, run_steps
+from components.training.off_policy import train
 from components.training.on_policy import OnPolicyTrainer, make_anchor
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
@@ -46,9 +47,7 @@ def length(response, prompt):
 
 def off_policy(state, **calls):
     data = make_scored(make_policy(), n=N, k=3)
-    return train(
-        state, data, Wind(beta=0.02, eta=10.0, clip=None), SETTINGS, iteration=1, iterations=2, seed=0, **calls
-    )
+    return train(state, data, Wind(beta=0.02, eta=10.0, clip=None), Schedule(SETTINGS, 1, 2, seed=0), **calls)
 
 
 def on_policy(state, **calls):
@@ -62,7 +61,7 @@ def on_policy(state, **calls):
         ),
         compare=partial(sampling.judge, Verifier(function=f"{__name__}:length")),
     )
-    return run_steps(trainer, state, SETTINGS, np.arange(N), steps=6, iteration=1, iterations=2, seed=0, **calls)
+    return run_steps(trainer, state, Schedule(SETTINGS, 1, 2, seed=0), np.arange(N), of=N, **calls)
 
 
 def begin(fit, policy=None, optimizer="adamw"):
@@ -297,7 +296,7 @@ def fit_scarce(algorithm):
     settings = replace_settings(batch_size=12, micro_batch_size=12)
     state = TrainingState(policy, make_optimizer(policy, settings), 12)
     data = make_scored(make_policy(dtype=torch.float64), n=N, k=3)
-    return state, train(state, data, algorithm, settings, iteration=1, iterations=1, seed=0)
+    return state, train(state, data, algorithm, Schedule(settings, 1, 1, seed=0))
 
 
 def replace_settings(**changes):
@@ -336,7 +335,7 @@ def test_the_smaller_micro_batch_is_kept_over_a_kill(store, tmp_path):
 
 LIMITED = """
 import resource, torch
-from components.training.off_policy import out_of_memory
+from components.training.loop import out_of_memory
 torch.zeros(1)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), -1))

@@ -13,6 +13,7 @@ from components.config.errors import ConfigError
 from components.config.registry import build
 from components.config.sections import TrainingConfig
 from components.run_config import parse
+from components.training.loop import Schedule
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
@@ -51,7 +52,7 @@ def test_the_example_trains(example):
     data = make_scored(policy, n=8, k=4)
     settings = TrainingConfig(batch_size=8, micro_batch_size=8, learning_rate=1e-3, warmup_ratio=0.0)
     algorithm = build("algorithms", {"name": "best_worst"}, algorithms.Algorithm)
-    run = {"iteration": 1, "iterations": 1, "seed": 0}
+    schedule = Schedule(settings, 1, 1, seed=0)
     states = [TrainingState(policy, make_optimizer(policy, settings), 8) for _ in range(2)]
-    losses = [train(state, data, algorithm, settings, **run)["loss"] for state in states]
+    losses = [train(state, data, algorithm, schedule)["loss"] for state in states]
     assert losses[1] < losses[0]

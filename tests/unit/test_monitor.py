@@ -20,7 +20,8 @@ from components.store import open_store
 from components.training.checkpoints import Checkpoints, training_key
 from components.training.gradient_checkpointing import checkpointed
 from components.training.learning import figures, warnings
-from components.training.monitor import Monitor, monitored, pace
+from components.training.loop import Schedule
+from components.training.monitor import Monitor, monitored
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
@@ -56,8 +57,9 @@ def begin(policy, config):
 
 def fit(state, data, algorithm, config, saved=lambda _: None, seed=0):
     """Trains one iteration, monitored; the monitor."""
-    monitor = Monitor.of(data, algorithm, config, seed=seed, iteration=1)
-    train(state, data, algorithm, config, iteration=1, iterations=1, seed=seed, saved=monitor.around(saved))
+    schedule = Schedule(config, 1, 1, seed)
+    monitor = Monitor.of(data, algorithm, schedule)
+    train(state, data, algorithm, schedule, saved=monitor.around(saved))
     return monitor
 
 
@@ -156,7 +158,7 @@ def test_only_trained_prompts_are_monitored():
     data = make_scored(make_policy(), n=12, k=2)
     preference = np.full_like(data.preference, 0.5)
     preference[[2, 7]] = [[0.5, 1.0], [0.0, 0.5]]
-    monitor = Monitor.of(replace(data, preference=preference), Dpo(), settings(), seed=0, iteration=1)
+    monitor = Monitor.of(replace(data, preference=preference), Dpo(), Schedule(settings(), 1, 1, seed=0))
     assert monitor.prompts.tolist() == [2, 7]
 
 
@@ -190,7 +192,7 @@ def test_log_probs_that_are_not_finite_are_an_error():
     with torch.no_grad():
         policy.model.lm_head.weight[5] = torch.nan
     with pytest.raises(FloatingPointError, match=r"training.learning_rate"):
-        Monitor.of(data, Wind(beta=0.02, eta=10.0, clip=None), config, seed=0, iteration=1).measure(state)
+        Monitor.of(data, Wind(beta=0.02, eta=10.0, clip=None), Schedule(config, 1, 1, seed=0)).measure(state)
 
 
 # Warnings
@@ -199,10 +201,9 @@ def test_log_probs_that_are_not_finite_are_an_error():
 def test_an_iterations_share_of_the_peak():
     """Two iterations of two steps: linear rates 1, 3/4, 1/2, 1/4. The second of a run that continues from one of 5."""
     config = settings(schedule="linear")
-    when = {"iterations": 2}
-    assert pace(config, 8, iteration=1, **when) == pytest.approx(7 / 8)
-    assert pace(config, 8, iteration=2, **when) == pytest.approx(3 / 8)
-    assert pace(config, 8, iteration=7, since=5, **when) == pytest.approx(3 / 8)
+    assert Schedule(config, 1, 2, seed=0).pace(8) == pytest.approx(7 / 8)
+    assert Schedule(config, 2, 2, seed=0).pace(8) == pytest.approx(3 / 8)
+    assert Schedule(config, 7, 2, seed=0, since=5).pace(8) == pytest.approx(3 / 8)
 
 
 def warned(algorithm=None, *, words="ab", **changes):

@@ -18,7 +18,8 @@ from components.config.sections import PolicyConfig, TrainingConfig
 from components.data.records import Ragged, Rollout, Scored
 from components.policy import model as policies
 from components.policy.logprobs import score_responses
-from components.training.off_policy import order, steps_per_iteration, train
+from components.training.loop import Schedule
+from components.training.off_policy import train
 from components.training.optimizer import learning_rate, load_optimizer, make_optimizer, save_optimizer
 from components.training.state import TrainingState
 from tiny import EOS, OPTIMIZERS, WORDS, make_policy, make_prompts, make_scored, needs_bitsandbytes, wide_policy
@@ -28,12 +29,18 @@ def settings(**changed):
     return TrainingConfig(**{"batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-2, **changed})
 
 
-def fit(policy, data, *, algorithm=None, config=None, optimizer=None, iteration=1, iterations=1, seed=0, **kwargs):
+def fit(
+    policy, data, *, algorithm=None, config=None, optimizer=None, iteration=1, iterations=1, seed=0, since=0, **calls
+):
     """One iteration of training with a fresh optimiser unless one is given."""
     config = config or settings()
     state = TrainingState(policy, optimizer or make_optimizer(policy, config), config.micro_batch_size)
-    run = {"iteration": iteration, "iterations": iterations, "seed": seed, **kwargs}
-    return train(state, data, algorithm or Wind(beta=0.02, eta=10.0, clip=None), config, **run)
+    schedule = Schedule(config, iteration, iterations, seed, since)
+    return train(state, data, algorithm or Wind(beta=0.02, eta=10.0, clip=None), schedule, **calls)
+
+
+def order(prompts, *, seed, iteration, epoch):
+    return Schedule(settings(), iteration, 9, seed).order(prompts, epoch)
 
 
 def weights(policy):
@@ -149,9 +156,9 @@ def test_warm_up_over_the_whole_run():
 
 
 def test_steps_per_iteration_counts_the_short_batch():
-    assert steps_per_iteration(settings(batch_size=4, micro_batch_size=4), 8) == 2
-    assert steps_per_iteration(settings(batch_size=4, micro_batch_size=4, epochs=3), 9) == 9
-    assert steps_per_iteration(settings(batch_size=4, micro_batch_size=1), 1) == 1
+    assert Schedule(settings(batch_size=4, micro_batch_size=4), 1, 1, 0).steps(8) == 2
+    assert Schedule(settings(batch_size=4, micro_batch_size=4, epochs=3), 1, 1, 0).steps(9) == 9
+    assert Schedule(settings(batch_size=4, micro_batch_size=1), 1, 1, 0).steps(1) == 1
 
 
 def test_schedule_runs_on_over_iterations():
