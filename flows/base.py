@@ -207,6 +207,6 @@ def _model_ready(settings: RunConfig, kind: str) -> Iterator[None]:
     if not settings.runs_model(kind):
         yield
         return
-    with gpus.claim(gpus.visible(), settings.gpus(kind)):
+    with gpus.claim(gpus.visible(), settings.num_gpus(kind)):
         importlib.import_module("components.training.on_policy")
         yield

@@ -77,9 +77,9 @@ class Iteration(AlignmentFlow):
         """Train the next policy from the current one; the optimiser goes on where it was."""
         from components import stages
 
-        before = stages.Before(self.policy, self.optimizer, self.iteration, self.since)
+        given = stages.TrainInput(self.policy, self.optimizer, self.shards, self.rollouts, self.iteration, self.since)
         with self.work("train") as work:
-            trained = stages.train(work, before, self.shards, self.rollouts)
+            trained = stages.train(work, given)
         self.seconds["train"] += trained.seconds_before
         self.policy, self.optimizer, self.training = trained.policy, trained.optimizer, trained.figures
         self.counts = {**self.counts, **trained.counts}

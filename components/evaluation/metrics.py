@@ -145,8 +145,8 @@ def history_row(
         counts: `prompts`, `responses` and `tokens_generated` of the iteration's rollout, `micro_batch_size` of its
             training, smaller than configured if memory ran out; `logp_difference` as `stages.gather` has it.
         seconds: wall time of `generate`, `score`, `train`, `evaluate`; of parallel shards the slowest.
-        training: `Trained.figures`; without those of `learning`, as of an on-policy algorithm, their columns are NaN.
-        warnings: `Trained.warnings`.
+        training: `TrainResult.figures`; without those of `learning`, as of on-policy algorithms, their columns are NaN.
+        warnings: `TrainResult.warnings`.
     """
     passes = {name: risk for name, risk in (training or {}).items() if re.fullmatch(r"risk_\d+", name)}
     row: dict[str, Any] = {

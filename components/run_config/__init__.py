@@ -38,7 +38,7 @@ class RunConfig(RunFields):
             return False  # its training step draws and judges the responses
         return kind in WITH_MODEL
 
-    def gpus(self, kind: str) -> int:
+    def num_gpus(self, kind: str) -> int:
         """How many GPUs a task of a kind of step that runs a model uses, where there are some."""
         engine = self.generation.engine.gpus if kind in SAMPLING else 1
         processes = self.training.processes if kind == "train" else 1

@@ -3,15 +3,15 @@
 A flow step reads its artifacts, calls one of these and keeps the result; without a flow they run just as well.
 """
 
-from components.stages.handover import Before, Started, Trained
+from components.stages.handover import Started, TrainInput, TrainResult
 from components.stages.iteration import evaluate, examples, gather, generate, plan, score, train
 from components.stages.preparation import start
 from components.stages.update import forget_unfinished
 
 __all__ = [
-    "Before",
     "Started",
-    "Trained",
+    "TrainInput",
+    "TrainResult",
     "evaluate",
     "examples",
     "forget_unfinished",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.store import Manifest
@@ -19,17 +20,19 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Before:
+class TrainInput:
     """What an iteration's training begins with."""
 
     policy: Manifest
     optimizer: Manifest | None  # its state and what else runs on from iteration to iteration; None at first
-    iteration: int  # 1-based, over all runs that this one goes on from
+    shards: Sequence[Manifest]  # of prompts
+    scored: Sequence[Manifest]  # the shards' scored rollouts
+    iteration: int  # 1-based, over all runs that this one continues from
     since: int = 0  # iterations of those runs
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """What `train` hands on."""
 
     policy: Manifest

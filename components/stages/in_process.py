@@ -12,7 +12,7 @@ import pandas as pd
 from components import stages
 from components.evaluation import metrics
 from components.run_config import RunConfig
-from components.stages import Trained
+from components.stages import TrainResult
 from components.stages.context import Workspace, open_workspace
 from components.stages.handover import Started
 from components.store import Manifest
@@ -65,7 +65,7 @@ class Pipeline:
 
     def update(
         self, started: Started, policy: Manifest, optimizer: Manifest | None, iteration: int
-    ) -> tuple[Trained, dict[str, float]]:
+    ) -> tuple[TrainResult, dict[str, float]]:
         """One iteration as far as the next policy, and its counts; `seconds` are this iteration's."""
         self.seconds = {}
         with self._work("plan") as work:
@@ -79,7 +79,7 @@ class Pipeline:
         with self._work("gather") as work:
             counts = stages.gather(work, shards, scored)
         with self._work("train") as work:
-            trained = stages.train(work, stages.Before(policy, optimizer, iteration), shards, scored)
+            trained = stages.train(work, stages.TrainInput(policy, optimizer, shards, scored, iteration))
             stages.forget_unfinished(work, trained.unfinished)
         self.seconds["train"] += trained.seconds_before
         return trained, {**counts, **trained.counts}

@@ -17,7 +17,7 @@ from components.evaluation import groups, metrics
 from components.judges import Judgement
 from components.stages import sampling, update
 from components.stages.context import Workspace
-from components.stages.handover import Before, Trained
+from components.stages.handover import TrainInput, TrainResult
 from components.store import Manifest
 
 if TYPE_CHECKING:  # plan, gather and end do without torch
@@ -118,7 +118,7 @@ def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifes
     }
 
 
-def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> Trained:
+def train(work: Workspace, given: TrainInput) -> TrainResult:
     """One iteration's update of the policy, from scored rollouts or, on-policy, from the shards' prompts.
 
     Goes on from the state that an earlier attempt at the same work saved. Raises FloatingPointError when training
@@ -127,13 +127,13 @@ def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: S
     if work.config.training.processes > 1:
         from components.stages import training_processes
 
-        trained = training_processes.train(work, before, shards, scored)
+        trained = training_processes.train(work, given)
     else:
-        alone = update.train_here(work, before, shards, scored)
+        alone = update.train_here(work, given)
         assert alone is not None
         trained = alone
     if trained.warnings:
-        logger.warning("iteration %d: %s", before.iteration, trained.warnings)
+        logger.warning("iteration %d: %s", given.iteration, trained.warnings)
     return trained
 
 

@@ -26,26 +26,23 @@ from components.run_config import RunConfig
 from components.runtime.processes import die_with_parent, end_in_order
 from components.runtime.progress import Progress
 from components.stages.context import Workspace, open_workspace
-from components.stages.handover import Before, Trained
-from components.store import Manifest
+from components.stages.handover import TrainInput, TrainResult
 
 POLL = 0.5  # seconds
 GRACE = 10.0  # seconds to end in when another of the processes has failed
 
 
-def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> Trained:
+def train(work: Workspace, given: TrainInput) -> TrainResult:
     """`stages.train` in `training.processes` processes. Raises RuntimeError when they fail."""
     folder = work.new_folder()
-    for manifest in filter(None, [before.policy, before.optimizer, *shards, *scored]):
+    for manifest in filter(None, [given.policy, given.optimizer, *given.shards, *given.scored]):
         work.fetch(manifest)  # once, for all of them
     job = {
         "config": work.config.model_dump(),
         "root": work.store.root,
         "cache": str(work.cache),
         "precision": work.precision,
-        "before": asdict(before),
-        "shards": list(shards),
-        "scored": list(scored),
+        "given": asdict(given),
     }
     (folder / "job.json").write_text(json.dumps(job))
     progress, count = work.progress("train"), work.config.training.processes
@@ -60,7 +57,7 @@ def train(work: Workspace, before: Before, shards: Sequence[Manifest], scored: S
             f"training in {count} processes failed, see above. If memory ran out, lower "
             "training.micro_batch_size: it is not halved here, since all processes would have to agree."
         )
-    return Trained(**json.loads((folder / "trained.json").read_text()))
+    return TrainResult(**json.loads((folder / "trained.json").read_text()))
 
 
 def _show(folder: Path, progress: Progress, shown: int) -> int:
@@ -133,7 +130,7 @@ def work_in_group(folder: Path) -> None:
             progress=lambda _: _writer(folder),
             cache=Path(job["cache"]),
         ) as work:
-            trained = update.train_here(work, Before(**job["before"]), job["shards"], job["scored"])
+            trained = update.train_here(work, TrainInput(**job["given"]))
         if trained is not None:
             (folder / "trained.json").write_text(json.dumps(asdict(trained)))
     finally:

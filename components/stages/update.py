@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from components.run_config import RunConfig
 from components.runtime.progress import silent
 from components.stages import sampling
 from components.stages.context import ANCHOR_FILE, OPTIMIZER_FILE, Workspace
-from components.stages.handover import Before, Trained
+from components.stages.handover import TrainInput, TrainResult
 from components.store import Manifest
 from components.training import leftovers, ties
 
@@ -25,22 +24,20 @@ if TYPE_CHECKING:  # stages import this module, also in steps that do without to
     from components.training.state import TrainingState
 
 
-def train_here(
-    work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]
-) -> Trained | None:
+def train_here(work: Workspace, given: TrainInput) -> TrainResult | None:
     """`stages.train` in one process; of several that torch.distributed knows, the first has the result."""
     from components.training import sharding
     from components.training.checkpoints import Checkpoints
     from components.training.optimizer import require_finite, save_optimizer
 
-    key = _key(work, before, shards, scored)
+    key = _key(work, given)
     checkpoints = Checkpoints(work.store, key, work.config.training, work.new_folder())
-    state = _begin(work, before)
+    state = _begin(work, given)
     checkpoints.restore(state)
     if state.anchor is None:
-        figures, warnings = _fit(work, before, state, scored, checkpoints)
+        figures, warnings = _fit(work, given, state, checkpoints)
     else:
-        figures = _fit_on_policy(work, before, state, shards, checkpoints)
+        figures = _fit_on_policy(work, given, state, checkpoints)
         warnings = ties.in_training(figures["tied"], work.config.generation, steps=True, fresh=True)
     kept = work.new_folder()
     save_optimizer(state.policy, state.optimizer, kept / OPTIMIZER_FILE)
@@ -48,12 +45,12 @@ def train_here(
         from components.training.on_policy import save_anchor
 
         save_anchor(state.policy, state.anchor, kept / ANCHOR_FILE)
-    policy = sharding.gathered(state.policy, lambda: work.policy(before.policy))
+    policy = sharding.gathered(state.policy, lambda: work.policy(given.policy))
     if policy is None:
         return None
     require_finite(policy)
-    return Trained(
-        policy=_keep_policy(work, before, policy),
+    return TrainResult(
+        policy=_keep_policy(work, given, policy),
         optimizer=work.keep_files(kept),
         figures=figures,
         warnings=warnings,
@@ -68,7 +65,7 @@ def forget_unfinished(work: Workspace, key: str) -> None:
     leftovers.forget(work.store, key)
 
 
-def _keep_policy(work: Workspace, before: Before, policy: Policy) -> Manifest:
+def _keep_policy(work: Workspace, given: TrainInput, policy: Policy) -> Manifest:
     """Stores the policy; with LoRA only its adapter, beside whose files the base's stay as they are."""
     from components.policy import lora
     from components.policy import model as policies
@@ -76,10 +73,10 @@ def _keep_policy(work: Workspace, before: Before, policy: Policy) -> Manifest:
     folder = work.folder / "trained"
     if work.config.training.lora is None:
         return work.keep_files(policies.save(policy, folder))
-    return dict(sorted({**before.policy, **work.keep_files(lora.save(policy.model, folder))}.items()))
+    return dict(sorted({**given.policy, **work.keep_files(lora.save(policy.model, folder))}.items()))
 
 
-def _begin(work: Workspace, before: Before) -> TrainingState:
+def _begin(work: Workspace, given: TrainInput) -> TrainingState:
     from components.policy import lora
     from components.training import sharding
     from components.training.gradient_checkpointing import checkpointed
@@ -88,7 +85,7 @@ def _begin(work: Workspace, before: Before) -> TrainingState:
     from components.training.state import TrainingState
 
     settings = work.config.training
-    policy = work.policy(before.policy)
+    policy = work.policy(given.policy)
     if settings.lora is not None and not lora.weights(policy.model):
         lora.add(policy.model, settings.lora, work.config.seed)
     if settings.gradient_checkpointing:
@@ -96,7 +93,7 @@ def _begin(work: Workspace, before: Before) -> TrainingState:
     if settings.processes > 1:
         policy = sharding.shard(policy)
     state = TrainingState(policy, make_optimizer(policy, settings), settings.micro_batch_size)
-    saved = None if before.optimizer is None else work.fetch(before.optimizer)
+    saved = None if given.optimizer is None else work.fetch(given.optimizer)
     if saved is not None:
         load_optimizer(policy, state.optimizer, saved / OPTIMIZER_FILE)
     if work.config.algorithm.on_policy:
@@ -104,7 +101,7 @@ def _begin(work: Workspace, before: Before) -> TrainingState:
     return state
 
 
-def _key(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> str:
+def _key(work: Workspace, given: TrainInput) -> str:
     from components.training.checkpoints import training_key
 
     config = work.config.model_dump()
@@ -113,21 +110,21 @@ def _key(work: Workspace, before: Before, shards: Sequence[Manifest], scored: Se
         del (config[section] if section else config)[name]
     return training_key(
         config=config,
-        begin=[before.policy, before.optimizer, before.iteration, before.since],
-        data=[list(shards), list(scored)],
+        begin=[given.policy, given.optimizer, given.iteration, given.since],
+        data=[list(given.shards), list(given.scored)],
         precision=work.precision,
         threads=work.threads,  # sums in another order differ in their last bits
     )
 
 
 def _fit(
-    work: Workspace, before: Before, state: TrainingState, scored: Sequence[Manifest], checkpoints: Checkpoints
+    work: Workspace, given: TrainInput, state: TrainingState, checkpoints: Checkpoints
 ) -> tuple[dict[str, float], str]:
     """Figures, and warnings if training went wrong."""
     from components.training import learning, off_policy
     from components.training.monitor import Monitor
 
-    algorithm, data, schedule = work.config.algorithm, work.scored(scored), _schedule(work, before)
+    algorithm, data, schedule = work.config.algorithm, work.scored(given.scored), _schedule(work, given)
     assert isinstance(algorithm, Algorithm)
     monitor = Monitor.of(data, algorithm, schedule)
     saved = monitor.around(checkpoints.step_done)
@@ -141,7 +138,7 @@ def _fit(
 
 
 def _fit_on_policy(
-    work: Workspace, before: Before, state: TrainingState, shards: Sequence[Manifest], checkpoints: Checkpoints
+    work: Workspace, given: TrainInput, state: TrainingState, checkpoints: Checkpoints
 ) -> dict[str, float]:
     from components.training.loop import run_steps
     from components.training.on_policy import OnPolicyTrainer
@@ -151,16 +148,16 @@ def _fit_on_policy(
     trainer = OnPolicyTrainer(
         state,
         algorithm,
-        [prompt for shard in shards for prompt in work.prompts(shard, "shard")],
+        [prompt for shard in given.shards for prompt in work.prompts(shard, "shard")],
         draw=lambda drawn_from, prompts, count, purpose: work.sample(
-            drawn_from, prompts, responses=count, purpose=purpose, iteration=before.iteration, progress=silent
+            drawn_from, prompts, responses=count, purpose=purpose, iteration=given.iteration, progress=silent
         ),
         compare=partial(sampling.judge, work.config.judge),
     )
     return run_steps(
         trainer,
         state,
-        _schedule(work, before),
+        _schedule(work, given),
         np.arange(len(trainer.prompts)),
         of=len(trainer.prompts),
         progress=work.progress("train"),
@@ -168,9 +165,9 @@ def _fit_on_policy(
     )
 
 
-def _schedule(work: Workspace, before: Before) -> Schedule:
+def _schedule(work: Workspace, given: TrainInput) -> Schedule:
     """Where the iteration stands in the run."""
     from components.training.loop import Schedule
 
     config = work.config
-    return Schedule(config.training, before.iteration, config.iterations, config.seed, before.since)
+    return Schedule(config.training, given.iteration, config.iterations, config.seed, given.since)

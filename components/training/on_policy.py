@@ -24,7 +24,7 @@ from components.policy.batches import collate
 from components.policy.logprobs import response_logprobs
 from components.policy.model import Policy
 from components.training import ties
-from components.training.optimizer import trained
+from components.training.optimizer import trainable_parameters
 from components.training.state import TrainingState, anchor_weights
 
 Draw = Callable[[Policy, Sequence[Prompt], int, str], Rollout]  # (policy, prompts, how many each, purpose)
@@ -127,5 +127,5 @@ class OnPolicyTrainer:
     def updated(self) -> None:
         """See `loop.Trainer`: anchor <- (1 - e)·anchor + e·policy."""
         anchor = tuple(parameter for _, parameter in anchor_weights(self.policy, self.anchor))
-        policy = tuple(parameter for _, parameter in trained(self.policy))
+        policy = tuple(parameter for _, parameter in trainable_parameters(self.policy))
         torch._foreach_lerp_(anchor, policy, self.algorithm.anchor_rate)

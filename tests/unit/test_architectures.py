@@ -89,7 +89,7 @@ def iterate(run, t):
         drawn = [stages.generate(work, policy, shard, t) for shard in shards]
         pairs = zip(drawn, shards, strict=True)
         scored = [stages.score(work, policy, base, rollout, shard) for rollout, shard in pairs]
-        run.trained.append(stages.train(work, stages.Before(policy, optimizer, t), shards, scored))
+        run.trained.append(stages.train(work, stages.TrainInput(policy, optimizer, shards, scored, t)))
     with run.work() as work:
         rivals = [run.started.evaluated, last]
         after = run.trained[-1].policy

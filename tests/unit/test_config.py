@@ -331,7 +331,7 @@ def test_gpus_of_a_task(kind, gpus):
     )
     config = RunConfig.model_validate(parse(with_settings(settings)))
     assert config.runs_model(kind)
-    assert config.gpus(kind) == gpus
+    assert config.num_gpus(kind) == gpus
 
 
 @pytest.mark.parametrize(

@@ -40,15 +40,15 @@ def iteration(tmp_path_factory):
             stages.score(work, started.policy, started.policy, rollout, shard)
             for rollout, shard in zip(drawn, shards, strict=True)
         ]
-    return root, stages.Before(started.policy, None, 1), shards, scored
+    return root, stages.TrainInput(started.policy, None, shards, scored, 1)
 
 
 def train(iteration, before=None, seen=None, **training):
-    root, first, shards, scored = iteration
+    root, first = iteration
     seen = [] if seen is None else seen
     progress = lambda done, total, **figures: seen.append((done, total, sorted(figures)))  # noqa: E731
     with open_workspace(smoke(**training), root, "train", progress=lambda _: progress) as work:
-        trained = stages.train(work, before or first, shards, scored)
+        trained = stages.train(work, before or first)
         return trained, load_file(work.fetch(trained.policy) / "model.safetensors")
 
 

@@ -113,7 +113,7 @@ def run(home, tmp_path_factory):
             rollout = stages.generate(work, started.policy, shard, 1)
             judged.append(stages.score(work, started.policy, started.policy, rollout, shard))
     with open_workspace(settings, root, "train", precision=started.precision) as work:
-        trained = stages.train(work, stages.Before(started.policy, None, 1), shards, judged)
+        trained = stages.train(work, stages.TrainInput(started.policy, None, shards, judged, 1))
     run = Run(settings, root, started, judged, None, history)
     run.evaluated = run.evaluate(policy=trained.policy)
     return run

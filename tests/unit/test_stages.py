@@ -46,7 +46,7 @@ class Iteration:
     generated: list[Manifest]
     scored: list[Manifest]
     counts: dict[str, int]
-    trained: stages.Trained
+    trained: stages.TrainResult
     evaluated: object
 
 
@@ -90,7 +90,7 @@ def iterate(run):
     with run.work("gather") as work:
         counts = stages.gather(work, shards, scored)
     with run.work("train") as work:
-        trained = stages.train(work, stages.Before(policy, optimizer, t), shards, scored)
+        trained = stages.train(work, stages.TrainInput(policy, optimizer, shards, scored, t))
     with run.work("evaluate") as work:
         evaluated = stages.evaluate(work, trained.policy, base, run.started.prompts, rivals, t)
     run.iterations.append(Iteration(shards, generated, scored, counts, trained, evaluated))
@@ -201,11 +201,11 @@ def test_train_goes_on_with_optimiser_and_schedule(run):
         assert load_file(fetched(run, iteration.trained.optimizer))["step.model.norm.weight"].item() == steps
     policy, optimizer = first.trained.policy, first.trained.optimizer
     with run.work("train") as work:
-        reset = stages.train(work, stages.Before(policy, None, 2), second.shards, second.scored)
+        reset = stages.train(work, stages.TrainInput(policy, None, second.shards, second.scored, 2))
     with run.work("train") as work:
-        misplaced = stages.train(work, stages.Before(policy, optimizer, 1), second.shards, second.scored)
+        misplaced = stages.train(work, stages.TrainInput(policy, optimizer, second.shards, second.scored, 1))
     with run.work("train") as work:
-        again = stages.train(work, stages.Before(policy, optimizer, 2), second.shards, second.scored)
+        again = stages.train(work, stages.TrainInput(policy, optimizer, second.shards, second.scored, 2))
     assert again == second.trained
     assert len({trained.policy["model.safetensors"]["sha256"] for trained in (again, reset, misplaced)}) == 3
 
@@ -306,5 +306,5 @@ def test_weights_that_diverge_in_the_last_step_are_not_stored(run, tmp_path):
         open_workspace(config, run.root, "train") as work,
         pytest.raises(FloatingPointError, match=message),
     ):
-        stages.train(work, stages.Before(run.started.policy, None, 1), first.shards, first.scored)
+        stages.train(work, stages.TrainInput(run.started.policy, None, first.shards, first.scored, 1))
     assert {blob.sha256 for blob in store.blobs()} == stored
