@@ -118,7 +118,7 @@ def refuse_too_many(config: Mapping[str, Any], steps: Sequence[str]) -> None:
         return
     remedy = f"Use {most} or fewer" if most > 0 else "Use fewer arms, seeds or shards"
     if not config["compare"]:
-        remedy += ", and let each run go on where the last one ended: `start_from: latest`"
+        remedy += ", and let each run continue where the last one ended: `start_from: latest`"
     raise BadConfig(
         f"iterations: {wanted} are too many for Argo Workflows, which keeps the steps of a run and how each task ended "
         f"in one object of at most 1 MiB. {remedy}. `run --with kubernetes` has no such limit."

@@ -17,7 +17,7 @@ class Iteration(AlignmentFlow):
     """The body of the loop, whose last step goes back to its first."""
 
     def begin(self, started: Started, origin: Origin | None = None) -> None:
-        """The artifacts with which the first iteration begins, those of a run to go on from if there is one."""
+        """The artifacts with which the first iteration begins, those of a run to continue from if there is one."""
         self.reference, self.prompts, self.precision = started.policy, started.prompts, started.precision
         self.evaluated_reference, self.reward_reference = started.evaluated, started.reward
         last = origin or started
@@ -74,7 +74,7 @@ class Iteration(AlignmentFlow):
     @resources(**config_expr("config.resources.train"))
     @step
     def train(self):
-        """Train the next policy from the current one; the optimiser goes on where it was."""
+        """Train the next policy from the current one; the optimiser continues where it was."""
         from components import stages
 
         given = stages.TrainInput(self.policy, self.optimizer, self.shards, self.rollouts, self.iteration, self.since)

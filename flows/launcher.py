@@ -36,7 +36,7 @@ class ResumeError(UserError):
 def main(flow: Any) -> None:
     """Runs the command line of a flow, a FlowSpec as its decorators left it.
 
-    After a failed run or resume, says what killed it and the command to go on.
+    After a failed run or resume, says what killed it and the command that resumes it.
     """
     # Metaflow looks for the origin's config under the option as a word of its own, or else takes another run's.
     sys.argv = [part for word in sys.argv for part in (word.split("=", 1) if word.startswith(ORIGIN) else [word])]
@@ -81,7 +81,7 @@ def _after(run: str, came: Sequence[int]) -> str:
     if {"BadConfig", "FloatingPointError"} & kinds:  # the latter where training diverged
         keep = f"; to keep what this one has trained, add `start_from: {run}`" if run.startswith("WindFlow/") else ""
         return f"A resumed run keeps its config. Correct it, and begin a new run{keep}:\n  {anew}"
-    return "\n".join([*said, f"To go on where it failed:\n  {again}"])
+    return "\n".join([*said, f"To resume it where it failed:\n  {again}"])
 
 
 def _anew(arguments: Sequence[str]) -> list[str]:

@@ -67,7 +67,7 @@ def _flow(arguments: list[str]) -> None:
 
 
 def _start(file: str, arguments: list[str]) -> None:
-    """Goes on as a flow: Metaflow starts tasks from the file that its process began with."""
+    """Becomes a flow: Metaflow starts tasks from the file that its process began with."""
     os.execv(sys.executable, [sys.executable, str(_folder() / file), *arguments])
 
 

@@ -113,7 +113,7 @@ def run_in_process(
         config: with a `compare` section.
         store_root: directory of the weights store.
         processes: how many branches run at once, each in a process of its own.
-        folder: keeps what is finished, so that a call after an interruption goes on. Its files are named after config
+        folder: keeps what is finished, so that a call after an interruption continues. Its files are named after config
             and base policy; empty it when the code has changed.
         progress: called with the number of finished branches.
 

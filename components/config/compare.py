@@ -1,4 +1,4 @@
-"""The section `compare`: arms that start from one base policy and go on one budget, judged by one judge.
+"""The section `compare`: arms that start from one base policy and spend one budget, judged by one judge.
 
 An arm is written as what differs from the rest of the config: `{algorithm: {name: jbond}, training: {epochs: 2}}`.
 """

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: each message says what is wrong, where, and how to mend it."""
+"""Errors that a user can fix: each message says what is wrong, where, and how to fix it."""
 
 
 class UserError(ValueError):

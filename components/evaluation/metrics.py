@@ -102,7 +102,7 @@ class Evaluated:
 
 
 def due(settings: EvaluationConfig, iteration: int, *, since: int, iterations: int) -> bool:
-    """Whether the policy after an iteration is evaluated, in a run of so many that goes on from the one `since`."""
+    """Whether the policy after an iteration is evaluated, in a run of so many that continues from the one `since`."""
     passed = iteration - since
     return passed % settings.every == 0 or passed == iterations
 

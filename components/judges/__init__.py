@@ -75,7 +75,7 @@ class Judge(Section, ABC):
         """Loads what the judge needs. Raises JudgeError when something is missing."""
 
     def deciding(self) -> dict[str, Any]:
-        """The settings that its verdicts follow from; all but those of speed. Runs that go on keep them."""
+        """The settings that its verdicts follow from; all but those of speed. Runs that continue keep them."""
         return self.model_dump()
 
     def unload(self) -> None:

@@ -62,7 +62,7 @@ def load(settings: ModelSettings, kind: Any) -> Loaded:
         kind: class with the `from_pretrained` to use, such as AutoModelForCausalLM.
 
     Raises:
-        JudgeError: the model is not to be had, needs code that nobody allowed, lacks weights, or its tokenizer has
+        JudgeError: the model is not available, needs code that nobody allowed, lacks weights, or its tokenizer has
             tokens that it does not embed.
     """
     return _load(settings.model, settings.revision, settings.trust_remote_code, settings.precision, kind)
@@ -103,7 +103,7 @@ def unload() -> None:
 def blank_special(tokenizer: PreTrainedTokenizerBase, *more: str) -> Callable[[str], str]:
     """A function that blanks the names of special tokens in a text.
 
-    Else a response could end its own turn and go on in the judge's name: tokenizers read such names as the tokens
+    Else a response could end its own turn and continue in the judge's name: tokenizers read such names as the tokens
     themselves.
     """
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}

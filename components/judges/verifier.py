@@ -161,7 +161,7 @@ def _where(asked: Sequence[Asked]) -> str:
 
 
 def _by_prompt(progress: Progress, prompts: int, k: int) -> Callable[[int], None]:
-    """Told how many responses are judged, shows how many prompts; between two prompts, that it goes on."""
+    """Told how many responses are judged, shows how many prompts; between two prompts, that it continues."""
     shown, at = 0, time.monotonic()
 
     def show(responses: int) -> None:

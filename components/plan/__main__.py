@@ -41,7 +41,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         metavar="[MODEL=]COUNT",
         action="append",
         default=[],
-        help="size of a model whose config.json is not to be had, such as 8.0e9; without a name, the policy's",
+        help="size of a model whose config.json is not available, such as 8.0e9; without a name, the policy's",
     )
     parser.add_argument(
         "--prompt-tokens", metavar="N", type=_number, default=200.0, help="mean of a prompt; default: 200"

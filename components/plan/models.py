@@ -37,7 +37,7 @@ def sizes(config: RunConfig, given: Mapping[str, float]) -> Models:
         given: parameters of models by name, in place of what their config.json says.
 
     Raises:
-        PlanError: a model whose config.json is not to be had, or a name in `given` that the config does not have.
+        PlanError: a model whose config.json is not available, or a name in `given` that the config does not have.
     """
     members = [judge for judge in judges(config.judge) if isinstance(judge, ModelJudge)]
     names = [str(config.policy.model), *(judge.model for judge in members)]
@@ -108,7 +108,7 @@ def _without_weights(name: str, key: str, kind: Any, revision: str | None, code:
             return kind(config)
     except pretrained.UNLOADABLE as error:
         raise PlanError(
-            f"{key}.model: the config.json of {name} is not to be had ({pretrained.said(error)}). Put it into a "
+            f"{key}.model: the config.json of {name} is not available ({pretrained.said(error)}). Put it into a "
             f"directory and name that, or give the size: --parameters {name}=8.0e9"
         ) from error
 

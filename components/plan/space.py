@@ -52,7 +52,7 @@ def of_base(config: RunConfig, base: Policy, folder: Path) -> Space:
 
 
 def of_origin(base: Manifest, policy: Manifest, optimizer: Manifest) -> Space:
-    """What a run that goes on from another one's files needs."""
+    """What a run that continues from another one's files needs."""
     added = sum(entry["size"] for name, entry in policy.items() if base.get(name) != entry)
     return Space(_size(base), added, _size(optimizer))
 

@@ -21,7 +21,7 @@ ADAPTER = "adapter"  # folder of what LoRA adds to the weights; see `components.
 def fetch(config: PolicyConfig, key: str = "policy") -> Path:
     """Directory of the configured model, downloaded first if it is a hub id; `key` is its section, for messages.
 
-    Raises PolicyError when it is not to be had, or holds an adapter, no config, no safetensors weights or two sets,
+    Raises PolicyError when it is not available, or holds an adapter, no config, no safetensors weights or two sets,
     or a file that is not inside it.
     """
     directory = locate(config, key)

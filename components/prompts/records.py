@@ -33,7 +33,7 @@ class Record:
     """What a record holds."""
 
     prompt: Prompt
-    answered: bool  # the conversation went on with the assistant's answer, which the prompt leaves out
+    answered: bool  # the conversation continued with the assistant's answer, which the prompt leaves out
 
 
 def turns(prompt: Prompt) -> Turns:

@@ -39,7 +39,7 @@ def command_line(words: Sequence[str], folder: str | None = None) -> str:
 
 
 def resume_command(flow_file: str, run_id: str, options: Sequence[str] = (), folder: str | None = None) -> str:
-    """The command that goes on where a run failed. It names the run: a bare `resume` may pick another.
+    """The command that resumes a run where it failed. It names the run: a bare `resume` may pick another.
 
     Args:
         flow_file: path of the flow.

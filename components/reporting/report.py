@@ -130,7 +130,7 @@ def learning_rows(history: pd.DataFrame) -> list[list[str]]:
 
 
 def _risks(row: pd.Series, passes: Sequence[str]) -> list[float]:
-    """Before training and after each pass; a run that goes on from another may have fewer passes than that had."""
+    """Before training and after each pass; a run that continues from another may have fewer passes than that had."""
     between = [float(row[name]) for name in passes if not math.isnan(row[name])]
     return [float(row["risk_before"]), *(between or [float(row["risk_after"])])]
 

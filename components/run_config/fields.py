@@ -52,8 +52,8 @@ class RunFields(Section):
     iterations: Annotated[int, Shared("all arms have the same T")] = Field(3, ge=1, le=MAX_ITERATIONS, description="T")
     start_from: Annotated[str | None, ASIDE] = Field(
         None,
-        description="FLOW/RUN, whose last policy, reference and prompts to go on with; latest: the newest finished run "
-        "with the same policy, prompts, judge and evaluation, or none",
+        description="FLOW/RUN, whose last policy, reference and prompts to continue with; latest: the newest finished "
+        "run with the same policy, prompts, judge and evaluation, or none",
     )
     demo: Annotated[DemoConfig | None, ASIDE, KEPT, ONE_POLICY] = None
     policy: Annotated[PolicyConfig, KEPT, ONE_POLICY] = PolicyConfig()

@@ -121,7 +121,7 @@ def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifes
 def train(work: Workspace, given: TrainInput) -> TrainResult:
     """One iteration's update of the policy, from scored rollouts or, on-policy, from the shards' prompts.
 
-    Goes on from the state that an earlier attempt at the same work saved. Raises FloatingPointError when training
+    Continues from the state that an earlier attempt at the same work saved. Raises FloatingPointError when training
     diverges, and stores nothing then.
     """
     if work.config.training.processes > 1:

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 def start(work: Workspace, origin: Origin | None = None) -> Started:
     """Checks everything that could fail later, stores base policy and prompts, samples the reference's responses.
 
-    Of a run to go on from, takes all that instead.
+    Of a run to continue from, takes all that instead.
     """
     work.use_threads()
     work.store.check()

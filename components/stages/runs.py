@@ -25,10 +25,12 @@ def last_iteration(pathspec: str, *, artifacts: Iterable[str]) -> Any:
     steps = {step.id: step for step in run}
     done = [int(name[9:]) for name in steps if re.fullmatch(r"evaluate_\d+", name) and _succeeded(steps[name])]
     if not done:
-        raise RunError(f"{pathspec}: has no whole iteration, so no policy to go on from. Resume it, or name another.")
+        raise RunError(
+            f"{pathspec}: has no whole iteration, so no policy to continue from. Resume it, or name another."
+        )
     data = steps[f"evaluate_{max(done)}"].task.data
     if lacking := sorted(set(artifacts) - data._artifacts.keys()):
-        raise RunError(f"{pathspec}: has no {lacking[0]}, so no run can go on from it. Name a run of WindFlow.")
+        raise RunError(f"{pathspec}: has no {lacking[0]}, so no run can continue from it. Name a run of WindFlow.")
     return data
 
 
@@ -110,7 +112,7 @@ def finished(pathspec: str, *, flow: str, result: str, artifacts: Iterable[str])
     if not run.successful:
         script = Path("flows", run["_parameters"].task.metadata_dict["script-name"])
         raise RunError(
-            f"{pathspec}: has not finished, so it has no {result}. Wait for its end; if it failed, go on with it:\n"
+            f"{pathspec}: has not finished, so it has no {result}. Wait for its end; if it failed, resume it:\n"
             f"  {commands.resume_command(str(script), run.id)}"
         )
     if not set(artifacts) <= run.data._artifacts.keys():

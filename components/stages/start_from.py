@@ -1,4 +1,4 @@
-"""Going on: a new run that begins with the last good policy of another (`start_from`).
+"""Continuing: a new run that begins with the last good policy of another (`start_from`).
 
 It keeps that run's reference, prompts and precision, counts iterations and adds to `history` where that run stopped,
 and refers to its files in the store without copying them.
@@ -53,7 +53,7 @@ class Origin:
     iteration: int
 
     def check(self, work: Workspace) -> None:
-        """Checks that the run of `work` can go on from here.
+        """Checks that the run of `work` can continue from here.
 
         Raises ConfigError for another store and for settings that must be equal and are not; BlobError for a file that
         is missing from the store.
@@ -65,7 +65,7 @@ class Origin:
             work.store.require(manifest)
 
     def problems(self, work: Workspace) -> list[str]:
-        """Why the run of `work` cannot go on from here, a sentence each."""
+        """Why the run of `work` cannot continue from here, a sentence each."""
         return [*self._differences(work), *self._without_anchor(work.config)]
 
     def _differences(self, work: Workspace) -> list[str]:
@@ -83,7 +83,7 @@ class Origin:
         theirs = self.config | {name: s.model_dump() | self.config[name] for name, s in sections.items()}
         ours["judge"], theirs["judge"] = (_deciding(config["judge"]) for config in (ours, theirs))
         return [
-            f"{key}: is {_at(ours, key)!r}, and was {_at(theirs, key)!r} in {self.run}. Runs that go on keep it."
+            f"{key}: is {_at(ours, key)!r}, and was {_at(theirs, key)!r} in {self.run}. Runs that continue keep it."
             for key in marked(RunConfig, Kept)
             if _at(ours, key) != _at(theirs, key)
         ]
@@ -92,8 +92,8 @@ class Origin:
         if not config.algorithm.on_policy or ANCHOR_FILE in self.optimizer:
             return []
         return [
-            f"algorithm.name: {config.algorithm.name} goes on with an anchor, and {self.run} has none: it ran "
-            f"{self.config['algorithm']['name']}. Go on with that, or begin anew without start_from."
+            f"algorithm.name: {config.algorithm.name} continues with an anchor, and {self.run} has none: it ran "
+            f"{self.config['algorithm']['name']}. Continue with that, or begin anew without start_from."
         ]
 
 
@@ -109,7 +109,7 @@ def find(work: Workspace) -> Origin | None:
     """The run that the config's `start_from` means; None for none.
 
     "FLOW/RUN" is that run, finished or failed, after its last whole iteration; "latest" the newest finished one that
-    this run can go on from. Finished runs are found by their notes in the store, also where Metaflow's client does not
+    this run can continue. Finished runs are found by their notes in the store, also where Metaflow's client does not
     know them.
 
     Raises RunError for a run that does not exist or has not finished an iteration.
@@ -172,7 +172,7 @@ def _name(run: str) -> str:
 def beginning(work: Workspace, origin: Origin | None) -> str:
     """What the run begins with, as a sentence."""
     if origin is not None:
-        return f"Goes on from {origin.run} after its iteration {origin.iteration}."
+        return f"Continues from {origin.run} after its iteration {origin.iteration}."
     if work.config.start_from == LATEST:
         return "No finished run has this policy, prompts, judge and evaluation: begins with the base policy."
     return "Begins with the base policy."

@@ -89,7 +89,7 @@ class Store(ABC):
 
     @abstractmethod
     def check(self, *, space: int = 0) -> None:
-        """Writes a small file and reads it back; raises StoreError, saying how to mend it, if that cannot be done.
+        """Writes a small file and reads it back; raises StoreError, saying how to fix it, if that cannot be done.
 
         Args:
             space: bytes that must be free, where the storage can tell.
@@ -210,11 +210,11 @@ class Store(ABC):
         return checked(self._read(entry), entry["sha256"], damaged)
 
     def _bad(self, name: str, entry: FileEntry, how: str) -> BlobError:
-        mend = (
+        remedy = (
             "Restore it from a backup, or delete it and have it stored again: `wind store verify` "
             "names the command that does both, `resume` from the step that stored it"
         )
-        return BlobError(f"{name}: the stored {self.locate(entry['sha256'])} {how}. {mend}.")
+        return BlobError(f"{name}: the stored {self.locate(entry['sha256'])} {how}. {remedy}.")
 
 
 def _parented(path: Path) -> Path:

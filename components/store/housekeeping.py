@@ -106,7 +106,7 @@ def remove(
 ) -> Garbage:
     """Removes of `found` what is still garbage and returns that.
 
-    Runs may go on meanwhile: the notes are read once more, and the age of each blob just before it goes. A `put` that
+    Runs may work meanwhile: the notes are read once more, and the age of each blob just before it goes. A `put` that
     finds an old blob renews its age. So a run loses a blob only if it resumes from a run older than the age between
     the second reading and the removal; it then fails with the blob's name, and never reads wrong bytes.
 

@@ -21,7 +21,7 @@ STALE = 24 * 3600  # seconds without a write after which an unfinished file belo
 ELSEWHERE = "or set METAFLOW_DATASTORE_SYSROOT_LOCAL to a directory elsewhere"
 FREE = f"Free space there, {ELSEWHERE}"
 ALLOW = f"Allow writing there, {ELSEWHERE}"
-MEND = {
+REMEDIES = {
     errno.EACCES: ALLOW,
     errno.EPERM: ALLOW,
     errno.EROFS: ALLOW,
@@ -52,9 +52,9 @@ class LocalStore(Store):
             finally:
                 probe.unlink(missing_ok=True)
         except OSError as error:
-            mend = MEND.get(error.errno or 0, f"Mend that, {ELSEWHERE}")
+            remedy = REMEDIES.get(error.errno or 0, f"Fix that, {ELSEWHERE}")
             raise StoreError(
-                f"{self.root}: the weights store cannot be written: {error.strerror}: {error.filename}. {mend}."
+                f"{self.root}: the weights store cannot be written: {error.strerror}: {error.filename}. {remedy}."
             ) from error
         if back != content:
             raise StoreError(f"{self.root}: a file there did not read as it was written. Check the disk, {ELSEWHERE}.")

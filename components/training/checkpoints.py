@@ -87,7 +87,7 @@ class Checkpoints:
                 return
             self.seconds_before = float(state.restore(folder / FILE)[SECONDS])
             self._latest = manifest
-            logger.warning("training goes on after optimiser step %d, which an earlier attempt saved", state.done)
+            logger.warning("training continues after optimiser step %d, which an earlier attempt saved", state.done)
             return
 
     def step_done(self, state: TrainingState) -> None:

@@ -130,7 +130,7 @@ def _within_memory(trainer: Trainer, chosen: NDArray[np.int64], state: TrainingS
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold the activations that did not fit
         state.micro_batch_size = (state.micro_batch_size + 1) // 2
-        logger.warning("memory ran out: training goes on with micro-batches of %d", state.micro_batch_size)
+        logger.warning("memory ran out: training continues with micro-batches of %d", state.micro_batch_size)
         torch.cuda.empty_cache()
 
 

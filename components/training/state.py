@@ -1,4 +1,4 @@
-"""All that changes while an iteration trains: it fits in a file, from which another process goes on.
+"""All that changes while an iteration trains: it fits in a file, from which another process continues.
 
 Everything else, such as the order of prompts, the learning rate and the seeds of responses, follows from the inputs
 and from how many optimiser steps are done.

@@ -25,7 +25,7 @@ def main() -> None:
     """Runs what is missing, prints the tables, writes CSV, picture and Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=ROOT / "flows/configs/compare.yaml")
-    parser.add_argument("--folder", type=Path, help="keeps finished branches, to go on after an interruption")
+    parser.add_argument("--folder", type=Path, help="keeps finished branches, to continue after an interruption")
     parser.add_argument("--output", type=Path, default=ROOT / "docs")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()

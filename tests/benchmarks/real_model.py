@@ -3,8 +3,8 @@
     python tests/benchmarks/real_model.py MODEL_DIR ARMS.jsonl RESULTS.jsonl [--processes 1] [--search]
 
 Each line of ARMS.jsonl is an arm, see `Arm`; each line of RESULTS.jsonl what came of one, appended as it ends, so that
-a call that was cut off goes on with the arms that are missing. With --search, nine of the training topics are held out
-of training and evaluated on; without, the evaluation prompts of the example are. The stages are those of a run, without
+a call that was cut off continues with the arms that are missing. With --search, nine of the training topics are held
+out of training and evaluated on; without, the evaluation prompts of the example are. The stages are those of a run, without
 store and files.
 """
 

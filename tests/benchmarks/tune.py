@@ -3,7 +3,7 @@
     python tests/benchmarks/tune.py [--config tests/benchmarks/search.yaml] [--folder DIR] [--output FILE]
 
 A comparison whose arms are trials, named `<algorithm>.<number>`. Its seeds, base policy and prompts are others than
-those of the comparison that the winners go into. Hours on two cores; name a folder to go on after an interruption.
+those of the comparison that the winners go into. Hours on two cores; name a folder to continue after an interruption.
 """
 
 from __future__ import annotations

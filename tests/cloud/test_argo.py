@@ -55,7 +55,7 @@ def test_every_container_is_killed_once_and_the_next_goes_on(home: Home, local) 
     (home.folder / "next.yaml").write_text(yaml.safe_dump({**config, "start_from": "latest"}))
     after = in_cluster(home, deploy(home, home.folder / "next.yaml"), "wind-2")
     assert after.run() == "Succeeded", after.containers[-1].log
-    assert "Goes on from WindFlow/argo-wind-1 after its iteration 1." in after.logs("start")
+    assert "Continues from WindFlow/argo-wind-1 after its iteration 1." in after.logs("start")
     assert list(home.artifacts("argo-wind-2")["history"]["iteration"]) == [1, 2]
 
     assert SECRET in str(workflow.secrets)

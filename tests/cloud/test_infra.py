@@ -207,7 +207,7 @@ def test_a_slip_in_a_manifest_is_refused(manifest: str, right: str, wrong: str) 
             checked(document)
 
 
-# What a deployer does: deploy with a schedule, deploy again, start, look, suspend, go on, terminate, delete.
+# What a deployer does: deploy with a schedule, deploy again, start, look, suspend, continue, terminate, delete.
 DEPLOY = """
 from metaflow.plugins.argo.argo_client import ArgoClient
 client = ArgoClient("wind")

@@ -150,7 +150,7 @@ class Chain:
         for kill in [*kills, None]:
             ended = self.kill(kill, "--max-workers", "1") if kill else self.attempt()
             if before and before.moment.startswith("step:"):
-                goes_on = f"training goes on after optimiser step {before.moment[5:]}"
+                goes_on = f"training continues after optimiser step {before.moment[5:]}"
                 assert goes_on in ended.stdout + ended.stderr, f"after {before}\n{ended.stdout}\n{ended.stderr}"
             before = kill
         assert ended.status == 0, f"{ended.stdout}\n{ended.stderr}"

@@ -7,7 +7,7 @@ is the first that begins in this attempt, and `score_1/second` the last one. KIL
     task        the task's process
     launcher    the process that started the task, which must then end too
     server      all of radosgw, whose folder is KILL_SERVER
-    nobody      the task waits there for the same task of another run, to go on at once with it
+    nobody      the task waits there for the same task of another run, to continue at once with it
 
     abreast     when another task of the step has begun, too
     before      the step's body

@@ -131,7 +131,7 @@ def test_faults_that_last_end_in_a_clear_error(
         store.get(manifest, tmp_path / "out") if manifest else store.put(source)
     assert f"{store.root}/sha256/" in str(caught.value)
     assert message in str(caught.value)
-    assert "then go on with the run" in str(caught.value) or "Check that it is an S3 server" in str(caught.value)
+    assert "then resume the run" in str(caught.value) or "Check that it is an S3 server" in str(caught.value)
     proxy.faults = []
     if manifest:
         assert {p.name for p in (tmp_path / "out").iterdir()} <= {"config"}

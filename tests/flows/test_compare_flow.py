@@ -53,7 +53,7 @@ def once():
 
 @pytest.fixture
 def comparison(once, run_flow, flow_env, open_run):
-    """The run that failed, the one that went on with it, and what that one printed."""
+    """The run that failed, the one that continued with it, and what that one printed."""
     if not once:
         path = os.pathsep.join([flow_env["PYTHONPATH"], str(Path(__file__).parent)])
         fault = {"FAIL_AT": f"train_2/{LAST}", "FAIL_HOW": "raise before", "PYTHONPATH": path}

@@ -135,7 +135,7 @@ def test_a_signal_to_the_launcher_leaves_nothing_in_tmpdir(begin, tmp_path, numb
         _, said = process.communicate(timeout=60)
     assert process.returncode != 0
     assert [path.name for path in scratch.iterdir() if path.name.startswith("wind-")] == []
-    words = shlex.split(said.rpartition("To go on where it failed:\n")[2])
+    words = shlex.split(said.rpartition("To resume it where it failed:\n")[2])
     assert words[:3] == ["cd", str(tmp_path), "&&"]
     assert words[3:6] == ["python", str(FLOW), "resume"]
     assert "killed from outside" not in said

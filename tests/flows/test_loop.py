@@ -75,7 +75,7 @@ def test_one_iteration_from_a_config_file(run_flow, tmp_path):
 
 
 def test_resume_from_every_kind_of_step(run_flow):
-    """A chain: each resume goes on behind the failure before it, and fails a step further."""
+    """A chain: each resume continues behind the failure before it, and fails a step further."""
     failures = ["plan_1", "generate_1/1", "gather_1", "evaluate_1", "plan_2", "end"]
     order = ["start"]
     for t in (1, 2):

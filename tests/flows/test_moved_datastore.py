@@ -1,4 +1,4 @@
-"""A copied datastore: a run goes on in the copy, with the weights store beside it, and leaves the original alone."""
+"""A copied datastore: a run continues in the copy, with the weights store beside it, and leaves the original alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""J-BOND through WindFlow: its shards stay empty, its training step draws, and a resume goes on with its anchor."""
+"""J-BOND through WindFlow: its shards stay empty, its training step draws, and a resume continues with its anchor."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""WindFlow with a judge that begins to return parts: a run goes on from one without, and tells them by group."""
+"""WindFlow with a judge that begins to return parts: a run continues from one without, and tells them by group."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A run that goes on from a failed one: as if the first had not failed and had gone on to the same iteration."""
+"""A run that continues from a failed one: as if the first had not failed and had gone on to the same iteration."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_going_on_from_a_failed_run(run_flow, flow_env, tmp_path):
         assert getattr(data, artifact) == getattr(whole, artifact), artifact
     pd.testing.assert_frame_equal(figures(data.history), figures(whole.history), check_exact=True)
     assert len(set(blobs(tmp_path)) - set(stored)) == 1  # the run's note refers to its history; the rest was there
-    assert f"Goes on from WindFlow/{failed.id} after its iteration 1" in result.stdout
+    assert f"Continues from WindFlow/{failed.id} after its iteration 1" in result.stdout
 
     refused = run_flow(FLOW, config={**going_on, "start_from": "WindFlow/1"}, status="failed")
     assert "WindFlow/1: there is no such run in the datastore" in refused.stdout

@@ -96,7 +96,7 @@ def store(tmp_path):
 @pytest.mark.parametrize("fit", [off_policy, on_policy])
 @pytest.mark.parametrize("killed_after", [1, 2, 3, 5])
 def test_a_killed_attempt_goes_on_bit_for_bit(store, tmp_path, fit, killed_after):
-    """Saved after steps 2 and 4 of six: an attempt killed after step 5 goes on after 4, after step 1 from the start."""
+    """Saved after steps 2 and 4 of six: an attempt killed after step 5 continues after 4, after step 1 anew."""
     whole = begin(fit)
     figures = fit(whole)
 

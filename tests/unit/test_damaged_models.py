@@ -109,6 +109,6 @@ def test_a_damaged_judge_is_refused(name, whole, tmp_path):
 @pytest.mark.parametrize("name", PLANNED)
 @pytest.mark.filterwarnings("ignore")
 def test_no_plan_is_made_of_a_damaged_config(name, whole, tmp_path):
-    with pytest.raises(PlanError, match=r"^policy\.model: the config\.json of .* is not to be had") as caught:
+    with pytest.raises(PlanError, match=r"^policy\.model: the config\.json of .* is not available") as caught:
         open_plan(damaged(whole.policy, tmp_path, name))
     assert "--parameters" in str(caught.value)

@@ -230,7 +230,7 @@ def test_a_limit_that_nothing_reaches_changes_nothing():
 
 
 def test_a_limit_in_a_thread_of_the_callers():
-    """Only the main thread can be interrupted: here the call goes on in a thread of its own."""
+    """Only the main thread can be interrupted: here the call continues in a thread of its own."""
     raised: list[BaseException] = []
 
     def run():

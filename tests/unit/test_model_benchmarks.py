@@ -226,7 +226,7 @@ def test_history_has_columns_for_what_is_configured_and_no_others():
 
 
 def test_table_and_report_name_task_metric_and_reference():
-    """A run that goes on from one without the task has no score for its first iterations."""
+    """A run that continues from one without the task has no score for its first iterations."""
     history = pd.concat([row(1), row(2, Benchmark("gsm8k", "acc", 0.25, 0.5))], ignore_index=True)
     expected = ["gsm8k", "acc", "0.500", "-", "0.250"]
     assert summary_table(history).splitlines()[-1].split() == expected

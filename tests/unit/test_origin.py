@@ -1,4 +1,4 @@
-"""Which runs another can go on from."""
+"""Which runs another can continue from."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_judge_may_become_faster(origin, judge):
         ("training: {optimizer: rmsprop}", "training.optimizer: is 'rmsprop', and was 'adamw' in WindFlow/1. "),
         (
             "algorithm: {name: jbond}",
-            "algorithm.name: jbond goes on with an anchor, and WindFlow/1 has none: it ran wind.",
+            "algorithm.name: jbond continues with an anchor, and WindFlow/1 has none: it ran wind.",
         ),
     ],
 )

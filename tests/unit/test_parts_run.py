@@ -171,7 +171,7 @@ def test_win_rates_of_groups_make_up_the_whole(run):
 
 
 def test_an_older_rollout_without_parts_serves_as_a_rival(run):
-    """Of a run to go on from that began before its judge gave parts: all are judged again."""
+    """Of a run to continue from that began before its judge gave parts: all are judged again."""
     with open_workspace(run.config, run.root, "end") as work:
         bare = work.keep_rollout(work.rollout(run.started.evaluated))
     assert "part_count" not in run.read(bare)

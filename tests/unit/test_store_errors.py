@@ -1,4 +1,4 @@
-"""Bad storage: each case is refused by `check`, or earlier, and says what is wrong, where, and how to mend it."""
+"""Bad storage: each case is refused by `check`, or earlier, and says what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
