@@ -8,7 +8,6 @@ pod works in the folder where they are unpacked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +15,7 @@ from base import BadConfig
 from components.config.errors import UserError
 from components.judges._functions import taken_by
 from components.judges._sources import locate, named_data
-from components.prompts.files import suffix
+from components.prompts.files import matching, suffix
 from components.prompts.sources import NAMED, PATTERN
 
 MOST = 200_000_000  # bytes of prompts and task files: each pod fetches the package
@@ -92,7 +91,7 @@ def _shipped(key: str, value: str, mounts: Sequence[PurePosixPath]) -> dict[str,
     if _under(path, mounts):
         return {}
     if not path.exists():
-        if matches := sorted(glob(str(path), recursive=True)):  # noqa: PTH207 - as a run expands the pattern
+        if matches := matching(path):  # as a run expands the pattern
             return {name: file for match in matches for name, file in _shipped(key, match, mounts).items()}
         if (suffix(path) in NAMED or PATTERN.search(value)) and not path.is_absolute():
             raise BadConfig(f"{key}: {value}: there is no such file here ({path.absolute()}). Correct the path.")

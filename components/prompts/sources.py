@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -103,7 +102,7 @@ def expanded(names: Sequence[str]) -> list[str]:
         path = Path(name).expanduser()
         if not PATTERN.search(name) or path.exists():
             found.append(name)
-        elif matches := sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
+        elif matches := files.matching(path):
             found += matches
         else:
             raise PromptError(f"{name}: there is no such file (looked from {Path.cwd()}). Correct the pattern.")
