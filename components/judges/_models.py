@@ -79,17 +79,12 @@ def _load(name: str, revision: str | None, trust_remote_code: bool, precision: s
         tokenizer = pretrained.read_tokenizer(directory, **options)
         dtype = torch.bfloat16 if half else torch.float32
         model = pretrained.read(directory, kind, **options, dtype=dtype, remedy=remedy)
+        pretrained.require_embedded(model, tokenizer, "judge")
     except PolicyError as error:
         raise JudgeError(str(error)) from error
-    rows, tokens = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
-    if tokens > rows:
-        raise JudgeError(
-            f"judge.model: the tokenizer of {name} has {tokens} tokens, the model's embedding only {rows}. "
-            "Use the tokenizer that belongs to the model."
-        )
     model.config.get_text_config().use_cache = False  # keys and values that nothing reads again
     pad_id = model.config.get_text_config().pad_token_id
-    known = pad_id is not None and 0 <= pad_id < rows
+    known = pad_id is not None and 0 <= pad_id < model.get_input_embeddings().weight.shape[0]
     return Loaded(model.to(device).eval(), tokenizer, pad_id if known else None)
 
 

@@ -92,7 +92,6 @@ def _judge(judge: ModelJudge, given: Mapping[str, float]) -> Shape:
 
 
 def _without_weights(name: str, key: str, kind: Any, revision: str | None, code: bool) -> PreTrainedModel:
-    import torch
     from transformers import AutoConfig
 
     from components.policy import pretrained
@@ -102,10 +101,7 @@ def _without_weights(name: str, key: str, kind: Any, revision: str | None, code:
             checks.require_json(Path(name))
             checks.require_settings(Path(name))
         config = AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=code)
-        with torch.device("meta"):
-            if hasattr(kind, "from_config"):
-                return kind.from_config(config, trust_remote_code=code)
-            return kind(config)
+        return pretrained.skeleton(config, kind, code=code)
     except pretrained.UNLOADABLE as error:
         raise PlanError(
             f"{key}.model: the config.json of {name} is not available ({pretrained.said(error)}). Put it into a "

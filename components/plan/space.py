@@ -66,9 +66,9 @@ def _trained(config: RunConfig, base: Policy, folder: Path) -> int:
     if config.training.lora is None:
         return sum(parameter.numel() for parameter in base.model.parameters())
     from components.policy import lora
-    from components.policy.files import without_weights
+    from components.policy.pretrained import without_weights
 
-    bare = without_weights(folder, {"trust_remote_code": config.policy.trust_remote_code})
+    bare = without_weights(folder, code=config.policy.trust_remote_code)
     lora.add(bare, config.training.lora, seed=0)
     return sum(weight.numel() for weight in lora.weights(bare).values())
 

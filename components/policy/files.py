@@ -95,18 +95,6 @@ def save_model(model: PreTrainedModel, source: Path, target: Path) -> Path:
     return target
 
 
-def without_weights(directory: Path, options: dict[str, bool]) -> PreTrainedModel:
-    """The model that a directory's config describes, on the meta device: no weights are read and none take memory."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory, **options), **options)
-    if (directory / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(directory)
-    return model
-
-
 def require_format(tokenizer: PreTrainedTokenizerBase, config: PolicyConfig) -> None:
     """Raises PolicyError if neither the tokenizer nor the config says how a prompt is written."""
     if not tokenizer.chat_template and config.prompt_format is None:

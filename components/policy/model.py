@@ -30,7 +30,6 @@ from components.policy.files import (
     fetch,
     require_format,
     save_model,
-    without_weights,
 )
 from components.policy.findings import Caching
 
@@ -181,7 +180,7 @@ def load(
 def _read_model(directory: Path, name: str, code: bool, dtype: torch.dtype | None) -> PreTrainedModel:
     """The model with its adapter if it has one, its weights in a dtype; None: without weights."""
     if dtype is None:
-        return without_weights(directory, {"trust_remote_code": code})
+        return pretrained.without_weights(directory, code=code)
     remedy = "Save the whole causal language model with `save_pretrained`."
     options: dict[str, Any] = {"key": "policy", "name": name, "code": code, "dtype": dtype, "remedy": remedy}
     model = pretrained.read(directory, AutoModelForCausalLM, **options)
@@ -202,13 +201,7 @@ def check_lengths(policy: Policy, prompts: Sequence[Prompt], *, max_prompt_token
     Raises PolicyError for a prompt that is empty or too long to be answered, and for a tokenizer with more tokens
     than the model embeds.
     """
-    rows = policy.model.get_input_embeddings().weight.shape[0]
-    vocabulary = max(policy.tokenizer.get_vocab().values()) + 1
-    if vocabulary > rows:
-        raise PolicyError(
-            f"the tokenizer has {vocabulary} tokens, the model's embedding only {rows}. "
-            "Use the tokenizer that belongs to the model, or resize the embedding and save it."
-        )
+    pretrained.require_embedded(policy.model, policy.tokenizer, "policy")
     lengths = [len(policy.encode(prompt)) for prompt in prompts]
     if 0 in lengths:
         raise PolicyError(

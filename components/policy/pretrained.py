@@ -9,7 +9,15 @@ from typing import Any, Literal
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from components.config.errors import PolicyError, UserError
 from components.policy import checks
@@ -86,6 +94,33 @@ def _require_use(tokenizer: PreTrainedTokenizerBase) -> None:
         raise ValueError("its tokenizer.json has no tokens but added ones")
     for text in ("a", UNHEARD_OF):
         tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def without_weights(directory: Path, *, code: bool) -> PreTrainedModel:
+    """The model that a directory's config describes, on the meta device: no weights are read and none take memory."""
+    model = skeleton(AutoConfig.from_pretrained(directory, trust_remote_code=code), code=code)
+    if (directory / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(directory)
+    return model
+
+
+def skeleton(config: PreTrainedConfig, kind: Any = AutoModelForCausalLM, *, code: bool = False) -> PreTrainedModel:
+    """The model of a config on the meta device; `kind` is an Auto class or the model's own."""
+    with torch.device("meta"):
+        model: PreTrainedModel = (
+            kind.from_config(config, trust_remote_code=code) if hasattr(kind, "from_config") else kind(config)
+        )
+    return model
+
+
+def require_embedded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, key: str) -> None:
+    """Raises PolicyError for a tokenizer with more tokens than the model embeds."""
+    rows, tokens = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
+    if tokens > rows:
+        raise PolicyError(
+            f"{key}.model: the tokenizer has {tokens} tokens, the model's embedding only {rows}. "
+            "Use the tokenizer that belongs to the model, or resize the embedding and save it."
+        )
 
 
 def _weights(directory: Path, key: str, begin: str) -> list[str]:

@@ -4,8 +4,8 @@
 
 Each line of ARMS.jsonl is an arm, see `Arm`; each line of RESULTS.jsonl what came of one, appended as it ends, so that
 a call that was cut off continues with the arms that are missing. With --search, nine of the training topics are held
-out of training and evaluated on; without, the evaluation prompts of the example are. The stages are those of a run, without
-store and files.
+out of training and evaluated on; without, the evaluation prompts of the example are. The stages are those of a run,
+without store and files.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ def convert(path: Path, target: Path, config: PolicyConfig, progress: Progress =
             too large for memory or disk.
     """
     from components.policy.gguf_files import room, settings
+    from components.policy.pretrained import skeleton
 
     progress(0, PARTS)
     header = read(path)
@@ -50,7 +51,7 @@ def convert(path: Path, target: Path, config: PolicyConfig, progress: Progress =
     room.check(header, target)
     progress(1, PARTS)
     model_config = settings.config_of(header)
-    settings.check_tensors(header, settings.without_weights(model_config))
+    settings.check_tensors(header, skeleton(model_config))
     model_config.save_pretrained(target)
     progress(2, PARTS)
     named_itself = Path(str(config.model)).expanduser() == path
@@ -67,8 +68,9 @@ def convert(path: Path, target: Path, config: PolicyConfig, progress: Progress =
 def without_weights(path: Path) -> PreTrainedModel:
     """The model in a GGUF file on the meta device. Raises PolicyError as `convert` for what its header tells."""
     from components.policy.gguf_files import settings
+    from components.policy.pretrained import skeleton
 
-    return settings.without_weights(settings.config_of(read(path)))
+    return skeleton(settings.config_of(read(path)))
 
 
 def _put_tokenizer(header: Header, target: Path, config: PolicyConfig, named_itself: bool) -> None:
@@ -91,7 +93,7 @@ def _load(header: Header, config: PreTrainedConfig) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from components.policy.gguf_files import settings
+    from components.policy.pretrained import skeleton
 
     with _without_bar(), tempfile.TemporaryDirectory() as folder:  # with nothing else in it that the loader might take
         (Path(folder) / LINK).symlink_to(header.path.resolve())
@@ -108,7 +110,7 @@ def _load(header: Header, config: PreTrainedConfig) -> PreTrainedModel:
             f"holds NaN or infinite numbers in {len(broken)} weights, {broken[0]} among them. It is damaged; fetch it "
             "again."
         )
-    model = settings.without_weights(config)
+    model = skeleton(config)
     model.load_state_dict(loaded.state_dict(), assign=True)
     model.tie_weights()
     return model

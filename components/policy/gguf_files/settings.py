@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
 from components.config import strict_json
@@ -178,9 +178,3 @@ def check_tensors(header: Header, model: PreTrainedModel) -> None:
                 f"holds {tensor} as {header.shapes[tensor]}, and its own settings give {shape}. It is damaged; convert "
                 "the original model anew."
             )
-
-
-def without_weights(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model of a config on the meta device."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
