@@ -90,27 +90,23 @@ class Iteration(AlignmentFlow):
     @step
     def evaluate(self):
         """Compare with the reference and the last policy evaluated on held-out prompts; add a row to `history`."""
-        import pandas as pd
-
         from components import stages
-        from components.evaluation import metrics
 
-        settings, rivals = self.settings, [self.evaluated_reference, self.evaluated]
-        due = metrics.due(settings.evaluation, self.iteration, since=self.since, iterations=settings.iterations)
-        result = metrics.skipped(self.evaluated)
+        rivals = self.evaluated_reference, self.evaluated
+        given = stages.EvaluateInput(self.policy, self.reference, self.prompts, *rivals, self.iteration, self.since)
+        due = stages.evaluation_due(self.settings, self.iteration, self.since)
         with self.work("evaluate", runs_model=due) as work:
             stages.forget_unfinished(work, self.unfinished)
-            if due:
-                result = stages.evaluate(work, self.policy, self.reference, self.prompts, rivals, self.iteration)
+            result = stages.evaluate(work, given)
         self.evaluated = result.rollout
-        row = metrics.history_row(
-            iteration=self.iteration,
-            algorithm=settings.algorithm.name,
-            evaluated=result,
+        self.history = stages.add_row(
+            self.history,
+            self.settings,
+            self.iteration,
+            result,
             counts=self.counts,
             seconds=self.seconds,
             training=self.training,
             warnings=self.warnings,
         )
-        self.history = pd.concat([self.history, row], ignore_index=True)
         self.next(self.plan)

@@ -174,7 +174,7 @@ def _history(config: RunConfig, branch: Branch, started: Started, store_root: st
     if path is not None and path.exists():
         return pd.read_parquet(path)
     own = branch_config(config, branch, started, store_root)
-    *_, history = Pipeline(own, store_root, precision=started.precision).iterate(started)
+    history = Pipeline(own, store_root, precision=started.precision).run(started)
     if path is not None:
         partial = path.with_suffix(".partial")
         history.to_parquet(partial)

@@ -42,3 +42,16 @@ class TrainResult:
     counts: dict[str, int]  # micro_batch_size at its end; responses, tokens_generated if training itself drew any
     seconds_before: float  # spent by earlier attempts on what this one did not have to do again
     unfinished: str  # key of the state saved on the way, for `forget_unfinished` once this is recorded
+
+
+@dataclass(frozen=True)
+class EvaluateInput:
+    """What an evaluation compares."""
+
+    policy: Manifest
+    reference: Manifest
+    prompts: Manifest
+    by_reference: Manifest  # its responses to the evaluation prompts
+    by_last: Manifest  # those of the last policy evaluated
+    iteration: int
+    since: int = 0  # iterations of the runs that this one continues from

@@ -15,12 +15,15 @@ from components.data import rollouts
 from components.data.records import Rollout, Scored
 from components.evaluation import groups, metrics
 from components.judges import Judgement
+from components.run_config import RunConfig
 from components.stages import sampling, update
 from components.stages.context import Workspace
-from components.stages.handover import TrainInput, TrainResult
+from components.stages.handover import EvaluateInput, TrainInput, TrainResult
 from components.store import Manifest
 
 if TYPE_CHECKING:  # plan, gather and end do without torch
+    import pandas as pd
+
     from components.evaluation.benchmarks import Score
     from components.policy.model import Policy
 
@@ -137,28 +140,28 @@ def train(work: Workspace, given: TrainInput) -> TrainResult:
     return trained
 
 
-def evaluate(
-    work: Workspace,
-    policy: Manifest,
-    reference: Manifest,
-    prompts_manifest: Manifest,
-    evaluated: Sequence[Manifest],
-    iteration: int,
-) -> metrics.Evaluated:
-    """Responses to the held-out prompts, compared with those of the reference and of the last policy evaluated.
+def evaluation_due(config: RunConfig, iteration: int, since: int = 0) -> bool:
+    """Whether `evaluate` has something to do after an iteration; see `EvaluateInput`."""
+    return metrics.due(config.evaluation, iteration, since=since, iterations=config.iterations)
 
-    `evaluated` holds the responses of these two.
+
+def evaluate(work: Workspace, given: EvaluateInput) -> metrics.Evaluated:
+    """Compares responses to the held-out prompts with those of the reference and of the last policy evaluated.
+
+    Where no evaluation is due, keeps the last policy's responses and gives figures that are NaN.
     """
-    held_out = work.prompts(prompts_manifest, "evaluation")
-    current = work.policy(policy)
+    if not evaluation_due(work.config, given.iteration, given.since):
+        return metrics.skipped(given.by_last)
+    held_out = work.prompts(given.prompts, "evaluation")
+    current = work.policy(given.policy)
     m = work.config.evaluation.responses
-    responses = work.sample(current, held_out, responses=m, purpose="evaluate", iteration=iteration)
-    logp, scores = _logprobs(work, current, responses, "policy"), _scores(work, policy, current)
+    responses = work.sample(current, held_out, responses=m, purpose="evaluate", iteration=given.iteration)
+    logp, scores = _logprobs(work, current, responses, "policy"), _scores(work, given.policy, current)
     del current  # two models at once would need twice the memory
-    base = work.policy(reference)
-    logp_ref, base_scores = _logprobs(work, base, responses, "reference"), _scores(work, reference, base)
+    base = work.policy(given.reference)
+    logp_ref, base_scores = _logprobs(work, base, responses, "reference"), _scores(work, given.reference, base)
     del base
-    rivals = [work.rollout(manifest) for manifest in evaluated]
+    rivals = [work.rollout(manifest) for manifest in (given.by_reference, given.by_last)]
     judgement = sampling.judge(work.config.judge, held_out, [responses, *rivals], work.progress("judge responses"))
     ours, theirs, previous = (slice(i * m, (i + 1) * m) for i in range(3))
     by_group = groups.split(held_out, work.config.evaluation.group_by)
@@ -175,6 +178,17 @@ def evaluate(
         benchmarks=_benchmarks(scores, base_scores),
         measures=metrics.measure(judgement, by_group, ours, theirs),
     )
+
+
+def add_row(
+    history: pd.DataFrame | None, config: RunConfig, iteration: int, evaluated: metrics.Evaluated, **of_training: Any
+) -> pd.DataFrame:
+    """`history` with a row for one more iteration; `of_training` as `metrics.history_row` takes it."""
+    import pandas as pd
+
+    name = config.algorithm.name
+    row = metrics.history_row(iteration=iteration, algorithm=name, evaluated=evaluated, **of_training)
+    return row if history is None else pd.concat([history, row], ignore_index=True)
 
 
 def _benchmarks(policy: Sequence[Score], reference: Sequence[Score]) -> tuple[metrics.Benchmark, ...]:

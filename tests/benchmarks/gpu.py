@@ -94,7 +94,7 @@ def measure(config: RunConfig, store: str) -> list[dict[str, float | str]]:
     """What each step took."""
     started = Pipeline(config, store).start()
     pipeline = Measured(config, store, precision=started.precision)
-    [history] = pipeline.iterate(started)
+    history = pipeline.run(started)
     row = history.iloc[0]
     lengths = Lengths(prompt=30, response=float(row["tokens_generated"] / row["responses"]))
     work = costs.work(config, models.sizes(config, {}), lengths)

@@ -26,8 +26,8 @@ def in_one_process(config_file: Path, seed: int, store: Path) -> None:
 
     config = RunConfig.model_validate({**parse(config_file.read_text()), "seed": seed})
     started = Pipeline(config, str(store)).start()
-    for history in Pipeline(config, str(store), precision=started.precision).iterate(started):
-        last = history.iloc[-1]
+    for iteration in Pipeline(config, str(store), precision=started.precision).iterate(started):
+        last = iteration.history.iloc[-1]
         print(f"iteration {last['iteration']}: win rate {last['win_rate']:.3f}", flush=True)
 
 

@@ -141,7 +141,7 @@ def run_all(config: RunConfig, root: str) -> tuple[pd.DataFrame, Started, list[M
         return trained, counts
 
     pipeline.update = remember
-    *_, history = pipeline.iterate(started)
+    history = pipeline.run(started)
     return history, started, policies
 
 

@@ -70,8 +70,8 @@ def test_a_run(configured, file, tmp_path, monkeypatch, lora):
     started = pipeline.start()
     file.unlink()
     monkeypatch.setitem(sys.modules, "gguf", None)
-    trained, _ = pipeline.update(started, started.policy, None, 1)
-    (history,) = Pipeline(config, root).iterate(started)
+    trained = pipeline.update(started, started.policy, None, 1).trained
+    history = Pipeline(config, root).run(started)
     assert history["reward_mean"].notna().all()
     with open_workspace(config, root, "end") as work:
         before, after = work.fetch(started.policy), work.fetch(trained.policy)

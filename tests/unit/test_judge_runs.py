@@ -38,7 +38,7 @@ def test_a_run_without_rewards(tmp_path, make_model, make_tokenizer, algorithm):
     root = str(tmp_path / "store")
     pipeline = Pipeline(config, root)
     started = pipeline.start()
-    (history,) = pipeline.iterate(started)
+    history = pipeline.run(started)
     assert np.isnan(started.reward)
     assert np.isnan(history.reward_mean).all()
     assert history.win_rate.between(0, 1).all()

@@ -29,8 +29,7 @@ def run(root, algorithm="wind", **training):
     values["training"] |= training
     values["resources"] = {kind: {"cpu": 1} for kind in values["resources"]}  # a thread: the models are tiny
     pipeline = Pipeline(RunConfig.model_validate(values), str(root))
-    *_, history = pipeline.iterate(pipeline.start())
-    return history
+    return pipeline.run(pipeline.start())
 
 
 def test_training_that_learns_says_so_and_is_silent(tmp_path, caplog):

@@ -42,12 +42,12 @@ class Kept(Pipeline):
         self.root = str(root)
         self.trained = []
         self.started = self.start()
-        *_, self.history = self.iterate(self.started)
+        self.history = self.run(self.started)
 
     def update(self, *args):
-        trained, counts = super().update(*args)
-        self.trained.append(trained)
-        return trained, counts
+        update = super().update(*args)
+        self.trained.append(update.trained)
+        return update
 
 
 @pytest.fixture(scope="module", params=[("wind", "fp32"), ("wind", "bf16"), ("jbond", "fp32")])

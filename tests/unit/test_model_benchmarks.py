@@ -260,7 +260,7 @@ def test_a_run_scores_every_policy_and_the_reference_once(tmp_path, make_model, 
     scored, run = [], benchmarks.run
     monkeypatch.setattr(benchmarks, "run", lambda policy, _: scored.append(policy) or run(policy, settings))
     pipeline = Pipeline(config, str(tmp_path / "store"))
-    *_, history = pipeline.iterate(pipeline.start())
+    history = pipeline.run(pipeline.start())
     first, base, second = scored
     assert history.task_plain.tolist() == [accuracy(first), accuracy(second)]
     assert history.task_plain_reference.tolist() == [accuracy(base)] * 2

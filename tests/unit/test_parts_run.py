@@ -65,17 +65,13 @@ class Run:
             return pd.read_parquet(work.fetch(manifest) / name)
 
     def evaluate(self, **changed):
-        rivals = [self.started.evaluated] * 2
-        arguments = {"policy": self.started.policy, "evaluated": rivals, "config": self.config} | changed
+        started = self.started
+        rivals = {"by_reference": started.evaluated, "by_last": started.evaluated}
+        arguments = {"policy": started.policy, "config": self.config, **rivals} | changed
         config = arguments.pop("config")
         with open_workspace(config, self.root, "evaluate", precision=self.started.precision) as work:
-            return stages.evaluate(
-                work,
-                reference=self.started.policy,
-                prompts_manifest=self.started.prompts,
-                iteration=1,
-                **arguments,
-            )
+            given = stages.EvaluateInput(reference=started.policy, prompts=started.prompts, iteration=1, **arguments)
+            return stages.evaluate(work, given)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +100,7 @@ def run(home, tmp_path_factory):
     root, settings = str(tmp_path_factory.mktemp("run") / "store"), config(home)
     pipeline = Pipeline(settings, root)
     started = pipeline.start()
-    (history,) = pipeline.iterate(started)
+    history = pipeline.run(started)
     with open_workspace(settings, root, "plan") as work:
         shards = stages.plan(work, started.prompts, 1)
     judged = []
@@ -175,7 +171,7 @@ def test_an_older_rollout_without_parts_serves_as_a_rival(run):
     with open_workspace(run.config, run.root, "end") as work:
         bare = work.keep_rollout(work.rollout(run.started.evaluated))
     assert "part_count" not in run.read(bare)
-    ours, again = (run.evaluate(evaluated=[rival] * 2).measures for rival in (run.started.evaluated, bare))
+    ours, again = (run.evaluate(by_reference=rival, by_last=rival).measures for rival in (run.started.evaluated, bare))
     assert repr(again) == repr(ours)  # NaN equals NaN
 
 

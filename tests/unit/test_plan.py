@@ -220,7 +220,7 @@ def test_a_real_run_stores_as_many_bytes(own, tmp_path, training):
     assert models.policy.parameters == own.num_parameters()
     pipeline = Pipeline(run, str(tmp_path / "store"))
     started = pipeline.start()
-    trained, _ = pipeline.update(started, started.policy, None, 1)
+    trained = pipeline.update(started, started.policy, None, 1).trained
     kept = (
         {**trained.policy, **trained.optimizer}
         if not training.get("lora")

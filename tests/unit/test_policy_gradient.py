@@ -248,7 +248,7 @@ def test_runs_through_all_stages(algorithm, tmp_path):
     values |= {"algorithm": algorithm, "training": {**values["training"], "epochs": 2}}
     config = RunConfig.model_validate(values)
     pipeline = Pipeline(config, str(tmp_path))
-    *_, history = pipeline.iterate(pipeline.start())
+    history = pipeline.run(pipeline.start())
     assert history["algorithm"].tolist() == [algorithm["name"]] * 2
     figures = history[["risk_before", "risk_1", "risk_2", "winners_moved", "losers_moved", "kl"]]
     assert np.isfinite(figures.to_numpy()).all()

@@ -66,8 +66,8 @@ def test_a_run_is_the_same_twice(tmp_path, algorithm):
     for name in ("one", "two"):
         run = Pipeline(config(algorithm={"name": algorithm}), str(tmp_path / name))
         started = run.start()
-        trained, counts = run.update(started, started.policy, None, 1)
-        manifests.append((started, trained.policy, trained.optimizer, counts))
+        made = run.update(started, started.policy, None, 1)
+        manifests.append((started, made.trained.policy, made.trained.optimizer, made.counts))
     assert manifests[0] == manifests[1]
     assert manifests[0][1] != manifests[0][0].policy
 

@@ -112,5 +112,5 @@ def test_the_config_runs_end_to_end(tmp_path, monkeypatch):
     values["iterations"] = 1
     config = RunConfig.model_validate(values)
     pipeline = Pipeline(config, str(tmp_path / "store"))
-    (history,) = pipeline.iterate(pipeline.start())
+    history = pipeline.run(pipeline.start())
     assert {"part_constraint_met", "part_constraint_met[json]", "part_variety_reference"} <= set(history.columns)

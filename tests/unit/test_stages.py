@@ -15,7 +15,8 @@ from components.data import rollouts
 from components.run_config import RunConfig, parse
 from components.stages import sampling
 from components.stages.context import open_workspace
-from components.store import Manifest, open_store
+from components.stages.in_process import Iteration, Pipeline
+from components.store import open_store
 from components.training import learning
 
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
@@ -39,18 +40,6 @@ def smoke(**prompts):
 
 
 @dataclass
-class Iteration:
-    """What one iteration's stages gave."""
-
-    shards: list[Manifest]
-    generated: list[Manifest]
-    scored: list[Manifest]
-    counts: dict[str, int]
-    trained: stages.TrainResult
-    evaluated: object
-
-
-@dataclass
 class Run:
     """A run and where it is kept."""
 
@@ -68,39 +57,18 @@ class Run:
 
 
 def start(config, root):
-    with open_workspace(config, root, "start") as work:
-        return Run(config, root, stages.start(work), [])
+    return Run(config, root, Pipeline(config, root).start(), [])
 
 
-def iterate(run):
-    """One iteration, each stage in a workspace of its own, as in the flow."""
-    t = len(run.iterations) + 1
-    last = run.iterations[-1] if run.iterations else None
-    base = run.started.policy
-    policy, optimizer = (last.trained.policy, last.trained.optimizer) if last else (base, None)
-    rivals = [run.started.evaluated, last.evaluated.rollout if last else run.started.evaluated]
-    with run.work("plan") as work:
-        shards = stages.plan(work, run.started.prompts, t)
-    generated, scored = [], []
-    for shard in shards:
-        with run.work("generate") as work:
-            generated.append(stages.generate(work, policy, shard, t))
-        with run.work("score") as work:
-            scored.append(stages.score(work, policy, base, generated[-1], shard))
-    with run.work("gather") as work:
-        counts = stages.gather(work, shards, scored)
-    with run.work("train") as work:
-        trained = stages.train(work, stages.TrainInput(policy, optimizer, shards, scored, t))
-    with run.work("evaluate") as work:
-        evaluated = stages.evaluate(work, trained.policy, base, run.started.prompts, rivals, t)
-    run.iterations.append(Iteration(shards, generated, scored, counts, trained, evaluated))
+def iterations(run):
+    """One after the other, each stage in a workspace of its own, as in the flow."""
+    return Pipeline(run.config, run.root, precision=run.started.precision).iterate(run.started)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     run = start(smoke(), str(tmp_path_factory.mktemp("run") / "store"))
-    for _ in range(T):
-        iterate(run)
+    run.iterations.extend(iterations(run))
     return run
 
 
@@ -190,7 +158,13 @@ def test_train_gives_a_new_policy_with_the_same_tokenizer(run):
     for iteration in run.iterations:
         assert iteration.trained.optimizer.keys() == {"optimizer.safetensors"}
         assert iteration.trained.counts == {"micro_batch_size": 4}
-        assert iteration.trained.figures.keys() == {"loss", "grad_norm", "logp_change", "tied", *learning.COLUMNS}
+        assert iteration.trained.figures.keys() == {
+            "loss",
+            "grad_norm",
+            "logp_change",
+            "tied",
+            *learning.COLUMNS,
+        }
         assert np.isfinite([*iteration.trained.figures.values()]).all()
 
 
@@ -238,11 +212,12 @@ def test_evaluate_compares_with_reference_and_previous(run):
 def test_evaluate_again_gives_the_same(run):
     """And a policy compared with itself, log-prob for log-prob, has a KL of zero."""
     last = run.iterations[-1]
-    rivals = [run.started.evaluated, run.iterations[0].evaluated.rollout]
+    started, policy = run.started, last.trained.policy
+    rivals = started.evaluated, run.iterations[0].evaluated.rollout
     with run.work("evaluate") as work:
-        again = stages.evaluate(work, last.trained.policy, run.started.policy, run.started.prompts, rivals, T)
+        again = stages.evaluate(work, stages.EvaluateInput(policy, started.policy, started.prompts, *rivals, T))
         assert again == last.evaluated
-        own = stages.evaluate(work, last.trained.policy, last.trained.policy, run.started.prompts, rivals, T)
+        own = stages.evaluate(work, stages.EvaluateInput(policy, policy, started.prompts, *rivals, T))
     assert own == replace(last.evaluated, kl=0.0)
     assert last.evaluated.kl != 0.0
 
@@ -262,8 +237,7 @@ def test_second_run_is_identical_bit_for_bit(run, tmp_path):
     """In a store of its own, with nothing left of the first."""
     second = start(run.config, str(tmp_path / "store"))
     assert second.started == run.started
-    for _ in range(T):
-        iterate(second)
+    second.iterations.extend(iterations(second))
     for ours, theirs in zip(second.iterations, run.iterations, strict=True):
         assert (ours.shards, ours.scored) == (theirs.shards, theirs.scored)
         assert ours.trained == theirs.trained

@@ -131,7 +131,7 @@ def test_a_judge_that_always_says_the_same(tmp_path, caplog, algorithm):
         started = pipeline.start()
         (record,) = caplog.records
         assert record.getMessage().startswith("judge: all 2 responses of the reference to every held-out prompt tie.")
-        (history,) = pipeline.iterate(started)
+        history = pipeline.run(started)
     no_step = algorithm in ("dpo", "ipo")
     result = NO_STEP if no_step else "training had no preference to learn"
     assert history["tied"].tolist() == [1.0]
@@ -148,7 +148,7 @@ def test_a_judge_that_always_says_the_same(tmp_path, caplog, algorithm):
 @pytest.mark.parametrize("algorithm", ["wind", "dpo", "jbond"])
 def test_most_prompts_tie(tmp_path, algorithm):
     pipeline = Pipeline(config("by_prompt", algorithm, monitor_prompts=0), str(tmp_path))
-    (history,) = pipeline.iterate(pipeline.start())
+    history = pipeline.run(pipeline.start())
     assert 0.5 < history["tied"][0] < 1
     percent = int(100 * history["tied"][0])
     assert history["warnings"][0].startswith(f"All responses to {percent}% of the prompts tie: {REST}.")
