@@ -16,9 +16,7 @@ HINT = (
 
 def schema() -> dict[str, Any]:
     """JSON Schema, draft 2020-12; each plug-in with its own settings."""
-    found = RunConfig.model_json_schema()
-    required = [key for key in found.pop("required", []) if key != "judge"]  # the demo brings its own
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "required": required}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **RunConfig.model_json_schema()}
 
 
 def main(arguments: list[str] | None = None, prog: str = "wind schema") -> None:

@@ -15,7 +15,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from components.config.errors import ConfigError
-from components.config.schema import KeyedError, Section, explain
+from components.config.schema import KeyedError, Section, cut, explain
 
 Base = TypeVar("Base", bound=Section)
 
@@ -41,13 +41,18 @@ def find(package: str, name: str, base: type[Base]) -> type[Base]:
     return own[0]
 
 
+def unnamed(package: str) -> str:
+    """What to do about a section that names no plug-in."""
+    return f"give a `name`. Use one of: {', '.join(names(package))}."
+
+
 def build(package: str, settings: Any, base: type[Base]) -> Base:
     """An instance from a config section `{name: …, **its own settings}`.
 
     Raises ConfigError for a missing name; pydantic's ValidationError for settings it does not take.
     """
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
-        raise ConfigError(f"give a `name`. Use one of: {', '.join(names(package))}.")
+        raise ConfigError(unnamed(package))
     return find(package, settings["name"], base).model_validate(settings)
 
 
@@ -79,4 +84,8 @@ class PlugIn:
         return {"anyOf": [{**one, "required": ["name", *one.get("required", [])]} for one in schemas]}
 
     def _resolve(self, settings: Any) -> Section:
-        return settings if isinstance(settings, self.base) else resolve(self.package, settings, self.base)
+        if isinstance(settings, self.base):
+            return settings
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{cut(repr(settings))} cannot be used. Write a mapping of settings, or leave it out.")
+        return resolve(self.package, settings, self.base)

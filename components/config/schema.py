@@ -91,7 +91,7 @@ def explain(error: ValidationError, known: type[BaseModel]) -> str:
 
 
 def _line(problem: Any, known: type[BaseModel]) -> str:
-    key = ".".join(_cut(str(part)) for part in problem["loc"])
+    key = ".".join(cut(str(part)) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key.{_nearest(problem['loc'], known)}"
     if problem["type"] == "missing":
@@ -101,7 +101,7 @@ def _line(problem: Any, known: type[BaseModel]) -> str:
         if isinstance(error, KeyedError):
             return "\n".join(f"{key}.{line}" for line in str(error).splitlines())
         return f"{key}: {error}" if key else str(error)
-    shown = _cut(repr(problem["input"]))
+    shown = cut(repr(problem["input"]))
     if problem["type"] in {"model_type", "dict_type"}:
         return f"{key}: {shown} cannot be used. Write a mapping of settings, or leave it out."
     return f"{key}: {shown} cannot be used. {problem['msg']}.{_remedy(problem)}"
@@ -112,7 +112,8 @@ def _remedy(problem: Any) -> str:
     return "" if plain else _AS_WRITTEN.get(problem["type"], "")
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """A value as messages show it."""
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 

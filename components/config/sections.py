@@ -105,13 +105,6 @@ class GenerationConfig(Section):
         used = {"top_p": self.top_p < 1, "top_k": self.top_k is not None, "min_p": self.min_p > 0}
         return [name for name, filtering in used.items() if filtering]
 
-    @field_validator("responses")
-    @classmethod
-    def _have_rivals(cls, k: int) -> int:
-        if k < 2:
-            raise ValueError(f"{k} is too few, a win rate needs a rival. Use 2 or more.")
-        return k
-
     @field_validator("temperature")
     @classmethod
     def _can_divide(cls, temperature: float) -> float:

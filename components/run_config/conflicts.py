@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from components.config import registry
 from components.config.steps import SAMPLING
-from components.run_config.fields import RunFields
+from components.run_config.fields import NOT_GIVEN, RunFields
 
 OWN_PROMPTS = "stands beside a `demo` section, which makes its own prompts. Remove one of the two."
 NOT_IN_DEMO = ("train", "evaluation", "column", "subset", "evaluation_split", "leave_out")
@@ -40,10 +41,14 @@ def _without_demo(run: RunFields) -> Iterator[str]:
         yield "policy.model: is required. Name a Hugging Face directory or hub id, or add `demo: {}`."
     if not run.prompts.train:
         yield "prompts.train: is required. Name a JSONL or Parquet file or a Hugging Face dataset."
+    if run.judge is NOT_GIVEN:
+        yield f"judge: {registry.unnamed('judges')}"
 
 
 def _in_prompts(run: RunFields) -> Iterator[str]:
-    prompts, train = run.prompts, run.training
+    prompts, train, k = run.prompts, run.training, run.generation.responses
+    if k < 2:
+        yield f"generation.responses: {k} is too few, a win rate needs a rival. Use 2 or more."
     if prompts.shards > prompts.per_iteration:
         yield (
             f"prompts.shards: {prompts.shards} shards cannot share {prompts.per_iteration} prompts. "
@@ -88,7 +93,7 @@ def _between_plug_ins(run: RunFields) -> Iterator[str]:
             f"generation.engine: {engine.name} samples from files, and {algorithm.name} samples from the policy "
             "while it trains. Use engine: {name: transformers}."
         )
-    if algorithm.reads_rewards and run.judge.scores_what_loses:
+    if algorithm.reads_rewards and run.judge is not NOT_GIVEN and run.judge.scores_what_loses:
         yield (
             f"judge.truncated_penalty: lose decides pairs, and {algorithm.name} trains on this judge's scores. "
             "Use a number, which is subtracted from them."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
@@ -34,6 +34,9 @@ MAX_ITERATIONS = 100
 WIND, TRANSFORMERS = {"name": "wind"}, {"name": "transformers"}
 DEMO_JUDGE = {"name": "verifier", "function": "components.demo:score"}
 
+# In place of a judge that nobody named, for as long as it takes to refuse the config with all that is wrong with it.
+NOT_GIVEN = cast(Judge, None)
+
 AlgorithmField = Annotated[SerializeAsAny[BaseAlgorithm], PlugIn("algorithms", BaseAlgorithm)]
 JudgeField = Annotated[SerializeAsAny[Judge], PlugIn("judges", Judge)]
 EngineField = Annotated[SerializeAsAny[Engine], PlugIn("generation", Engine)]
@@ -59,7 +62,7 @@ class RunFields(Section):
     policy: Annotated[PolicyConfig, KEPT, ONE_POLICY] = PolicyConfig()
     prompts: Annotated[PromptsConfig, ASIDE] = PromptsConfig()
     generation: Generation = Field(default_factory=Generation)
-    judge: Annotated[JudgeField, KEPT, Shared("one judge compares all arms")]
+    judge: Annotated[JudgeField, KEPT, Shared("one judge compares all arms")] = Field(default_factory=lambda: NOT_GIVEN)
     algorithm: AlgorithmField = Field(default_factory=partial(registry.build, "algorithms", WIND, BaseAlgorithm))
     training: TrainingConfig = TrainingConfig()
     evaluation: Annotated[EvaluationConfig, ASIDE, ONE_TASK] = EvaluationConfig()
@@ -94,4 +97,5 @@ class RunFields(Section):
     def _demo_has_a_judge(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("judge"):
             return values
-        return {**values, "judge": DEMO_JUDGE if values.get("demo") is not None else values.get("judge", {})}
+        own = {key: value for key, value in values.items() if key != "judge"}
+        return {**own, "judge": DEMO_JUDGE} if values.get("demo") is not None else own

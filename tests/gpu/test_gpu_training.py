@@ -118,7 +118,7 @@ def test_an_unloaded_judge_leaves_its_memory(tmp_path):
 
 
 CLAIM = """
-from components import gpus
+from components.runtime import gpus
 names = gpus.visible()
 with gpus.claim(names, 1):
     import torch

@@ -19,6 +19,7 @@ from components.config.errors import PolicyError, PromptError
 from components.config.sections import PolicyConfig
 from components.data.records import Prompt
 from components.policy import gguf_files
+from components.policy.lora import merge
 from components.policy.model import load
 from components.policy.sources import locate
 from components.run_config import RunConfig, parse
@@ -75,7 +76,7 @@ def test_a_run(configured, file, tmp_path, monkeypatch, lora):
     assert history["reward_mean"].notna().all()
     with open_workspace(config, root, "end") as work:
         before, after = work.fetch(started.policy), work.fetch(trained.policy)
-        exported = lora.merge(after, tmp_path / "exported") if lora else after
+        exported = merge(after, tmp_path / "exported") if lora else after
         first, second = (load_file(folder / "model.safetensors") for folder in (before, exported))
         assert first.keys() == second.keys()
         assert any(not torch.equal(first[name], second[name]) for name in first)

@@ -97,13 +97,13 @@ def test_verdict_speaks_of_the_last_iteration():
 
 def test_commands_are_words_of_a_shell():
     card, export, code = (
-        shlex.split(line.split("  python ", 1)[1])
+        shlex.split(line.rpartition("  ")[2])
         for line in next_commands("my flows/wind_flow.py", "WindFlow", "12").splitlines()
     )
-    assert card == ["my flows/wind_flow.py", "card", "view", "12/end"]
-    assert export[:3] == ["-m", "components.export", "WindFlow/12"]
-    assert code[0] == "-c"
-    assert compile(code[1], "history", "exec")
+    assert card == ["python", "my flows/wind_flow.py", "card", "view", "12/end"]
+    assert export[:3] == ["wind", "export", "WindFlow/12"]
+    assert code[:2] == ["python", "-c"]
+    assert compile(code[2], "history", "exec")
 
 
 def test_resume_names_the_run():

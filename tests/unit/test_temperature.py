@@ -10,12 +10,12 @@ import torch
 
 from components.config.sections import PolicyConfig
 from components.data.records import Prompt, Ragged
-from components.data.rollouts import generate
 from components.evaluation import metrics
 from components.generation import Engine, Samples, Sampling, _sampler
 from components.policy.batches import collate
 from components.policy.logprobs import response_logprobs, score_responses
 from components.policy.model import load
+from components.stages.sampling import generate
 from tiny import make_policy
 
 PROMPT = [4, 5, 6]
