@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from metaflow import current
 from metaflow.exception import MetaflowException
 
 import command_line
+from components.cli import COMMAND
 from components.config.errors import UserError
 from components.reporting import commands
 from components.runtime import processes
@@ -73,7 +75,7 @@ def _after(run: str, came: Sequence[int]) -> str:
     said = [f"{commands.killed(step)}\n" for step in ended]
     again = commands.resume_command(script(), run.split("/")[1], kept_options(sys.argv[1:]), run_folder())
     faults = set() if came or ended else runs.faults(run)
-    anew = commands.command_line(["python", script(), *_anew(sys.argv[1:])], run_folder())
+    anew = commands.command_line(_anew(sys.argv[1:]), run_folder())
     kinds = {kind for _, kind in faults}
     if {step for step, _ in faults} == {"start"} and kinds <= PUT_RIGHT:
         same = "" if "BadConfig" in kinds else f"\nIf the config can stay as it is, this does as well:\n  {again}"
@@ -86,9 +88,9 @@ def _after(run: str, came: Sequence[int]) -> str:
 
 def _anew(arguments: Sequence[str]) -> list[str]:
     """The command line of a run in the place of this one."""
-    if "resume" not in arguments:
-        return list(arguments)
-    return [*kept_options(arguments), "--config", "config", "FILE", "run"]
+    if "resume" in arguments:
+        return ["python", script(), *kept_options(arguments), "--config", "config", "FILE", "run"]
+    return shlex.split(os.environ.get(COMMAND, "")) or ["python", script(), *arguments]
 
 
 def script() -> str:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import sys
 from pathlib import Path
+
+from components.cli.overrides import split, with_overrides
+from components.config.strict_yaml import read_text
+from components.run_config import parse
+from components.runtime.terminal import plain_errors
 
 # A command's module, whose `main(arguments, prog)` it is, and what `wind --help` says of it.
 COMMANDS = {
@@ -17,16 +23,19 @@ COMMANDS = {
     "schema": ("components.cli.schema", "print the JSON schema of a config, for editors"),
 }
 FLOWS = {
-    "run": "align a policy: python flows/wind_flow.py run",
-    "flow": "run wind_flow.py, compare_flow.py or bandit_flow.py",
+    "run": "align a policy",
+    "create": "deploy a run to Argo Workflows",
+    "flow": "Metaflow's command line for a flow: wind, compare or bandit",
 }
+VERBS = {"run": ["run"], "create": ["argo-workflows", "create"]}
+COMMAND = "WIND_COMMAND"  # environment variable: what the user typed, for flows to show again
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     given = _parser().parse_args(arguments)
-    if given.command == "run":
-        _run(given.arguments)
+    if given.command in ("run", "create"):
+        _run(given.command, given.arguments)
     elif given.command == "flow":
         _flow(given.arguments)
     else:
@@ -47,14 +56,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(arguments: list[str]) -> None:
+def _run(command: str, arguments: list[str]) -> None:
+    """Starts or deploys a run whose config is a file with settings of the command line over it."""
     parser = argparse.ArgumentParser(
-        prog="wind run", description="Aligns a policy. Further options are those of `run`, such as --max-workers 4."
+        prog=f"wind {command}",
+        usage=f"wind {command} [--config FILE] [KEY=VALUE ...] [OPTION ...]",
+        description=f"{FLOWS[command].capitalize()}. Options are those of Metaflow's `{' '.join(VERBS[command])}`.",
+        epilog="Settings such as training.learning_rate=1e-5 or prompts.shards=8 replace those of the file; a value is "
+        "written as in YAML. A config with a `compare` section runs all its arms.",
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file of the run; default: the demo")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="YAML file of the run; default: the demo")
     given, rest = parser.parse_known_args(arguments)
-    config = ["--config", "config", given.config] if given.config else []
-    _start("wind_flow.py", [*config, "run", *rest])
+    settings, options = split(rest)
+    with plain_errors():
+        text = with_overrides(read_text(given.config or _folder() / "configs" / "demo.yaml"), settings)
+        compared = parse(text)["compare"] is not None
+    os.environ[COMMAND] = shlex.join(["wind", command, *arguments])
+    _start(
+        f"{'compare' if compared else 'wind'}_flow.py", ["--config-value", "config", text, *VERBS[command], *options]
+    )
 
 
 def _flow(arguments: list[str]) -> None:

@@ -5,6 +5,7 @@ An arm is written as what differs from the rest of the config: `{algorithm: {nam
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from components.config.errors import ConfigError
 from components.config.marks import Shared
 from components.config.schema import Section, validated
 
+MOST_ARMS = 500
 PLUGINS = {"algorithm", "engine"}  # replaced as a whole: the settings of one mean nothing to another
 
 
@@ -60,13 +62,47 @@ class Arm(Section):
         return _merged(values, self.model_dump(exclude_unset=True, exclude={"share"}))
 
 
+def with_sweep(compare: Mapping[str, Any], algorithm: Mapping[str, Any]) -> dict[str, Any]:
+    """A `compare` section with the arms that its `sweep` means beside its own.
+
+    `sweep: {training.learning_rate: [1e-6, 1e-5], algorithm.eta: [10, 1000]}` means four arms, one for each choice of a
+    value for each key. Those below `algorithm` change the settings of the run's own `algorithm`.
+
+    Raises ValueError for what is no mapping of keys to lists of values, and for more than MOST_ARMS.
+    """
+    swept = compare["sweep"]
+    if not isinstance(swept, dict) or not all(isinstance(values, list) and values for values in swept.values()):
+        raise ValueError("compare.sweep: write a list of values for each key, `{training.epochs: [1, 2]}`.")
+    if (count := math.prod(map(len, swept.values()))) > MOST_ARMS:
+        raise ValueError(f"compare.sweep: means {count:,} arms. Leave {MOST_ARMS} or fewer.")
+    arms: dict[str, Any] = {}
+    for choice in itertools.product(*swept.values()):
+        arm: dict[str, Any] = {}
+        for key, value in zip(swept, choice, strict=True):
+            *sections, name = str(key).split(".")
+            inside = arm
+            for section in sections:
+                inside = inside.setdefault(section, dict(algorithm) if section == "algorithm" else {})
+            inside[name] = value
+        arms["_".join(_short(key, value) for key, value in zip(swept, choice, strict=True))[:40]] = arm
+    if len(arms) < count:
+        raise ValueError("compare.sweep: two arms would have one name. Write them out in compare.arms.")
+    rest = {key: value for key, value in compare.items() if key != "sweep"}
+    return {**rest, "arms": {**arms, **(compare.get("arms") or {})}}
+
+
+def _short(key: str, value: Any) -> str:
+    """Such as `eta-10`: what tells an arm from the others, as part of a file's name."""
+    return re.sub(r"[^\w.+-]", "", f"{str(key).rpartition('.')[2]}-{value}", flags=re.ASCII)
+
+
 class CompareConfig(Section):
     """A comparison."""
 
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         [0, 1, 2], min_length=1, description="of sampling and training; the base policy is made with the run's own seed"
     )
-    arms: dict[str, dict[str, Any]] = Field(min_length=1, max_length=500, description="by name; see Arm")
+    arms: dict[str, dict[str, Any]] = Field(min_length=1, max_length=MOST_ARMS, description="by name; see Arm")
     budget: Budget | None = Field(None, description="absent: prompts.per_iteration counts as written")
     levels: list[Annotated[float, Field(gt=0.5, lt=1)]] | None = Field(
         None, description="win rates of the table; absent: from the data"

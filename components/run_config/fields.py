@@ -11,7 +11,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from components.algorithms import BaseAlgorithm
 from components.config import registry
 from components.config.cluster import ClusterConfig
-from components.config.compare import CompareConfig
+from components.config.compare import CompareConfig, with_sweep
 from components.config.marks import ASIDE, KEPT, ONE_POLICY, ONE_TASK, SAME_STEPS, Shared
 from components.config.registry import PlugIn
 from components.config.schema import Section
@@ -91,6 +91,15 @@ class RunFields(Section):
         if not isinstance(training, dict) or "micro_batch_size" in training:
             return values
         return {**values, "training": {**training, "micro_batch_size": fitting_micro_batch(values)}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sweep_into_arms(cls, values: Any) -> Any:
+        compare = values.get("compare") if isinstance(values, dict) else None
+        if not isinstance(compare, dict) or "sweep" not in compare:
+            return values
+        own = values.get("algorithm")
+        return {**values, "compare": with_sweep(compare, own if isinstance(own, dict) else WIND)}
 
     @model_validator(mode="before")
     @classmethod
