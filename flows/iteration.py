@@ -91,6 +91,7 @@ class Iteration(AlignmentFlow):
     def evaluate(self):
         """Compare with the reference and the last policy evaluated on held-out prompts; add a row to `history`."""
         from components import stages
+        from components.reporting import report
 
         rivals = self.evaluated_reference, self.evaluated
         given = stages.EvaluateInput(self.policy, self.reference, self.prompts, *rivals, self.iteration, self.since)
@@ -109,4 +110,5 @@ class Iteration(AlignmentFlow):
             training=self.training,
             warnings=self.warnings,
         )
+        print(report.standing(self.history, self.since + self.settings.iterations))
         self.next(self.plan)

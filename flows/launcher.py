@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from metaflow import current
+from metaflow import current, runtime
 from metaflow.exception import MetaflowException
 
 import command_line
@@ -48,6 +49,8 @@ def main(flow: Any) -> None:
         os.environ[LAUNCHER] = str(os.getpid())
         for command in ("RUN", "RESUME"):
             os.environ.setdefault(f"METAFLOW_{command}_MAX_NUM_SPLITS", MOST_SPLITS)
+        # Else Metaflow names all steps that have not started, every five minutes; `evaluate` says what is to come.
+        runtime.PROGRESS_INTERVAL = math.inf
         came = processes.end_with_children()
     elif "step" in sys.argv[1:]:
         processes.end_in_order()

@@ -61,6 +61,19 @@ def told(history: pd.DataFrame) -> str:
     return f"Training in iteration {last}{also}: {found[last]}"
 
 
+def standing(history: pd.DataFrame, last: int) -> str:
+    """Where a run stands: its newest iteration of those up to `last`, what came of it, and the time to go."""
+    row = history.iloc[-1]
+    count, seconds = int(row["iteration"]), history[[f"seconds_{step}" for step in TIMED]].sum(axis=1)
+    told = [f"iteration {count} of {last}"]
+    if not math.isnan(row["win_rate"]):
+        told.append(f"win rate {row['win_rate']:.3f} ({row['win_rate_low']:.3f} to {row['win_rate_high']:.3f})")
+    told.append(f"took {duration(float(seconds.iloc[-1]))}")
+    if count < last:
+        told.append(f"about {duration(float(seconds.mean()) * (last - count))} to go")
+    return ", ".join(told)
+
+
 def _against_reference(history: pd.DataFrame) -> str:
     last = evaluated(history).iloc[-1]
     rate, low, high = (100 * float(last[name]) for name in ("win_rate", "win_rate_low", "win_rate_high"))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from components.reporting.commands import killed, next_commands, resume_command
-from components.reporting.report import LEARNING_HEADERS, learning_rows, summary_table, verdict
+from components.reporting.report import LEARNING_HEADERS, learning_rows, standing, summary_table, verdict
 
 
 def history(**changed):
@@ -54,6 +54,18 @@ def test_table_fits_a_terminal():
 def test_a_judge_without_rewards_leaves_a_dash():
     cells = [line.split()[5] for line in summary_table(history(reward_mean=np.nan)).splitlines()[2:]]
     assert cells == ["-", "-"]
+
+
+def test_where_a_run_stands():
+    """Two iterations of 1 + 2 + 4 + 1 and of 1 + 2 + 5 + 2 seconds: nine in the mean, for each of three to go."""
+    seconds = {"seconds_generate": [1, 1], "seconds_score": [2, 2], "seconds_train": [4, 5], "seconds_evaluate": [1, 2]}
+    rates = {"win_rate": [0.5, 0.625], "win_rate_low": [0.4, 0.55], "win_rate_high": [0.6, 0.7]}
+    history = pd.DataFrame({"iteration": [1, 2], **rates, **seconds})
+    assert standing(history, 5) == (
+        "iteration 2 of 5, win rate 0.625 (0.550 to 0.700), took 10.0 s, about 27.0 s to go"
+    )
+    history.loc[1, list(rates)] = float("nan")
+    assert standing(history, 2) == "iteration 2 of 2, took 10.0 s"
 
 
 @pytest.mark.parametrize(
