@@ -87,12 +87,13 @@ def test_the_readme_says_no_more_than_the_recorded_results():
 
 def test_commands_are_words_of_a_shell():
     card, files, code = (
-        shlex.split(line.split("  python ", 1)[1])
+        shlex.split(line.partition("  ")[2])  # behind what the command is for
         for line in next_commands("flows/compare_flow.py", "CompareFlow", "12").splitlines()
     )
-    assert card == ["flows/compare_flow.py", "card", "view", "12/end"]
-    assert files == ["-m", "components.comparison", "CompareFlow/12", "comparison"]
-    assert compile(code[1], "results", "exec")
+    assert card == ["python", "flows/compare_flow.py", "card", "view", "12/end"]
+    assert files == ["wind", "compare", "CompareFlow/12", "comparison"]
+    assert code[:2] == ["python", "-c"]
+    assert compile(code[2], "results", "exec")
 
 
 def test_files(tmp_path):
