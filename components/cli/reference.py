@@ -152,7 +152,7 @@ def _default(field: FieldInfo, schema: Schema) -> str:
         return f"`{{name: {getattr(value, 'name', '')}}}`" if _plug_in(field) else ""
     if value == schema.get("items", {}).get("enum"):
         return "all of them"
-    text = _plain(value)
+    text = _plain(value).replace("|", r"\|")
     return f"`{text}`" if len(text) <= LONG else "its own"
 
 

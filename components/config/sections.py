@@ -1,4 +1,4 @@
-"""The sections of a run's config, with every default; config.py puts them together.
+"""The sections of a run's config, with every default; `run_config` puts them together.
 
 Those of prompts, comparisons and clusters have modules of their own.
 """
