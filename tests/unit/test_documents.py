@@ -24,6 +24,7 @@ from components import cli
 from components.config.strict_yaml import load_yaml
 from components.run_config import parse
 from pages import ROOT, anchors, blocks, commands, files, links, named, prose
+from test_house import FLOORS
 
 FILES = files()
 USERS = [path for path in FILES if path.parent.name != "infra" and path.parent.parent.name != "infra"]
@@ -251,6 +252,13 @@ def test_the_readme_is_short_and_leads_to_every_document():
     assert {path for path in FILES if path.parent.name == "docs"} <= {file for file, _ in links(readme)}
     sections = {anchor for anchor in anchors(readme) if anchor != "wind-on-metaflow"}
     assert sections <= {anchor for file, anchor in links(readme) if file == readme}  # the table of contents
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_rooms_are_told_from_the_ground_up(name):
+    (table,) = re.findall(r"^\| room \|.*\n((?:\|.*\n)+)", (ROOT / name).read_text("utf-8"), re.MULTILINE)
+    told = [room for row in table.splitlines() for room in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert tuple(told) == FLOORS
 
 
 def test_every_preset_has_its_command_and_what_to_expect():
