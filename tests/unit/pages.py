@@ -12,6 +12,13 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:wind|python|make|pip|vllm) [^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
+# A whole config of a reader, of which documents show parts.
+MINE = {
+    "policy": {"model": "organisation/model"},
+    "prompts": {"train": "prompts.jsonl"},
+    "judge": {"name": "verifier", "function": "my_judge:score"},
+}
+
 
 def files() -> list[Path]:
     """All of them, but for what is installed or generated beside the sources."""
