@@ -24,7 +24,7 @@ test-unit: $(VENV)/installed-dev
 test-faults: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --every-kill tests/faults/test_kill_and_resume.py tests/cloud/test_argo.py
 
-# Regenerates the README's comparison (about half an hour on two cores), then the smaller figures.
+# Regenerates docs/comparison.md (about half an hour on two cores), then the smaller figures.
 bench: $(VENV)/installed
 	$(BIN)/python tests/benchmarks/compare.py
 	$(BIN)/python tests/benchmarks/bandit.py

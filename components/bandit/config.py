@@ -36,8 +36,8 @@ class SamplingConfig(Section):
         [256, 512, 1024, 2048, 4096, 8192, 16384, 32768], min_length=2, description="M, responses in all"
     )
     repeats: PositiveInt = Field(20, description="independent iterations per seed and M")
-    beta: PositiveFloat = 0.1
-    eta: PositiveFloat = 1.0
+    beta: PositiveFloat = Field(0.1, description="KL strength of the game")
+    eta: PositiveFloat = Field(1.0, description="step size")
 
     @field_validator("samples")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from components.reporting.text import aligned, duration, number
 
 SUMMARY_HEADERS = ["arm", "win rate", "95% interval", "KL", "reward", "samples", "time", "prompts", "seeds"]
 COSTS = {"samples": "Samples", "seconds": "Time"}
+WIDTH = 120  # characters of a line of prose in a file
 SUMMARY_NOTE = (
     "Means over seeds after the last iteration. Win rate against the reference, with its 95% t-interval over seeds, of "
     "each arm for itself; KL in nats per response; samples are responses drawn for training, time that of generate, "
@@ -71,11 +73,11 @@ def text(results: pd.DataFrame, reach: pd.DataFrame) -> str:
 def markdown(results: pd.DataFrame, reach: pd.DataFrame, *, title: str) -> str:
     """The same as Markdown, beside comparison.png."""
     parts = [f"# {title}", verdict_list(results), "![Win rates](comparison.png)"]
-    parts += [_table(SUMMARY_HEADERS, summary_rows(results)), SUMMARY_NOTE]
+    parts += [_table(SUMMARY_HEADERS, summary_rows(results)), textwrap.fill(SUMMARY_NOTE, WIDTH)]
     if len(reach):
         for cost, heading in COSTS.items():
             parts += [f"## {heading} to reach a win rate", _table(reach_headers(reach), reach_rows(reach, cost))]
-        parts += [REACH_NOTE]
+        parts += [textwrap.fill(REACH_NOTE, WIDTH)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -12,10 +12,10 @@ class PodConfig(Section):
     """What a step's pods are on Kubernetes, beside the step's `resources`."""
 
     image: str | None = Field(None, description="absent: METAFLOW_KUBERNETES_CONTAINER_IMAGE, or Metaflow's own choice")
-    service_account: str | None = None
+    service_account: str | None = Field(None, description="whose rights the pods have; absent: Metaflow's own choice")
     secrets: list[str] | None = Field(None, description="names of Kubernetes secrets, which become variables")
-    node_selector: dict[str, str] | None = None
-    tolerations: list[dict[str, str]] | None = None
+    node_selector: dict[str, str] | None = Field(None, description="labels of the nodes that may run them")
+    tolerations: list[dict[str, str]] | None = Field(None, description="taints of nodes that may run them all the same")
     volumes: dict[str, str] | None = Field(None, description="persistent volume claims and where they are mounted")
     shared_memory: PositiveInt | None = Field(None, description="MB of /dev/shm")
     disk: PositiveInt | None = Field(None, description="MB; absent: 10240")
@@ -63,7 +63,7 @@ class ClusterConfig(PodConfig):
     project: str | None = Field(None, description="Metaflow's @project: keeps the deployments of branches apart")
     schedule: ScheduleConfig | None = None
     retries: int = Field(3, ge=0, le=9, description="of a task that fails")
-    minutes_between_retries: int = Field(2, ge=0)
+    minutes_between_retries: int = Field(2, ge=0, description="before a task that failed runs again")
     timeout_hours: PositiveInt = Field(72, description="after which a task is ended")
     steps: StepPods = StepPods()
 

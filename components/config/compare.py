@@ -37,23 +37,23 @@ class Budget(Section):
 class ArmGeneration(Section):
     """How an arm draws the responses that it trains on."""
 
-    responses: int | None = None
-    engine: dict[str, Any] | None = None
+    responses: int | None = Field(None, description="K, responses per prompt")
+    engine: dict[str, Any] | None = Field(None, description="in the place of the other one, as a whole")
 
 
 class ArmPrompts(Section):
     """How many prompts an arm uses."""
 
-    per_iteration: int | None = None
-    shards: int | None = None
+    per_iteration: int | None = Field(None, description="n; with a budget it follows from that")
+    shards: int | None = Field(None, description="parallel tasks per iteration")
 
 
 class Arm(Section):
     """One side of a comparison; what it leaves out is as in the rest of the config."""
 
     share: float = Field(1.0, gt=0, le=1, description="of the budget")
-    algorithm: dict[str, Any] | None = None
-    training: dict[str, Any] | None = None
+    algorithm: dict[str, Any] | None = Field(None, description="in the place of the other one, as a whole")
+    training: dict[str, Any] | None = Field(None, description="settings of training that differ")
     generation: ArmGeneration = ArmGeneration()
     prompts: ArmPrompts = ArmPrompts()
 
@@ -102,7 +102,12 @@ class CompareConfig(Section):
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         [0, 1, 2], min_length=1, description="of sampling and training; the base policy is made with the run's own seed"
     )
-    arms: dict[str, dict[str, Any]] = Field(min_length=1, max_length=MOST_ARMS, description="by name; see Arm")
+    arms: dict[str, dict[str, Any]] = Field(
+        min_length=1,
+        max_length=MOST_ARMS,
+        description="by name, what of each differs from the rest of the config; "
+        "`sweep: {training.epochs: [1, 2]}` means an arm for each value, of several keys for each choice",
+    )
     budget: Budget | None = Field(None, description="absent: prompts.per_iteration counts as written")
     levels: list[Annotated[float, Field(gt=0.5, lt=1)]] | None = Field(
         None, description="win rates of the table; absent: from the data"

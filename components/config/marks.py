@@ -47,11 +47,11 @@ def _marked(section: type[BaseModel], mark: type[Mark], before: str) -> Iterator
     for name, field in section.model_fields.items():
         key = f"{before}{name}"
         yield from ((key, found) for found in field.metadata if isinstance(found, mark))
-        for inside in _sections(field.annotation):
+        for inside in sections(field.annotation):
             yield from _marked(inside, mark, f"{key}.")
 
 
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+def sections(annotation: Any) -> Iterator[type[BaseModel]]:
     """The section that a field holds, also where it may be absent."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):

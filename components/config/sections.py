@@ -1,4 +1,4 @@
-"""The sections of a run's config, with every default; config.py puts them together.
+"""The sections of a run's config, with every default; `run_config` puts them together.
 
 Those of prompts, comparisons and clusters have modules of their own.
 """
@@ -30,10 +30,10 @@ class DemoConfig(Section):
     slips: float = Field(0.1, ge=0, le=1, description="share of demonstrations with two neighbours swapped")
     steps: int = Field(500, gt=0, le=10**7, description="supervised fine-tuning steps")
     batch_size: int = Field(64, gt=0, le=10**5, description="demonstrations per step")
-    learning_rate: float = Field(2e-3, gt=0, le=1)
-    hidden_size: int = Field(96, gt=0, le=8192)
-    layers: int = Field(3, gt=0, le=100)
-    heads: PositiveInt = 4
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="of the fine-tuning")
+    hidden_size: int = Field(96, gt=0, le=8192, description="of the model")
+    layers: int = Field(3, gt=0, le=100, description="of the model")
+    heads: PositiveInt = Field(4, description="of its attention; twice as many divide hidden_size")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -77,7 +77,7 @@ class GenerationConfig(Section):
     """How responses are sampled, by whichever engine; `run_config.Generation` names one."""
 
     responses: int = Field(8, le=10_000, description="K, responses per prompt")
-    max_new_tokens: Annotated[PositiveInt, KEPT, ANSWERS] = 64
+    max_new_tokens: Annotated[PositiveInt, KEPT, ANSWERS] = Field(64, description="longest response, in tokens")
     temperature: Annotated[PositiveFloat, KEPT, ANSWERS] = Field(
         1.0, description="of the policy: responses are drawn, scored, trained and compared at it"
     )
@@ -126,7 +126,7 @@ class LoraConfig(Section):
 class TrainingConfig(Section):
     """How one iteration's update is optimised. Learning rate and optimiser state run over all iterations."""
 
-    epochs: int = Field(1, gt=0, le=10_000)
+    epochs: int = Field(1, gt=0, le=10_000, description="passes over an iteration's responses")
     batch_size: PositiveInt = Field(
         32,
         description="prompts per optimiser step; those of an epoch's last batch, if it is smaller, weigh more, so let "
@@ -147,9 +147,11 @@ class TrainingConfig(Section):
         "docs/algorithms.md says how to choose it",
     )
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the run's steps")
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="of the learning rate over the run; the first two end at 0"
+    )
     max_grad_norm: PositiveFloat = Field(1.0, description="gradients are clipped to it; depends on the loss's scale")
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, description="of matrices, as the optimiser has it")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="of adamw and adamw_8bit")
     adam_beta2: float = Field(0.99, ge=0, lt=1, description="of adamw and adamw_8bit")
     lora: Annotated[LoraConfig | None, KEPT] = Field(None, description="train an adapter; absent: all weights")
@@ -210,8 +212,10 @@ class EvaluationConfig(Section):
 class Resources(Section):
     """What one task of a step asks for; `cpu` is also its number of compute threads."""
 
-    cpu: int = Field(2, gt=0, le=10_000)
-    gpu: int = Field(0, ge=0, le=10_000)
+    cpu: int = Field(2, gt=0, le=10_000, description="cores, and compute threads of the task")
+    gpu: int = Field(
+        0, ge=0, le=10_000, description="of a cluster; on this machine, a step with a model takes one if there is any"
+    )
     memory: PositiveInt = Field(4096, description="MB")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TransformersEngine(Engine):
-    """Settings of the engine."""
+    """Draws with the policy's own forward, wherever that runs."""
 
     name: Literal["transformers"] = "transformers"
     batch_size: int = Field(512, ge=1, description="responses sampled at once")

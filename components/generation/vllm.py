@@ -38,7 +38,7 @@ LENGTH_STEP = 256  # vLLM compiles anew for each model length; rounded ones are 
 
 
 class VllmEngine(Engine):
-    """Settings of the engine."""
+    """Draws with vLLM, on GPUs or CPUs, in a process of its own."""
 
     name: Literal["vllm"] = "vllm"
     batch_size: PositiveInt = Field(256, description="responses sampled at once")

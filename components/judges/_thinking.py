@@ -20,7 +20,7 @@ def _marks(value: Any) -> Any:
     return value
 
 
-ThinkingMarks = Annotated[list[str] | None, BeforeValidator(_marks)]
+ThinkingMarks = Annotated[list[str] | None, BeforeValidator(_marks, json_schema_input_type=bool | list[str] | None)]
 
 
 def cut(text: str, opening: str, closing: str, *, prompt_end: str = "") -> str:

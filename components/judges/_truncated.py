@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, NonNegativeFloat
 
 LOSE: Literal["lose"] = "lose"
 
@@ -19,7 +19,10 @@ def _penalty(value: Any) -> Any:
     raise ValueError(f"{value!r} cannot be used. Give a number of at least 0, or {LOSE}.")
 
 
-TruncatedPenalty = Annotated[float | Literal["lose"], BeforeValidator(_penalty)]
+TruncatedPenalty = Annotated[
+    float | Literal["lose"],
+    BeforeValidator(_penalty, json_schema_input_type=NonNegativeFloat | Literal["lose"]),
+]
 
 
 def lost(preference: NDArray[np.float64], truncated: NDArray[np.bool_]) -> NDArray[np.float64]:

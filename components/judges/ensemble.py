@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, field_validator
+from pydantic import Field, GetJsonSchemaHandler, PlainSerializer, PlainValidator, field_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from components.config import registry
 from components.config.errors import JudgeError
@@ -45,12 +47,24 @@ def _written(member: Member) -> dict[str, Any]:
     return {**member.judge.model_dump(), "weight": member.weight}
 
 
-MemberField = Annotated[
-    Member,
-    PlainValidator(_member),
-    PlainSerializer(_written),
-    WithJsonSchema({"type": "object", "required": ["name"], "properties": {"weight": {"exclusiveMinimum": 0}}}),
-]
+class _MemberSchema:
+    """A member in the JSON schema: any judge's section with a weight; an ensemble's own members are not followed."""
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        weight = {"type": "number", "exclusiveMinimum": 0, "default": 1, "description": "of its verdict"}
+        own = Ensemble.model_fields["name"].default
+        known = [registry.find("judges", name, Judge) for name in registry.names("judges") if name != own]
+        schemas = [handler.resolve_ref_schema(handler(judge.__pydantic_core_schema__)) for judge in known]
+        nested = {"type": "object", "required": ["name", "judges"], "properties": {"name": {"const": own}}}
+        return {
+            "anyOf": [
+                *({**s, "required": ["name"], "properties": {**s["properties"], "weight": weight}} for s in schemas),
+                nested,
+            ]
+        }
+
+
+MemberField = Annotated[Member, PlainValidator(_member), PlainSerializer(_written), _MemberSchema()]
 
 
 class Ensemble(Judge):

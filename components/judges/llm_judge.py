@@ -53,7 +53,7 @@ Which response is better? Answer with the letter A or the letter B alone."""
 
 
 class LLMJudge(PairwiseModelJudge):
-    """Settings of the judge; K(K - 1) inputs per prompt."""
+    """A language model that is asked which of two responses is better; K(K - 1) inputs per prompt."""
 
     name: Literal["llm_judge"] = "llm_judge"
     prompt: str = Field(DEFAULT_PROMPT, description="with {prompt}, {response_a} and {response_b}")

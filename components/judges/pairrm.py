@@ -32,7 +32,7 @@ Row = NDArray[np.int32]
 
 
 class PairRM(PairwiseModelJudge):
-    """Settings of PairRM; K(K - 1) inputs per prompt."""
+    """PairRM, which reads two responses side by side; K(K - 1) inputs per prompt."""
 
     name: Literal["pairrm"] = "pairrm"
     model: str = Field("llm-blender/PairRM-hf", description="Hugging Face directory or hub id")

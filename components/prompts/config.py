@@ -48,7 +48,9 @@ class PromptsConfig(Section):
     held_out: Annotated[PositiveInt, KEPT, ONE_TASK] = Field(256, description="at most this many evaluation prompts")
     per_iteration: PositiveInt = Field(512, description="n, prompts per iteration")
     shards: PositiveInt = Field(2, description="parallel generate and score tasks per iteration")
-    allow_duplicates: Annotated[bool, ONE_TASK] = False
+    allow_duplicates: Annotated[bool, ONE_TASK] = Field(
+        False, description="keep prompts that repeat another's id or text; otherwise they stop the run"
+    )
 
     @field_validator("train", "evaluation", mode="before")
     @classmethod

@@ -45,14 +45,21 @@ EngineField = Annotated[SerializeAsAny[Engine], PlugIn("generation", Engine)]
 class Generation(GenerationConfig):
     """How responses are sampled, and with what."""
 
-    engine: EngineField = Field(default_factory=partial(registry.build, "generation", TRANSFORMERS, Engine))
+    engine: EngineField = Field(
+        default_factory=partial(registry.build, "generation", TRANSFORMERS, Engine),
+        description="what draws them: {name: transformers} or {name: vllm}, with settings of its own",
+    )
 
 
 class RunFields(Section):
     """Every setting of a run, with its default."""
 
-    seed: Annotated[int, Shared("seeds stand in compare.seeds")] = Field(0, ge=0)
-    iterations: Annotated[int, Shared("all arms have the same T")] = Field(3, ge=1, le=MAX_ITERATIONS, description="T")
+    seed: Annotated[int, Shared("seeds stand in compare.seeds")] = Field(
+        0, ge=0, description="of all that is drawn at random; `run --seed N` has the last word"
+    )
+    iterations: Annotated[int, Shared("all arms have the same T")] = Field(
+        3, ge=1, le=MAX_ITERATIONS, description="T, how often to draw, judge, train and evaluate"
+    )
     start_from: Annotated[str | None, ASIDE] = Field(
         None,
         description="FLOW/RUN, whose last policy, reference and prompts to continue with; latest: the newest finished "
@@ -62,8 +69,14 @@ class RunFields(Section):
     policy: Annotated[PolicyConfig, KEPT, ONE_POLICY] = PolicyConfig()
     prompts: Annotated[PromptsConfig, ASIDE] = PromptsConfig()
     generation: Generation = Field(default_factory=Generation)
-    judge: Annotated[JudgeField, KEPT, Shared("one judge compares all arms")] = Field(default_factory=lambda: NOT_GIVEN)
-    algorithm: AlgorithmField = Field(default_factory=partial(registry.build, "algorithms", WIND, BaseAlgorithm))
+    judge: Annotated[JudgeField, KEPT, Shared("one judge compares all arms")] = Field(
+        default_factory=lambda: NOT_GIVEN,
+        description="who decides which response is better: {name: verifier, function: …}; the demo brings its own",
+    )
+    algorithm: AlgorithmField = Field(
+        default_factory=partial(registry.build, "algorithms", WIND, BaseAlgorithm),
+        description="how the policy is trained on the responses, such as {name: wind}",
+    )
     training: TrainingConfig = TrainingConfig()
     evaluation: Annotated[EvaluationConfig, ASIDE, ONE_TASK] = EvaluationConfig()
     resources: Annotated[StepResources, ASIDE, SAME_STEPS] = StepResources()

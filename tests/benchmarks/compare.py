@@ -1,4 +1,4 @@
-"""Algorithms side by side, all branches in a few processes and without Metaflow: the table and picture of the README.
+"""Algorithms side by side, all branches in a few processes and without Metaflow: what docs/comparison.md shows.
 
     python tests/benchmarks/compare.py [--config FILE] [--folder DIR] [--output docs]
 
@@ -19,6 +19,7 @@ from components.reporting.cards import StepProgress
 from components.run_config import RunConfig, parse
 
 ROOT = Path(__file__).parents[2]
+TITLE = "Algorithms on the demo's task"  # begins what is generated in docs/comparison.md, behind the guide
 
 
 def main() -> None:
@@ -40,7 +41,11 @@ def main() -> None:
             )
     reach = analysis.to_reach(results, analysis.levels(results, config.compare.levels))
     print(report.text(results, reach))
-    report.write(results, reach, options.output, title="Algorithms on the demo's task")
+    page = options.output / "comparison.md"
+    guide, found, _ = page.read_text("utf-8").partition(f"# {TITLE}\n") if page.exists() else ("", "", "")
+    report.write(results, reach, options.output, title=TITLE)
+    if found:
+        page.write_text(guide + page.read_text("utf-8"), encoding="utf-8")
     print(f"\n{time.perf_counter() - begin:.0f} s; comparison.csv, .png and .md are in {options.output}")
 
 

@@ -136,9 +136,9 @@ def run_all(config: RunConfig, root: str) -> tuple[pd.DataFrame, Started, list[M
     update = pipeline.update
 
     def remember(*arguments):
-        trained, counts = update(*arguments)
-        policies.append(trained.policy)
-        return trained, counts
+        made = update(*arguments)
+        policies.append(made.trained.policy)
+        return made
 
     pipeline.update = remember
     history = pipeline.run(started)
