@@ -160,7 +160,7 @@ def test_a_preset_runs_to_its_end(preset, engine, tmp_path):
     assert history.responses.tolist() == [N * k] * t
     assert history.win_rate.between(0, 1).all()
     assert np.isfinite(history.kl).all()
-    assert np.isnan(history.reward_mean).all() == (config.judge["name"] == "pairrm")
+    assert np.isnan(history.reward_mean).all() == (config.judge.name == "pairrm")
     check_policies(config, root, [started.policy, *policies])
     check_prompts(config, root, started)
 

@@ -18,6 +18,8 @@ import pytest
 import yaml
 
 from components import cli
+from components.cli.overrides import split, with_overrides
+from components.run_config import parse
 from pages import MINE, ROOT, commands, files
 
 USERS = [path for path in files() if path.parent.name != "infra" and path.parent.parent.name != "infra"]
@@ -38,10 +40,10 @@ def as_flow(words: list[str]) -> list[str] | None:
             return [script, *rest]
         case ["wind", "flow", str(name), *rest]:
             return [f"flows/{name}_flow.py", *rest]
-        case ["wind", "run", "--config", str(file), *rest]:
-            return ["flows/wind_flow.py", "--config", "config", file, "run", *rest]
-        case ["wind", "run", *rest]:
-            return ["flows/wind_flow.py", "run", *rest]
+        case ["wind", ("run" | "create") as verb, "--config", str(file), *rest]:
+            return ["flows/wind_flow.py", "--config", "config", file, *cli.VERBS[verb], *split(rest)[1]]
+        case ["wind", ("run" | "create") as verb, *rest]:
+            return ["flows/wind_flow.py", *cli.VERBS[verb], *split(rest)[1]]
     return None
 
 
@@ -78,6 +80,11 @@ HERE = {
     "PYTHONPATH": str(ROOT),
     "USERNAME": "reader",
 }
+
+
+@pytest.mark.parametrize("text", [text for text, words in TYPED.items() if words[0] == "wind" and split(words)[0]])
+def test_settings_on_the_command_line_are_known(text):
+    assert parse(with_overrides(yaml.safe_dump(MINE), split(TYPED[text])[0]))
 
 
 class Parsed(Exception):  # noqa: N818 - not an error
