@@ -30,7 +30,9 @@ class Judgement:
     reward: NDArray[np.float64]  # (n, K), scores behind the preference; NaN where pairs are compared
     # each (n, K), finite: what else the judge says of a response, by name; it decides nothing
     parts: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    usage: Mapping[str, float] = field(default_factory=dict)  # what it took, of judges behind a URL: `_chat.Usage`
+    usage: Mapping[str, float] = field(
+        default_factory=dict
+    )  # what it took, of judges behind a URL: `_chat.Tally.figures`
 
 
 @dataclass(frozen=True)
