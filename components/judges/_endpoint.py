@@ -77,16 +77,19 @@ class EndpointSettings(Section):
         self,
         asked: Sequence[Asked],
         same: Callable[[Asked], str],
-        ask: Callable[[Asked], Answered],
+        ask: Callable[[Sequence[Asked]], Sequence[Answered]],
         done: Callable[[int, int], None],
+        *,
+        size: int = 1,
     ) -> list[Answered]:
-        """The answers to all, in order, of which equal ones are asked once; `concurrency` at a time.
+        """The answers to all, in order, of which equal ones are asked once; `concurrency` requests at a time.
 
         Args:
             asked: N of them.
             same: what makes two of them equal.
-            ask: one request.
+            ask: one request about some of them.
             done: is told how many of how many different ones are answered.
+            size: most of them in a request.
 
         Raises:
             What `ask` raises, of the earliest request that fails.
@@ -94,11 +97,14 @@ class EndpointSettings(Section):
         seen: dict[str, int] = {}
         places = [seen.setdefault(same(one), len(seen)) for one in asked]
         first = dict(zip(reversed(places), reversed(asked), strict=True))
+        different = [first[place] for place in range(len(seen))]
+        requests = [different[begin : begin + size] for begin in range(0, len(different), size)]
         answers = in_order(
-            lambda index: ask(first[index]),
-            len(seen),
+            lambda index: ask(requests[index]),
+            len(requests),
             workers=self.concurrency,
             late=lambda index: JudgeError(f"request {index} took too long. Raise judge.timeout."),
-            done=lambda count: done(count, len(seen)),
+            done=lambda count: done(min(count * size, len(different)), len(different)),
         )
-        return [answers[place] for place in places]
+        found = [answer for some in answers for answer in some]
+        return [found[place] for place in places]

@@ -211,12 +211,13 @@ class OpenAIJudge(PairwiseJudge, ChatSettings):
         """
         tally = Tally(len({question.text for question in asked}))
 
-        def ask(question: Question) -> float:
+        def ask(one: Sequence[Question]) -> list[float]:
+            (question,) = one
             reply = self.ask(question.text, question.where)
             value = read(reply)
             if tally.add(reply, unread=value is None) > self.max_unparsed and value is None:
                 raise self._unreadable(question, reply, tally)
-            return np.nan if value is None else value
+            return [np.nan if value is None else value]
 
         def show(done: int, total: int) -> None:
             progress(done, total, **tally.figures(self.price_in, self.price_out))

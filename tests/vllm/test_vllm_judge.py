@@ -72,6 +72,7 @@ def judge(address, **settings):
     own = {
         "model": "tiny",
         "api_key_env": None,
+        "max_tokens": 1,
         "verdicts": ["a", "b"],
         "prompt": "{prompt} q {response_a} r {response_b} s",
     }
