@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -156,6 +156,16 @@ def with_pair_rate(progress: Progress, n: int, k: int, *, pairs: int | None = No
         progress(done, total, pairs_per_second=compared * done / total / seconds, **figures)
 
     return show
+
+
+def summed(usages: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """What several judgements took, each as `Judgement.usage`; judges that count nothing add nothing.
+
+    A figure that not all others give, such as the cost where a judge has no prices, is left out: it would be too small.
+    """
+    counted = [usage for usage in usages if usage]
+    names = set.intersection(*(set(usage) for usage in counted)) if counted else set()
+    return {name: sum(usage[name] for usage in counted) for usage in counted[:1] for name in usage if name in names}
 
 
 def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:

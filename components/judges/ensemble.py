@@ -17,7 +17,7 @@ from components.config import registry
 from components.config.errors import JudgeError
 from components.config.schema import KeyedError
 from components.data.records import Prompt
-from components.judges import Answers, Judge, Judgement, with_pair_rate
+from components.judges import Answers, Judge, Judgement, summed, with_pair_rate
 from components.judges._truncated import LOSE, TruncatedPenalty
 from components.runtime.progress import Progress, silent
 
@@ -144,7 +144,7 @@ class Ensemble(Judge):
             np.average([judgement.preference for judgement in judgements], axis=0, weights=weights),
             np.average([judgement.reward for judgement in judgements], axis=0, weights=weights),
             _all_parts(judgements),
-            _all_usage(judgements),
+            summed(judgement.usage for judgement in judgements),
         )
         return self.after_penalty(mean, answers.truncated)
 
@@ -161,13 +161,6 @@ def _all_parts(judgements: Sequence[Judgement]) -> dict[str, NDArray[np.float64]
                 )
             owners[name] = i
     return {name: values for judgement in judgements for name, values in judgement.parts.items()}
-
-
-def _all_usage(judgements: Sequence[Judgement]) -> dict[str, float]:
-    """What all members together took; a member without prices leaves the cost unknown."""
-    used = [judgement.usage for judgement in judgements if judgement.usage]
-    names = set.intersection(*(set(usage) for usage in used)) if used else set()
-    return {name: sum(usage[name] for usage in used) for name in sorted(names)}
 
 
 @contextmanager

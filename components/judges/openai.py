@@ -89,9 +89,8 @@ class OpenAIJudge(PairwiseJudge, ChatSettings):
     @classmethod
     def _leaves_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
         if ours := sorted(value.keys() & set(OURS)):
-            raise ValueError(
-                f"{ours[0]!r} is set by the judge itself. Leave it out, or use judge.{ours[0]} if that is one."
-            )
+            remedy = f"Use judge.{ours[0]}." if ours[0] in cls.model_fields else "Leave it out."
+            raise ValueError(f"{ours[0]!r} is set by the judge itself. {remedy}")
         return value
 
     @model_validator(mode="after")
