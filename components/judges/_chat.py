@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import threading
 from dataclasses import dataclass, field
@@ -41,6 +40,7 @@ class Question:
 
     text: str
     where: str  # which responses it is about, for messages
+    shown: int = 1  # how many
 
 
 class Tally:
@@ -81,8 +81,17 @@ class ChatSettings(EndpointSettings):
     top_logprobs: int = Field(20, ge=0, le=20, description="likeliest tokens to ask for; 0: none, verdicts are hard")
     request: dict[str, Any] = Field(default_factory=dict, description="more fields of the request's body")
 
-    def ask(self, text: str, where: str) -> Reply:
-        """The answer to one message; `where` says for which responses it is asked.
+    def client(self) -> openai.OpenAI:
+        """A client for all threads, to be closed: it keeps its connections. Raises JudgeError if there is none."""
+        try:
+            import openai
+        except ImportError as error:
+            raise JudgeError(MISSING) from error
+        key = self.key() or "none"
+        return openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.retries)
+
+    def ask(self, client: openai.OpenAI, question: Question) -> Reply:
+        """The answer to one question.
 
         The client repeats what the endpoint refuses as too many, what fails in it and what takes too long, after 0.5,
         1, 2, 4 and then 8 s each, or when the endpoint says (`Retry-After`).
@@ -90,13 +99,11 @@ class ChatSettings(EndpointSettings):
         Raises:
             JudgeError: that did not help, the endpoint refuses, or what it says is no chat completion.
         """
+        import openai
+
+        where = question.where
         try:
-            import openai
-        except ImportError as error:
-            raise JudgeError(MISSING) from error
-        client = _client(self.base_url, self.key() or "none", self.timeout, self.retries)
-        try:
-            raw = client.chat.completions.with_raw_response.create(**self._body(text))
+            raw = client.chat.completions.with_raw_response.create(**self._body(question.text))
             return _read(raw.text)
         except openai.APIStatusError as error:
             said = self.shown(error.response.text.strip() or error.response.reason_phrase)
@@ -141,14 +148,6 @@ class ChatSettings(EndpointSettings):
             "If it names a field of the request: judge.top_logprobs: 0, judge.max_tokens: null and judge.temperature: "
             "null leave theirs out, and judge.request adds others."
         )
-
-
-@functools.lru_cache(maxsize=8)
-def _client(base_url: str, key: str, timeout: float, retries: int) -> openai.OpenAI:
-    """One for all threads: it keeps its connections."""
-    import openai
-
-    return openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)
 
 
 class _Top(BaseModel):

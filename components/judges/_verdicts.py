@@ -10,6 +10,7 @@ from components.judges._thinking import MARKS, cut
 
 AROUND = " \t\r\"'`*_#.,!()[]{}<>|"  # what may stand around a verdict: emphasis, brackets, a full stop
 _BEFORE = re.compile(r"^(?:response|answer|assistant|option|verdict|score|rating)\s+", re.IGNORECASE)
+_ORDER = re.compile(r"[\d\s>,;()\[\]*_`'\"#.]*")
 _SCORE = re.compile(r"(-?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*\d+(?:\.\d+)?)?")
 
 
@@ -42,6 +43,20 @@ def score(reply: Reply, scale: Sequence[float]) -> float | None:
     """
     found = {float(match[1]) for line in _lines(reply.text) if (match := _SCORE.fullmatch(_word(line)))}
     return number if len(found) == 1 and scale[0] <= (number := found.pop()) <= scale[1] else None
+
+
+def ranking(reply: Reply, count: int) -> list[int] | None:
+    """Places 0 to count - 1, the best first, from numbers from 1 on in the answer's first or last line, `2 > 1 > 3`.
+
+    Brackets, commas and what stands before a colon do not matter. None for an answer in which a number is missing or
+    stands twice, or with words among them.
+    """
+    found = []
+    for line in _lines(reply.text):
+        order = [int(number) - 1 for number in re.findall(r"\d{1,9}", line.rpartition(":")[2])]
+        if _ORDER.fullmatch(line.rpartition(":")[2]) and sorted(order) == list(range(count)):
+            found.append(order)
+    return found[0] if found and all(order == found[0] for order in found) else None
 
 
 def _lines(text: str) -> list[str]:

@@ -1,108 +1,54 @@
-"""Judge that asks a language model behind an OpenAI-compatible endpoint: which of two is better, or for a score.
+"""Judge that asks a language model behind an OpenAI-compatible endpoint: for verdicts on pairs, scores or ranks.
 
 With pairs it is `llm_judge` over HTTP (Zheng et al., arXiv 2306.05685), and both orders are averaged too. It differs in
 that the model writes its verdict: where the endpoint gives log-probs, the preference is P("A") / (P("A") + P("B")) in
-the place of that verdict, else 1 or 0.
+the place of that verdict, else 1 or 0. With ranks the model sees all K responses at once (Sun et al., arXiv
+2304.09542), in two opposite orders that are averaged.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from dataclasses import replace
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
+from pydantic import model_validator
 
 from components.config.errors import JudgeError
 from components.data.records import Prompt
 from components.judges import Judgement, preference_from_scores, refuse_ragged, with_pair_rate
-from components.judges._base import PROBE, PROBE_RESPONSES, conversation, filled, require_places
-from components.judges._chat import OURS, ChatSettings, Question, Reply, Tally
-from components.judges._endpoint import Variable
+from components.judges._base import PROBE, PROBE_RESPONSES, require_places
+from components.judges._chat import Question, Reply, Tally
+from components.judges._openai_settings import PLACES, Listing, OpenAISettings
 from components.judges._pairwise import FirstWins, Pairs, PairwiseJudge, ordered_pairs
 from components.judges._truncated import shifted
-from components.judges._verdicts import AROUND, first_wins, score
-from components.judges.llm_judge import DEFAULT_PROMPT
+from components.judges._verdicts import first_wins, ranking, score
 from components.runtime.progress import Progress, silent
 
+Found = TypeVar("Found")
 logger = logging.getLogger(__name__)
 
-SCORE_PROMPT = """\
-An assistant has answered a prompt. Score the response: how correct and how helpful it is, and how true to what the \
-prompt asks for. Its length does not count.
 
-# Prompt
-{prompt}
+class OpenAIJudge(PairwiseJudge, OpenAISettings):
+    """Settings of the judge.
 
-# Response
-{response}
-
-# Score
-Answer with a number from {low} (worst) to {high} (best) alone."""
-# Marks of turns in common chat templates: a server reads them as such, and a response could continue in another's name.
-TURNS = re.compile(r"<\|[^<>|\s]{1,60}\|>|</?(?:start|end)_of_turn>|\[/?INST\]|</?s>")
-
-
-class OpenAIJudge(PairwiseJudge, ChatSettings):
-    """Settings of the judge; K(K - 1) requests per prompt with pairs, with `opponents` m about K·m, K with scores."""
+    Requests per prompt: with pairs K(K - 1), or with `opponents` m about K·m; with scores K; with ranks 2.
+    """
 
     name: Literal["openai"] = "openai"
-    api_key_env: Variable | None = Field(
-        "OPENAI_API_KEY", description="environment variable that holds the key; null: an endpoint that asks for none"
-    )
-    mode: Literal["pairs", "scores"] = Field("pairs", description="what the model is asked for")
-    prompt: str | None = Field(
-        None, description="with {prompt}, {response_a} and {response_b}; of scores with {prompt} and {response}"
-    )
-    verdicts: list[str] = Field(["A", "B"], min_length=2, max_length=2, description="answers for response a and for b")
-    scale: list[float] = Field([1.0, 10.0], min_length=2, max_length=2, description="worst and best score")
-    score_temperature: PositiveFloat = Field(
-        1.0, description="of scores: P = sigmoid(difference of scores / score_temperature)"
-    )
-    max_unparsed: float = Field(
-        0.05,
-        ge=0,
-        le=1,
-        description="share of answers that may be neither verdict nor score, and tie; more stop the run",
-    )
-    price_in: NonNegativeFloat | None = Field(None, description="of a million tokens that the model reads")
-    price_out: NonNegativeFloat | None = Field(None, description="of a million tokens that it writes")
-
-    @field_validator("verdicts")
-    @classmethod
-    def _can_be_told_apart(cls, value: list[str]) -> list[str]:
-        if value[0] == value[1] or any(not word or ":" in word or word != word.strip(AROUND) for word in value):
-            raise ValueError(f"{value} cannot be read from an answer. Write two different words without marks around.")
-        return value
-
-    @field_validator("scale")
-    @classmethod
-    def _rises(cls, value: list[float]) -> list[float]:
-        if not value[0] < value[1]:
-            raise ValueError(f"{value} is no scale. Write the worst score, and then a greater one for the best.")
-        return value
-
-    @field_validator("request")
-    @classmethod
-    def _leaves_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if ours := sorted(value.keys() & set(OURS)):
-            remedy = f"Use judge.{ours[0]}." if ours[0] in cls.model_fields else "Leave it out."
-            raise ValueError(f"{ours[0]!r} is set by the judge itself. {remedy}")
-        return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.prompt is not None:
-            places = ("prompt", "response_a", "response_b") if self.mode == "pairs" else ("prompt", "response")
             try:
-                require_places(self.prompt, *places)
+                require_places(self.prompt, *PLACES[self.mode])
             except ValueError as error:
                 raise ValueError(f"prompt: {error}") from error
-        if self.mode == "scores" and self.opponents is not None:
-            raise ValueError(f"opponents: {self.opponents} belongs to mode: pairs, scores need none. Remove it.")
+        if self.mode != "pairs" and self.opponents is not None:
+            raise ValueError(f"opponents: {self.opponents} belongs to mode: pairs, {self.mode} need none. Remove it.")
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("price_in: belongs together with price_out. Give both, or none.")
         return self
@@ -114,7 +60,9 @@ class OpenAIJudge(PairwiseJudge, ChatSettings):
 
     def model_inputs(self, n: int, k: int, policies: int = 1) -> int:
         """Requests."""
-        return n * k if self.mode == "scores" else super().model_inputs(n, k, policies)
+        if self.mode == "pairs":
+            return super().model_inputs(n, k, policies)
+        return n * k if self.mode == "scores" else 2 * n * (k > 1)
 
     def deciding(self) -> dict[str, Any]:
         """See `Judge.deciding`."""
@@ -123,7 +71,7 @@ class OpenAIJudge(PairwiseJudge, ChatSettings):
     def check(self) -> None:
         """Asks one question. Raises JudgeError unless the endpoint gives an answer that can be read."""
         if self.mode == "scores":
-            self._answers(self._about_responses([PROBE], [PROBE_RESPONSES[0][:1]]), self._score, silent)
+            self._answers(self.about_responses([PROBE], [PROBE_RESPONSES[0][:1]]), self._score, silent)
         else:
             self.compare_pairs([PROBE], PROBE_RESPONSES, ordered_pairs(1, 2)[:1])
 
@@ -137,10 +85,30 @@ class OpenAIJudge(PairwiseJudge, ChatSettings):
         if self.mode == "pairs":
             return super().judge(prompts, responses, progress)
         refuse_ragged(prompts, responses)
-        n, k = len(prompts), len(responses[0])
-        asked = self._about_responses(prompts, responses)
-        scores, usage = self._answers(asked, self._score, with_pair_rate(progress, n, k))
-        reward = scores.reshape(n, k)
+        show = with_pair_rate(progress, len(prompts), len(responses[0]))
+        return (self._scored if self.mode == "scores" else self._ranked)(prompts, responses, show)
+
+    def lowered(self, judgement: Judgement, penalty: NDArray[np.float64]) -> Judgement:
+        """With scores as if the model had scored so much less, for the log-odds are differences of scores."""
+        if self.mode != "scores":
+            return super().lowered(judgement, penalty)
+        preference = shifted(judgement.preference, penalty / self.score_temperature)
+        return replace(judgement, preference=preference, reward=judgement.reward - penalty)
+
+    def compare_pairs(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], pairs: Pairs, progress: Progress = silent
+    ) -> FirstWins:
+        """See `PairwiseJudge.compare_pairs`; an answer that cannot be read is a tie."""
+        if self.mode == "ranks":
+            above, usage = self._above(prompts, responses, [(i, (a, b)) for i, a, b in pairs], progress)
+            return FirstWins(np.array([one[0, 1] for one in above]), usage)
+        asked = self.about_pairs(prompts, responses, pairs)
+        wins, usage = self._answers(asked, lambda _, reply: first_wins(reply, self.verdicts), progress)
+        return FirstWins(np.array([0.5 if win is None else win for win in wins]), usage)
+
+    def _scored(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress) -> Judgement:
+        found, usage = self._answers(self.about_responses(prompts, responses), self._score, progress)
+        reward = np.array(found, dtype=np.float64).reshape(len(prompts), -1)
         unread = np.isnan(reward)
         known = np.where(unread, 0.0, reward).sum(1) / np.maximum((~unread).sum(1), 1)
         mean = np.where(unread.all(1), sum(self.scale) / 2, known)
@@ -149,87 +117,69 @@ class OpenAIJudge(PairwiseJudge, ChatSettings):
         ties = unread[:, :, None] | unread[:, None, :]
         return Judgement(np.where(ties, 0.5, preference), reward, usage=usage)
 
-    def lowered(self, judgement: Judgement, penalty: NDArray[np.float64]) -> Judgement:
-        """With scores as if the model had scored so much less, for the log-odds are differences of scores."""
-        if self.mode == "pairs":
-            return super().lowered(judgement, penalty)
-        preference = shifted(judgement.preference, penalty / self.score_temperature)
-        return Judgement(preference, judgement.reward - penalty, judgement.parts, judgement.usage)
+    def _ranked(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress) -> Judgement:
+        n, k = len(prompts), len(responses[0])
+        preference, nothing = np.full((n, k, k), 0.5), np.full((n, k), np.nan)
+        if k == 1:  # evaluation with one response of the reference alone
+            return Judgement(preference, nothing)
+        there, back = tuple(range(k)), tuple(reversed(range(k)))
+        listings = [(i, shown) for i in range(n) for shown in (there, back)]
+        above, usage = self._above(prompts, responses, listings, progress)
+        for i in range(n):
+            preference[i] = (above[2 * i] + above[2 * i + 1][::-1, ::-1]) / 2
+        return Judgement(preference, nothing, usage=usage)
 
-    def compare_pairs(
-        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], pairs: Pairs, progress: Progress = silent
-    ) -> FirstWins:
-        """See `PairwiseJudge.compare_pairs`; an answer that cannot be read is a tie."""
-        shown = self._shown_texts(prompts, responses)
-        asked = [
-            Question(
-                filled(
-                    self.prompt or DEFAULT_PROMPT,
-                    prompt=shown[0][i],
-                    response_a=shown[1][i][first],
-                    response_b=shown[1][i][second],
-                ),
-                f"prompt {prompts[i].id!r}, responses {first} and {second}",
-            )
-            for i, first, second in pairs
-        ]
-        wins, usage = self._answers(asked, lambda reply: first_wins(reply, self.verdicts), progress)
-        return FirstWins(np.where(np.isnan(wins), 0.5, wins), usage)
+    def _above(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Sequence[str]],
+        listings: Sequence[Listing],
+        progress: Progress,
+    ) -> tuple[list[NDArray[np.float64]], dict[str, float]]:
+        """Of each listing which place ranks above which, 1 or 0 and 1/2 for ties, (K, K); and what it took."""
+        asked = self.about_listings(prompts, responses, listings)
+        found, usage = self._answers(asked, lambda question, reply: ranking(reply, question.shown), progress)
+        above = []
+        for (_, shown), order in zip(listings, found, strict=True):
+            ranks = np.zeros(len(shown)) if order is None else np.argsort(order)
+            above.append((np.sign(ranks[None, :] - ranks[:, None]) + 1) / 2)
+        return above, usage
 
-    def _about_responses(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[Question]:
-        shown, texts = self._shown_texts(prompts, responses)
-        low, high = (f"{end:g}" for end in self.scale)
-        return [
-            Question(
-                filled(self.prompt or SCORE_PROMPT, prompt=shown[i], response=text, low=low, high=high),
-                f"prompt {prompts[i].id!r}, response {k}",
-            )
-            for i, row in enumerate(texts)
-            for k, text in enumerate(row)
-        ]
-
-    @staticmethod
-    def _shown_texts(
-        prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
-    ) -> tuple[list[str], list[list[str]]]:
-        """Prompts and responses without marks of turns."""
-        return (
-            [TURNS.sub(" ", conversation(prompt)) for prompt in prompts],
-            [[TURNS.sub(" ", text) for text in row] for row in responses],
-        )
-
-    def _score(self, reply: Reply) -> float | None:
+    def _score(self, _: Question, reply: Reply) -> float | None:
         return score(reply, self.scale)
 
     def _answers(
-        self, asked: Sequence[Question], read: Callable[[Reply], float | None], progress: Progress
-    ) -> tuple[NDArray[np.float64], dict[str, float]]:
-        """What `read` finds in each answer, (N,), NaN for nothing; and what it took.
+        self, asked: Sequence[Question], read: Callable[[Question, Reply], Found | None], progress: Progress
+    ) -> tuple[list[Found | None], dict[str, float]]:
+        """What `read` finds in each answer, None for nothing; and what it took.
 
         Raises JudgeError for more of nothing than `max_unparsed`, as soon as that is certain.
         """
         tally = Tally(len({question.text for question in asked}))
 
-        def ask(one: Sequence[Question]) -> list[float]:
+        def ask(one: Sequence[Question]) -> list[Found | None]:
             (question,) = one
-            reply = self.ask(question.text, question.where)
-            value = read(reply)
+            reply = self.ask(client, question)
+            value = read(question, reply)
             if tally.add(reply, unread=value is None) > self.max_unparsed and value is None:
                 raise self._unreadable(question, reply, tally)
-            return [np.nan if value is None else value]
+            return [value]
 
         def show(done: int, total: int) -> None:
             progress(done, total, **tally.figures(self.price_in, self.price_out))
 
-        values = self.each_once(asked, lambda question: question.text, ask, show)
+        with self.client() as client:
+            values = self.each_once(asked, lambda question: question.text, ask, show)
         usage = tally.figures(self.price_in, self.price_out)
         logger.info("judge openai: %s", ", ".join(f"{name} {value:g}" for name, value in usage.items()))
-        return np.array(values, dtype=np.float64), usage
+        return values, usage
 
     def _unreadable(self, question: Question, reply: Reply, tally: Tally) -> JudgeError:
-        what = f"a number from {self.scale[0]:g} to {self.scale[1]:g}"
-        if self.mode == "pairs":
-            what = f"{self.verdicts[0]!r} or {self.verdicts[1]!r}"
+        what = {
+            "pairs": f"{self.verdicts[0]!r} or {self.verdicts[1]!r}",
+            "scores": f"a number from {self.scale[0]:g} to {self.scale[1]:g}",
+            "ranks": f"the numbers 1 to {question.shown} in an order",
+        }[self.mode]
         ended = f" and ends with finish_reason {reply.finish}" if reply.finish not in ("", "stop") else ""
         return JudgeError(
             f"judge.max_unparsed: {tally.unread} of {tally.total} answers are not {what}, more than the share of "

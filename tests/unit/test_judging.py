@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from components.judging.pairs import read_pairs
 from components.judging.report import figure, text, values
 from loopback_server import said, serving
 
+DOCS = Path(__file__).parents[2] / "docs"
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
 LENGTH = {"name": "verifier", "function": f"{__name__}:length"}
 # The longer is chosen, the shorter, neither, the longer, the shorter
@@ -173,6 +175,14 @@ def test_the_command_writes_text_json_and_a_picture(tmp_path, capsys):
 
 def test_a_runs_config_has_a_judge():
     assert judge_of(SMOKE).name == "verifier"
+
+
+def test_the_documents_configs_can_be_used(tmp_path):
+    found = re.findall(r"```yaml\n(.+?)```", (DOCS / "judges-over-http.md").read_text(), re.DOTALL)
+    for snippet in found:
+        (tmp_path / "judge.yaml").write_text(snippet)
+        assert judge_of(tmp_path / "judge.yaml").name in ("openai", "http")
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize(
