@@ -57,7 +57,7 @@ class EndpointSettings(Section):
     )
 
     def key(self) -> str | None:
-        """The key. Raises JudgeError if its variable is not set."""
+        """The key. Raises JudgeError if its variable is not set, or holds what no header can."""
         if self.api_key_env is None:
             return None
         if not (key := os.environ.get(self.api_key_env, "").strip()):
@@ -65,6 +65,11 @@ class EndpointSettings(Section):
                 f"judge.api_key_env: the environment variable {self.api_key_env} is not set. Set it to the key, on a "
                 "cluster by a secret (cluster.secrets); for an endpoint that asks for none, write "
                 "judge.api_key_env: null."
+            )
+        if not re.fullmatch(r"[!-~]+", key):
+            raise JudgeError(
+                f"judge.api_key_env: the environment variable {self.api_key_env} holds spaces or characters beyond "
+                "ASCII, as no key does. Copy the key again."
             )
         return key
 

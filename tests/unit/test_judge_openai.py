@@ -107,6 +107,10 @@ def test_an_endpoint_without_a_key(monkeypatch):
         judge(server, api_key_env=None).check()
         with pytest.raises(JudgeError, match=r"judge\.api_key_env: the environment variable OPENAI_API_KEY is not set"):
             judge(server).check()
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-abc…\ndef")
+        with pytest.raises(JudgeError, match=r"OPENAI_API_KEY holds spaces or characters beyond ASCII") as raised:
+            judge(server).check()
+    assert "abc" not in str(raised.value)
     assert len(server.bodies) == 1  # one question
 
 
