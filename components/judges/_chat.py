@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from components.config.errors import JudgeError
+from components.judges._base import filled
 from components.judges._endpoint import Address, EndpointSettings
 
 if TYPE_CHECKING:
@@ -36,11 +37,17 @@ class Reply:
 
 @dataclass(frozen=True)
 class Question:
-    """One request."""
+    """One request. Its text is put together when it is sent: all pairs of 8 responses hold each of them 14 times."""
 
-    text: str
+    template: str
+    values: tuple[tuple[str, str], ...]  # by the names of their places
     where: str  # which responses it is about, for messages
     shown: int = 1  # how many
+
+    @property
+    def text(self) -> str:
+        """What the model reads."""
+        return filled(self.template, **dict(self.values))
 
 
 class Tally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
@@ -81,7 +81,7 @@ class EndpointSettings(Section):
     def each_once(
         self,
         asked: Sequence[Asked],
-        same: Callable[[Asked], str],
+        same: Callable[[Asked], Hashable],
         ask: Callable[[Sequence[Asked]], Sequence[Answered]],
         done: Callable[[int, int], None],
         *,
@@ -99,7 +99,7 @@ class EndpointSettings(Section):
         Raises:
             What `ask` raises, of the earliest request that fails.
         """
-        seen: dict[str, int] = {}
+        seen: dict[Hashable, int] = {}
         places = [seen.setdefault(same(one), len(seen)) for one in asked]
         first = dict(zip(reversed(places), reversed(asked), strict=True))
         different = [first[place] for place in range(len(seen))]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator
 
 from components.data.records import Prompt
-from components.judges._base import conversation, filled
+from components.judges._base import conversation
 from components.judges._chat import OURS, ChatSettings, Question
 from components.judges._endpoint import Variable
 from components.judges._verdicts import AROUND
@@ -104,9 +104,10 @@ class OpenAISettings(ChatSettings):
         template, shown = self.prompt or DEFAULT_PROMPT, [_plain(conversation(prompt)) for prompt in prompts]
         return [
             Question(
-                filled(template, prompt=shown[i], response_a=texts[i][a], response_b=texts[i][b]),
+                template,
+                (("prompt", shown[i]), ("response_a", texts[i][a]), ("response_b", texts[i][b])),
                 f"prompt {prompts[i].id!r}, responses {a} and {b}",
-                2,
+                shown=2,
             )
             for i, a, b in pairs
         ]
@@ -114,14 +115,13 @@ class OpenAISettings(ChatSettings):
     def about_responses(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[Question]:
         """One for each response."""
         template, (low, high) = self.prompt or SCORE_PROMPT, (f"{end:g}" for end in self.scale)
-        return [
-            Question(
-                filled(template, prompt=_plain(conversation(prompt)), response=_plain(text), low=low, high=high),
-                f"prompt {prompt.id!r}, response {k}",
-            )
-            for prompt, row in zip(prompts, responses, strict=True)
-            for k, text in enumerate(row)
-        ]
+        asked = []
+        for prompt, row in zip(prompts, responses, strict=True):
+            same = (("prompt", _plain(conversation(prompt))), ("low", low), ("high", high))
+            for k, text in enumerate(row):
+                values = (*same, ("response", _plain(text)))
+                asked.append(Question(template, values, f"prompt {prompt.id!r}, response {k}"))
+        return asked
 
     def about_listings(
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], listings: Sequence[Listing]
@@ -130,11 +130,13 @@ class OpenAISettings(ChatSettings):
         template, asked = self.prompt or RANK_PROMPT, []
         for i, shown in listings:
             parts = [f"# Response {place}\n{_plain(responses[i][k])}" for place, k in enumerate(shown, start=1)]
-            values = {"prompt": _plain(conversation(prompts[i])), "responses": "\n\n".join(parts)}
-            text = filled(template, **values, count=str(len(shown)))
-            asked.append(
-                Question(text, f"prompt {prompts[i].id!r}, responses {', '.join(map(str, shown))}", len(shown))
+            values = (
+                ("prompt", _plain(conversation(prompts[i]))),
+                ("responses", "\n\n".join(parts)),
+                ("count", str(len(shown))),
             )
+            where = f"prompt {prompts[i].id!r}, responses {', '.join(map(str, shown))}"
+            asked.append(Question(template, values, where, shown=len(shown)))
         return asked
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -127,8 +127,8 @@ class HttpJudge(EndpointSettings, Judge):
 _CONTRACT = 'It must take {"prompts": […], "responses": […]} and answer {"scores": […]}: docs/judges-over-http.md.'
 
 
-def _same(asked: Asked) -> str:
-    return json.dumps([asked[0].messages, asked[2]])
+def _same(asked: Asked) -> Hashable:
+    return tuple((turn["role"], turn["content"]) for turn in asked[0].messages), asked[2]
 
 
 def _where(asked: Asked) -> str:

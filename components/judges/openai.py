@@ -155,7 +155,7 @@ class OpenAIJudge(PairwiseJudge, OpenAISettings):
 
         Raises JudgeError for more of nothing than `max_unparsed`, as soon as that is certain.
         """
-        tally = Tally(len({question.text for question in asked}))
+        tally = Tally(len({question.values for question in asked}))
 
         def ask(one: Sequence[Question]) -> list[Found | None]:
             (question,) = one
@@ -169,7 +169,7 @@ class OpenAIJudge(PairwiseJudge, OpenAISettings):
             progress(done, total, **tally.figures(self.price_in, self.price_out))
 
         with self.client() as client:
-            values = self.each_once(asked, lambda question: question.text, ask, show)
+            values = self.each_once(asked, lambda question: question.values, ask, show)
         usage = tally.figures(self.price_in, self.price_out)
         logger.info("judge openai: %s", ", ".join(f"{name} {value:g}" for name, value in usage.items()))
         return values, usage
