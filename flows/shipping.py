@@ -67,7 +67,7 @@ def _models(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if config["policy"]["model"]:
         yield "policy.model", config["policy"]["model"]
     for judge in _members(config["judge"]):
-        if isinstance(judge.get("model"), str):
+        if isinstance(judge.get("model"), str) and "base_url" not in judge:  # there it is a name at the endpoint
             yield "judge.model", judge["model"]
 
 

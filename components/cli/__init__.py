@@ -17,6 +17,7 @@ from components.runtime.terminal import plain_errors
 # A command's module, whose `main(arguments, prog)` it is, and what `wind --help` says of it.
 COMMANDS = {
     "plan": ("components.plan.__main__", "tell what a config would take: GPU hours, memory, storage, money"),
+    "judge": ("components.judging.__main__", "measure how far a judge agrees with labelled pairs"),
     "export": ("components.export", "write a run's policy as a Hugging Face directory"),
     "compare": ("components.comparison.__main__", "write a comparison's table, picture and raw results"),
     "store": ("components.store.__main__", "list, check and clean the weights store"),

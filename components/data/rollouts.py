@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from components.data.records import Ragged, Responses, Rollout, Scored
 
 ROWS = 1024  # decoded at a time: a column of 60,000 prompts in one go takes three times the memory of its tokens
 TOKEN_FIGURES = ("token_logp_old", "token_logp_ref")
+USAGE = b"judge_usage"  # key of the file's metadata
 
 Parts = Mapping[str, NDArray[np.float64]]  # as in Judgement
 
@@ -78,11 +80,14 @@ def _columns(rollout: Responses) -> dict[str, pa.Array]:
     return columns
 
 
-def save_scored(scored: Scored, path: Path, parts: Parts | None = None) -> Path:
+def save_scored(
+    scored: Scored, path: Path, parts: Parts | None = None, usage: Mapping[str, float] | None = None
+) -> Path:
     """`save_rollout`'s columns and logp_old, logp_ref, reward (K each), preference (K·K, row by row).
 
     With token_logp_old and token_logp_ref (K lists each, one figure per token) if they are known. What `load_scored`
-    gave has no texts and no `finished` to write. Training reads no parts: they are for users.
+    gave has no texts and no `finished` to write. Training reads no parts: they are for users. What a judge took for
+    these prompts, as in Judgement, stands in the file's metadata.
     """
     numbers = ("logp_old", "logp_ref", "reward", "preference")
     columns = {name: _rows(getattr(scored, name)) for name in numbers}
@@ -90,8 +95,15 @@ def save_scored(scored: Scored, path: Path, parts: Parts | None = None) -> Path:
     for name in TOKEN_FIGURES:
         if (values := getattr(scored, name)) is not None:
             columns[name] = _nested(pa.LargeListArray.from_arrays(offsets, values), n)
-    pq.write_table(pa.table({**_columns(scored.rollout), **columns, **_part_columns(parts)}), path)
+    table = pa.table({**_columns(scored.rollout), **columns, **_part_columns(parts)})
+    pq.write_table(table.replace_schema_metadata({USAGE: json.dumps(dict(usage))}) if usage else table, path)
     return path
+
+
+def judge_usage(path: Path) -> dict[str, float]:
+    """What the judge took for the prompts of a file of `save_scored`; empty for a judge that does not count."""
+    found: dict[str, float] = json.loads((pq.read_schema(path).metadata or {}).get(USAGE, b"{}"))
+    return found
 
 
 def load_rollout(path: Path) -> Rollout:

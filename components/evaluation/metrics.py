@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,7 @@ class Evaluated:
     truncated: float  # share of responses that the length limit cut off
     benchmarks: tuple[Benchmark, ...] = ()
     measures: tuple[Measure, ...] = ()  # of `measure`
+    usage: Mapping[str, float] = field(default_factory=dict)  # what the judge took, as in Judgement
 
 
 def due(settings: EvaluationConfig, iteration: int, *, since: int, iterations: int) -> bool:
@@ -113,6 +114,11 @@ def skipped(rollout: Manifest) -> Evaluated:
     return Evaluated(
         rollout, unknown, unknown, kl=math.nan, reward=math.nan, response_length=math.nan, truncated=math.nan
     )
+
+
+def usage_columns(usage: Mapping[str, float]) -> dict[str, float]:
+    """What a judge took as columns of `history`, such as `judge_tokens_in`."""
+    return {f"judge_{name}": value for name, value in usage.items()}
 
 
 def history_row(
@@ -130,7 +136,8 @@ def history_row(
     An engine with log-probs of its own adds `logp_difference`; a benchmark `task_<name>`, `task_<name>_reference` and
     `task_<name>_metric`; training in several passes `risk_1`, `risk_2` … after each. `kl_token` is `kl` in nats per
     token: log-ratios summed over all responses, by all their tokens. `learning.figures` tells of the columns from
-    `risk_before` to `kl_step_token`. `tied` is the share of the iteration's prompts whose responses all tie.
+    `risk_before` to `kl_step_token`. `tied` is the share of the iteration's prompts whose responses all tie. A judge
+    behind a URL adds `judge_requests`, `judge_tokens_in` and others, for scoring and evaluation together.
 
     A part of the judge's scores adds `part_<name>`, its mean over the responses to the held-out prompts, `_low` and
     `_high`, the 95 % interval of that mean over prompts, and the same of the reference: `part_<name>_reference`,
@@ -148,6 +155,8 @@ def history_row(
         training: `TrainResult.figures`; without those of `learning`, as of on-policy algorithms, their columns are NaN.
         warnings: `TrainResult.warnings`.
     """
+    for name, value in usage_columns(evaluated.usage).items():
+        counts = {**counts, name: counts.get(name, 0) + value}
     passes = {name: risk for name, risk in (training or {}).items() if re.fullmatch(r"risk_\d+", name)}
     row: dict[str, Any] = {
         "iteration": iteration,

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, GetJsonSchemaHandler, PlainSerializer, PlainValidator, field_validator
+from pydantic import Field, GetJsonSchemaHandler, PlainSerializer, PlainValidator, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -19,7 +19,7 @@ from components.config import registry
 from components.config.errors import JudgeError
 from components.config.schema import KeyedError
 from components.data.records import Prompt
-from components.judges import Answers, Judge, Judgement, with_pair_rate
+from components.judges import Answers, Judge, Judgement, summed, with_pair_rate
 from components.judges._truncated import LOSE, TruncatedPenalty
 from components.runtime.progress import Progress, silent
 
@@ -97,9 +97,23 @@ class Ensemble(Judge):
         """Its own, and those of all members."""
         return super().marks().union(*(judge.marks() for judge, _ in self.judges))
 
-    def model_inputs(self, n: int, k: int) -> int:
+    @property
+    def draws_opponents(self) -> bool:
+        """Whether a member does."""
+        return any(judge.draws_opponents for judge, _ in self.judges)
+
+    @model_validator(mode="after")
+    def _knows_all_pairs(self) -> Self:
+        if self.truncated_penalty == LOSE and self.draws_opponents:
+            raise ValueError(
+                "truncated_penalty: lose decides pairs that a member with `opponents` did not compare. "
+                "Set it in `judges`, for each."
+            )
+        return self
+
+    def model_inputs(self, n: int, k: int, policies: int = 1) -> int:
         """Those of all members."""
-        return sum(judge.model_inputs(n, k) for judge, _ in self.judges)
+        return sum(judge.model_inputs(n, k, policies) for judge, _ in self.judges)
 
     def deciding(self) -> dict[str, Any]:
         """Those of all members, and their weights."""
@@ -131,11 +145,11 @@ class Ensemble(Judge):
         """
         n, k = answers.truncated.shape
         read = replace(answers, texts=self.readable(answers))
-        total, before = self.model_inputs(n, k), 0
+        total, before = self.model_inputs(n, k, answers.policies), 0
         show = with_pair_rate(progress, n, k)
         judgements, weights = [], []
         for i, (judge, weight) in enumerate(self.judges):
-            inputs = judge.model_inputs(n, k)
+            inputs = judge.model_inputs(n, k, answers.policies)
             with _at(i, judge):
                 judgements.append(judge.verdict(prompts, read, _part(show, before, inputs, total)))
             weights.append(weight)
@@ -144,6 +158,7 @@ class Ensemble(Judge):
             np.average([judgement.preference for judgement in judgements], axis=0, weights=weights),
             np.average([judgement.reward for judgement in judgements], axis=0, weights=weights),
             _all_parts(judgements),
+            summed(judgement.usage for judgement in judgements),
         )
         return self.after_penalty(mean, answers.truncated)
 

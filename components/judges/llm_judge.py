@@ -19,16 +19,9 @@ from components.config.errors import JudgeError
 from components.config.schema import TemplateOptions
 from components.data.records import Prompt
 from components.judges import sigmoid
-from components.judges._base import (
-    PROBE,
-    PROBE_RESPONSES,
-    PairwiseModelJudge,
-    conversation,
-    filled,
-    ordered_pairs,
-    require_places,
-)
-from components.runtime.progress import Progress
+from components.judges._base import PROBE, PROBE_RESPONSES, PairwiseModelJudge, conversation, filled, require_places
+from components.judges._pairwise import FirstWins, Pairs
+from components.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:  # a config is read in steps that need no torch
     from torch import Tensor
@@ -53,7 +46,10 @@ Which response is better? Answer with the letter A or the letter B alone."""
 
 
 class LLMJudge(PairwiseModelJudge):
-    """A language model that is asked which of two responses is better; K(K - 1) inputs per prompt."""
+    """A language model that is asked which of two responses is better.
+
+    K(K - 1) inputs per prompt; with `opponents` m about K·m.
+    """
 
     name: Literal["llm_judge"] = "llm_judge"
     prompt: str = Field(DEFAULT_PROMPT, description="with {prompt}, {response_a} and {response_b}")
@@ -80,9 +76,10 @@ class LLMJudge(PairwiseModelJudge):
         """Loads the model and judges one pair. Raises JudgeError for a model that answers with no verdict."""
         self.judge([PROBE], PROBE_RESPONSES)
 
-    def _first_wins(
-        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress
-    ) -> NDArray[np.float64]:
+    def compare_pairs(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], pairs: Pairs, progress: Progress = silent
+    ) -> FirstWins:
+        """See `PairwiseJudge.compare_pairs`."""
         from transformers import AutoModelForCausalLM
 
         from components.judges import _models
@@ -101,7 +98,7 @@ class LLMJudge(PairwiseModelJudge):
             return logp[:, 0] - logp[:, 1]
 
         logits = _models.run(
-            self._encode(loaded, prompts, texts),
+            self._encode(loaded, prompts, texts, pairs),
             logit,
             tokens_per_batch=self.tokens_per_batch,
             progress=lambda done, total, **figures: progress(done, total, verdict_mass=float(np.mean(mass)), **figures),
@@ -112,7 +109,7 @@ class LLMJudge(PairwiseModelJudge):
                 f"probability of {np.mean(mass):.2g} only, so its preferences mean little. Change judge.prompt or "
                 "judge.verdicts, turn its thinking off with judge.template_options, or lower judge.min_verdict_mass."
             )
-        return sigmoid(logits)
+        return FirstWins(sigmoid(logits))
 
     def _verdict_ids(self, loaded: Loaded) -> tuple[int, int]:
         ids = []
@@ -144,14 +141,13 @@ class LLMJudge(PairwiseModelJudge):
         return [texts[i : i + k] for i in range(0, len(texts), k)], cut / len(texts)
 
     def _encode(
-        self, loaded: Loaded, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]
+        self, loaded: Loaded, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]], pairs: Pairs
     ) -> list[NDArray[np.int32]]:
-        """Token ids of all ordered pairs, up to where the verdict begins."""
+        """Token ids of ordered pairs, up to where the verdict begins."""
         from components.judges import _models
 
         tokenizer, blank = loaded.tokenizer, _models.blank_special(loaded.tokenizer)
         shown = [blank(conversation(prompt)) for prompt in prompts]
-        pairs = ordered_pairs(len(prompts), len(texts[0]))
         asked = [
             filled(self.prompt, prompt=shown[i], response_a=texts[i][first], response_b=texts[i][second])
             for i, first, second in pairs

@@ -90,7 +90,7 @@ def work(config: RunConfig, models: Models, lengths: Lengths) -> dict[str, Work]
     drawn = _generated(models, n, k, lengths) * t
     scored = _read(models, n, k, lengths) * passes + _judged(models, n, k, lengths) * t
     answers = _generated(models, held_out, m, lengths)
-    judged = _read(models, held_out, m, lengths) * 2 + _judged(models, held_out, 3 * m, lengths)
+    judged = _read(models, held_out, m, lengths) * 2 + _judged(models, held_out, 3 * m, lengths, policies=3)
     return {
         "start": answers + _judged(models, held_out, m, lengths),
         "generate": Work() if on_policy else drawn,
@@ -111,12 +111,12 @@ def _read(models: Models, n: int, k: int, lengths: Lengths) -> Work:
     return Work(read=2 * models.policy.parameters * n * (lengths.prompt + k * lengths.response))
 
 
-def _judged(models: Models, n: int, k: int, lengths: Lengths) -> Work:
-    """Judging k responses to each of n prompts."""
+def _judged(models: Models, n: int, k: int, lengths: Lengths, policies: int = 1) -> Work:
+    """Judging k responses of so many policies to each of n prompts."""
     flops = 0.0
     for judge, shape in models.judges:
         tokens = lengths.prompt + lengths.response * (2 if isinstance(judge, PairwiseModelJudge) else 1)
-        flops += 2 * shape.parameters * judge.model_inputs(n, k) * tokens
+        flops += 2 * shape.parameters * judge.model_inputs(n, k, policies) * tokens
     return Work(read=flops)
 
 
@@ -128,7 +128,11 @@ def _trained(config: RunConfig, models: Models, lengths: Lengths) -> Work:
     flops = models.policy.parameters * ((4 if settings.lora else 6) + 2 * settings.gradient_checkpointing)
     train = Work(train=flops * n * tokens_trained(config, lengths))
     if isinstance(algorithm, OnPolicyAlgorithm):
-        train += _generated(models, n, 3, lengths) + _judged(models, n, 3, lengths) + _read(models, n, 1, lengths)
+        train += (
+            _generated(models, n, 3, lengths)
+            + _judged(models, n, 3, lengths, policies=2)
+            + _read(models, n, 1, lengths)
+        )
     return train * settings.epochs
 
 

@@ -14,7 +14,7 @@ from components.algorithms import Algorithm
 from components.data import rollouts
 from components.data.records import Rollout, Scored
 from components.evaluation import groups, metrics
-from components.judges import Judgement
+from components.judges import Judgement, summed
 from components.run_config import RunConfig
 from components.stages import sampling, update
 from components.stages.context import Workspace
@@ -63,7 +63,9 @@ def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manif
     chosen = work.prompts(shard, "shard")
     judgement = sampling.judge(work.config.judge, chosen, [responses], work.progress("judge responses"))
     scored = _scored(work, [policy, reference], responses, judgement)
-    return work.keep("rollout.parquet", lambda path: rollouts.save_scored(scored, path, judgement.parts))
+    return work.keep(
+        "rollout.parquet", lambda path: rollouts.save_scored(scored, path, judgement.parts, judgement.usage)
+    )
 
 
 def _scored(work: Workspace, policies: Sequence[Manifest], responses: Rollout, judgement: Judgement) -> Scored:
@@ -98,7 +100,8 @@ def _logprobs(
 def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> dict[str, float]:
     """Checks that the scored shards hold just the planned prompts; counts prompts, responses and tokens.
 
-    Adds `logp_difference`, the largest one between the engine's log-probs and the trainer's, if the engine gives some.
+    Adds `logp_difference`, the largest one between the engine's log-probs and the trainer's, if the engine gives some,
+    and what the judge took, such as `judge_tokens_in`, if it counts that.
     """
     planned = [prompt.id for shard in shards for prompt in work.prompts(shard, "shard")]
     if _on_policy(work):
@@ -113,11 +116,13 @@ def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifes
             f"missing: {', '.join(missing[:5]) or 'none'}. Resume from this iteration's plan step."
         )
     differences = [difference for file in files if (difference := rollouts.logp_difference(file)) is not None]
+    usage = summed(rollouts.judge_usage(file) for file in files)
     return {
         "prompts": len(found),
         "responses": sum(part.responses for part in parts),
         "tokens_generated": sum(part.tokens for part in parts),
         **({"logp_difference": max(differences)} if differences else {}),
+        **metrics.usage_columns(usage),
     }
 
 
@@ -177,6 +182,7 @@ def evaluate(work: Workspace, given: EvaluateInput) -> metrics.Evaluated:
         truncated=float(1 - responses.finished.mean()),
         benchmarks=_benchmarks(scores, base_scores),
         measures=metrics.measure(judgement, by_group, ours, theirs),
+        usage=judgement.usage,
     )
 
 

@@ -54,5 +54,6 @@ def judge(
         texts=[[text for r in rollouts for text in r.group(i)] for i in range(n)],
         truncated=~np.concatenate([r.finished for r in rollouts], axis=1),
         prompt_ends=next((r.prompt_ends for r in rollouts if r.prompt_ends is not None), [""] * n),
+        policies=len(rollouts),
     )
     return judge.verdict(prompts, answers, progress)

@@ -101,6 +101,12 @@ def test_what_pods_would_not_find_is_refused(place, changes, key, remedy):
     assert (remedy or "relative to that, or mount a volume") in str(caught.value)
 
 
+def test_a_model_at_an_endpoint_is_a_name_there(place):
+    endpoint = {"name": "openai", "model": "models/llama", "base_url": "http://judge:8000/v1"}
+    values = {**OWN, "judge": endpoint}
+    assert shipping.files(parse(yaml.safe_dump(values))) == {}
+
+
 def test_an_absolute_path_is_refused_unless_a_volume_is_mounted_there(place):
     prompts = {"train": str(place / "data" / "train.jsonl")}
     with pytest.raises(BadConfig, match=r"^prompts\.train: .* lies on this machine, .*cluster\.volumes"):

@@ -13,8 +13,10 @@ from components.config.registry import build
 from components.data.records import Prompt, Ragged, Rollout
 from components.judges import Answers, Judge, Judgement
 from components.judges._base import PairwiseModelJudge
+from components.judges._pairwise import FirstWins
 from components.judges._truncated import lost, shifted
 from components.run_config import parse
+from components.runtime.progress import silent
 from components.stages import sampling
 
 PROMPT = Prompt("one", ({"role": "user", "content": "a"},))
@@ -100,8 +102,8 @@ class Pairs(PairwiseModelJudge):
     def check(self):
         pass
 
-    def _first_wins(self, prompts, responses, progress):
-        return np.array(self.first_wins)
+    def compare_pairs(self, prompts, responses, pairs, progress=silent):
+        return FirstWins(np.array(self.first_wins))
 
 
 # (first, second): (0, 1) 0.8, (0, 2) 0.5, (1, 0) 0.2, (1, 2) 0.9, (2, 0) 0.5, (2, 1) 0.1
