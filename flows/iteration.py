@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 class Iteration(AlignmentFlow):
     """The body of the loop, whose last step goes back to its first."""
 
+    tracked: str  # name of the tracked run; see `components.stages.tracking`
+    links: dict[str, str]  # where to look at it, by tracker
+
     def begin(self, started: Started, origin: Origin | None = None) -> None:
         """The artifacts with which the first iteration begins, those of a run to continue from if there is one."""
         self.reference, self.prompts, self.precision = started.policy, started.prompts, started.precision
@@ -91,6 +94,7 @@ class Iteration(AlignmentFlow):
     def evaluate(self):
         """Compare with the reference and the last policy evaluated on held-out prompts; add a row to `history`."""
         from components import stages
+        from components.stages import tracking
 
         rivals = self.evaluated_reference, self.evaluated
         given = stages.EvaluateInput(self.policy, self.reference, self.prompts, *rivals, self.iteration, self.since)
@@ -109,4 +113,5 @@ class Iteration(AlignmentFlow):
             training=self.training,
             warnings=self.warnings,
         )
+        self.links |= tracking.log(self.settings, self.store_root, self.tracked, self.history, self.since)
         self.next(self.plan)
