@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from metaflow import config_expr, resources, step
 
-from base import AlignmentFlow
+from base import AlignmentFlow, told_plainly
 
 if TYPE_CHECKING:
     from components.stages.handover import Started
@@ -113,5 +113,6 @@ class Iteration(AlignmentFlow):
             training=self.training,
             warnings=self.warnings,
         )
-        self.links |= tracking.log(self.settings, self.store_root, self.tracked, self.history, self.since)
+        with told_plainly():
+            self.links |= tracking.log(self.settings, self.store_root, self.tracked, self.history, self.since)
         self.next(self.plan)
