@@ -13,6 +13,15 @@ from pydantic import Field
 
 from components.trackers import Row, TrackedRun, Tracker, TrackerError, client, place
 
+# What is raised where the client's own service, a process beside the task, has died or is stuck: they have no base of
+# their own, and no public names.
+SERVICE_ERRORS = (
+    ("wandb.sdk.mailbox.mailbox", "MailboxClosedError"),
+    ("wandb.sdk.mailbox.mailbox_handle", "HandleAbandonedError"),
+    ("wandb.sdk.mailbox.mailbox_handle", "ServerResponseError"),
+    ("wandb.sdk.lib.service.service_connection", "WandbApiFailedError"),
+    ("wandb.sdk.lib.service.service_token", "WandbServiceConnectionError"),
+)
 PATIENCE = 60.0  # seconds for the server to answer when a run is opened, and again when it is closed
 
 
@@ -37,7 +46,8 @@ class Wandb(Tracker):
 
     def failures(self) -> tuple[type[Exception], ...]:
         """See `Tracker`."""
-        return (client("wandb", self.name).Error, OSError)  # a TimeoutError is an OSError
+        of_service = [getattr(client(module, self.name), name) for module, name in SERVICE_ERRORS]
+        return (client("wandb", self.name).Error, *of_service, OSError)  # a TimeoutError is an OSError
 
     def log(self, run: TrackedRun, rows: Sequence[Row]) -> str | None:
         """A step for each iteration. Nothing but figures and settings is sent: no output, code, host or packages."""

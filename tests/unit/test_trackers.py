@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import struct
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
 
-from components import trackers
-from components.run_config import RunConfig, checked
 from components.stages import tracking
 from components.trackers import TrackerError
 from components.trackers.mlflow import entity
-
-RUN = "WindFlow/17"
-FIGURES = {"win_rate": [0.5, 0.625, 0.75], "part_length[a b?]": [3.0, 4.0, 5.0]}
+from tracked import ADDRESSES, FIGURES, FOLDERS, RUN, config, history, needs, run
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +19,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where clients keep what they keep of a user; Trackio reads it when it is imported."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "MLFLOW_TRACKING_URI", "TRACKIO_SPACE_ID"):
+        for name in ADDRESSES:
             patch.delenv(name, raising=False)
-        for name in ("HOME", "TRACKIO_DIR", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        for name in FOLDERS:
             patch.setenv(name, str(folder))
         yield folder
 
@@ -41,33 +31,6 @@ def root(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Of a store."""
     monkeypatch.chdir(tmp_path)
     return str(tmp_path / "store")
-
-
-def config(**tracker: Any) -> RunConfig:
-    return checked({"demo": {}, "iterations": 3, "algorithm": {"name": "dpo", "beta": 0.25}, "trackers": [tracker]})
-
-
-def history(count: int) -> pd.DataFrame:
-    """Rows of so many iterations; `kl` was not measured."""
-    rows = [
-        {"iteration": t + 1, "algorithm": "dpo", **{name: values[t] for name, values in FIGURES.items()}}
-        for t in range(count)
-    ]
-    return pd.DataFrame(rows).assign(kl=float("nan"), warnings="")
-
-
-def run(root: str, settings: RunConfig) -> str:
-    """A run of three iterations with a retry and a tracker that was away in the second; where its address leads."""
-    tracking.begin(settings, root, RUN)
-    for count in (1, 1, 3, 3):
-        time.sleep(1.1)  # W&B names a folder after the second, and an iteration takes longer
-        address = tracking.log(settings, root, RUN, history(count), 0)[settings.trackers[0].name]
-    return address
-
-
-def needs(*packages: str) -> Any:
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"needs {missing}: {trackers.INSTALL}")
 
 
 @needs("tensorboard")
@@ -161,69 +124,6 @@ def test_names_that_mlflow_does_not_take() -> None:
     assert long[0] != long[1]
 
 
-@needs("wandb")
-def test_wandb_offline(root: str, tmp_path: Path) -> None:
-    folder = run(root, config(name="wandb", mode="offline", project="mine", entity="us"))
-    assert folder == str(tmp_path / "store" / "trackers" / "wandb")
-    records = [
-        record for file in sorted(Path(folder).glob("offline-run-*/run-WindFlow-17.wandb")) for record in read(file)
-    ]
-    began = [record.run for record in records if record.HasField("run")]
-    assert {(one.run_id, one.project, one.entity, one.display_name) for one in began} == {
-        ("WindFlow-17", "mine", "us", RUN)
-    }
-    settings = {item.key: json.loads(item.value_json) for item in began[0].config.update}
-    assert settings["algorithm.beta"] == 0.25
-    points = [
-        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
-        for record in records
-        if record.HasField("history")
-    ]
-    assert [point["_step"] for point in points] == [1, 2, 3]
-    for name, values in FIGURES.items():
-        assert [point[name] for point in points] == values
-    assert all("kl" not in point for point in points)
-    assert not any(record.HasField(kind) for record in records for kind in ("output", "output_raw", "stats"))
-    assert not list(Path(folder).glob("*/files/requirements.txt"))
-    assert not list(Path(folder).glob("*/files/wandb-metadata.json"))
-
-
-def read(file: Path) -> list[Any]:
-    """The records of a .wandb file: 7 bytes of header, then LevelDB's log format in blocks of 32 KiB."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, at, records, parts = file.read_bytes(), 7, [], b""
-    while at + 7 <= len(data):
-        if (left := 32768 - at % 32768) < 7:
-            at += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        parts += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            records.append(Record.FromString(parts))
-            parts = b""
-    return records
-
-
-@needs("wandb")
-def test_wandb_without_a_key(root: str) -> None:
-    with pytest.raises(TrackerError, match=r"trackers\.0\.mode: 'online' needs a key\. Run `wandb login`"):
-        tracking.begin(config(name="wandb"), root, RUN)
-
-
-@needs("wandb")
-def test_a_server_of_wandb_that_is_away(
-    root: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("components.trackers.wandb.PATIENCE", 2.0)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    assert tracking.log(config(name="wandb"), root, RUN, history(1), 0).keys() == {"metrics"}
-    assert "trackers.0: wandb failed" in caplog.text
-    assert "k" * 40 not in caplog.text
-
-
 @needs("trackio")
 def test_trackio(root: str) -> None:
     address = run(root, config(name="trackio", project="mine"))
@@ -243,13 +143,14 @@ def test_trackio(root: str) -> None:
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "tensorboard", "trackio"])
 def test_a_client_that_is_not_installed(name: str, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(name=name)
     (tmp_path / name).mkdir()  # as W&B itself makes one where it runs
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     for module in [one for one in sys.modules if one.partition(".")[0] == name]:
         monkeypatch.delitem(sys.modules, module)
     message = rf"trackers\.0\.name: '{name}' needs the package {name}, .* Run pip install -r requirements-trackers\.txt"
     with pytest.raises(TrackerError, match=message):
-        tracking.check(config(name=name), root)
+        tracking.check(settings, root)
 
 
 @pytest.mark.parametrize(
