@@ -146,11 +146,14 @@ def test_a_client_that_is_not_installed(name: str, root: str, tmp_path: Path, mo
     settings = config(name=name)
     (tmp_path / name).mkdir()  # as W&B itself makes one where it runs
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    for module in [one for one in sys.modules if one.partition(".")[0] == name]:
-        monkeypatch.delitem(sys.modules, module)
+    loaded = {module: sys.modules.pop(module) for module in list(sys.modules) if module.partition(".")[0] == name}
     message = rf"trackers\.0\.name: '{name}' needs the package {name}, .* Run pip install -r requirements-trackers\.txt"
-    with pytest.raises(TrackerError, match=message):
-        tracking.check(settings, root)
+    try:
+        with pytest.raises(TrackerError, match=message):
+            tracking.check(settings, root)
+    finally:
+        sys.modules.pop(name, None)
+        sys.modules.update(loaded)
 
 
 @pytest.mark.parametrize(
