@@ -78,7 +78,7 @@ def log(config: RunConfig, store_root: str, name: str, history: pd.DataFrame, si
 
 
 def settings(config: RunConfig) -> dict[str, Setting]:
-    """Every setting by its dotted key: lists as JSON, nothing as "null", addresses without user and password."""
+    """Every setting by its dotted key: lists and empty text as JSON, nothing as "null", no passwords in addresses."""
     return dict(_flat(config.model_dump(mode="json"), ""))
 
 
@@ -109,7 +109,7 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Setting]]:
     elif isinstance(value, int | float):
         yield key, value
     else:
-        yield key, without_password(value if isinstance(value, str) else json.dumps(value))
+        yield key, without_password(value if isinstance(value, str) and value else json.dumps(value))
 
 
 def _folder(store_root: str) -> Path | None:

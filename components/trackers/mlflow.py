@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ from pydantic import Field, field_validator
 from components.trackers import Row, TrackedRun, Tracker, TrackerError, client, place, without_password
 
 TAG = "wind.run"  # by which a run is found again
-AT_ONCE = 100  # parameters that MLflow takes in one request
+MOST_PARAMETERS, MOST_METRICS = 100, 1000  # that MLflow takes in one request
+WHOLE = "iteration"  # of an iteration's figures in the last request
 LONGEST = 250  # characters of a name
 # A server that is away costs a step seconds, not minutes; what the environment says counts.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
@@ -68,14 +69,16 @@ class Mlflow(Tracker):
         key = opened.info.run_id
         if not rows:
             settings = [entities.Param(entity(name), str(value)) for name, value in run.settings.items()]
-            for begin in range(0, len(settings), AT_ONCE):
-                mlflow.log_batch(key, params=settings[begin : begin + AT_ONCE])
-        known = {metric.step for metric in mlflow.get_metric_history(key, "iteration")}
+            for some in _parts(settings, MOST_PARAMETERS):
+                mlflow.log_batch(key, params=some)
+        known = {metric.step for metric in mlflow.get_metric_history(key, WHOLE)}
         now = int(time.time() * 1000)
         for row in rows:
             if row.iteration not in known:
-                metrics = [entities.Metric(entity(k), v, now, row.iteration) for k, v in row.figures.items()]
-                mlflow.log_batch(key, metrics=metrics)  # all or none
+                figures = sorted(row.figures.items(), key=lambda figure: figure[0] == WHOLE)
+                metrics = [entities.Metric(entity(name), value, now, row.iteration) for name, value in figures]
+                for some in _parts(metrics, MOST_METRICS):
+                    mlflow.log_batch(key, metrics=some)
         if run.over:
             mlflow.set_terminated(key)
         uri = without_password(self._uri(run.folder))
@@ -114,6 +117,11 @@ def entity(name: str) -> str:
         return taken
     digest = hashlib.sha256(taken.encode()).hexdigest()[:12]
     return f"{taken[: LONGEST - len(digest) - 1]}-{digest}"
+
+
+def _parts(everything: list[Any], size: int) -> Iterator[list[Any]]:
+    for begin in range(0, len(everything), size):
+        yield everything[begin : begin + size]
 
 
 def _code(sign: re.Match[str]) -> str:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from components.stages import tracking
@@ -99,6 +100,19 @@ def test_another_run_is_another_one_in_mlflow(root: str) -> None:
         uri = tracking.log(settings, root, name, history(1), 0)["mlflow"]
     found = MlflowClient(uri).search_runs(["1"])
     assert {(one.info.run_name, one.info.status) for one in found} == {(RUN, "RUNNING"), ("WindFlow/18", "RUNNING")}
+
+
+@pytest.mark.slow
+@needs("mlflow", "sqlalchemy", "alembic")
+def test_more_figures_than_mlflow_takes_at_once(root: str) -> None:
+    from mlflow import MlflowClient
+
+    (row,) = history(1).to_dict("records")
+    many = pd.DataFrame([row | {f"held_out[{group}]": float(group) for group in range(1200)}])
+    uri = tracking.log(config(name="mlflow"), root, RUN, many, 0)["mlflow"]
+    (found,) = MlflowClient(uri).search_runs(["1"])
+    assert len(found.data.metrics) == 1 + len(FIGURES) + 1200
+    assert found.data.metrics["held_out/1199"] == 1199.0
 
 
 @needs("mlflow")
