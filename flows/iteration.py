@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from metaflow import config_expr, resources, step
 
-from base import AlignmentFlow
+from base import AlignmentFlow, told_plainly
 
 if TYPE_CHECKING:
     from components.stages.handover import Started
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 class Iteration(AlignmentFlow):
     """The body of the loop, whose last step goes back to its first."""
+
+    tracked: str  # name of the tracked run; see `components.stages.tracking`
+    links: dict[str, str]  # where to look at it, by tracker
 
     def begin(self, started: Started, origin: Origin | None = None) -> None:
         """The artifacts with which the first iteration begins, those of a run to continue from if there is one."""
@@ -92,6 +95,7 @@ class Iteration(AlignmentFlow):
         """Compare with the reference and the last policy evaluated on held-out prompts; add a row to `history`."""
         from components import stages
         from components.reporting import report
+        from components.stages import tracking
 
         rivals = self.evaluated_reference, self.evaluated
         given = stages.EvaluateInput(self.policy, self.reference, self.prompts, *rivals, self.iteration, self.since)
@@ -111,4 +115,6 @@ class Iteration(AlignmentFlow):
             warnings=self.warnings,
         )
         print(report.standing(self.history, self.since + self.settings.iterations))
+        with told_plainly():
+            self.links |= tracking.log(self.settings, self.store_root, self.tracked, self.history, self.since)
         self.next(self.plan)

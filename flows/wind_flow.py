@@ -30,13 +30,15 @@ class WindFlow(Iteration):
     def start(self):
         """Check config, policy, prompts, judge and store; sample the reference's responses for evaluation."""
         from components import stages
-        from components.stages import start_from
+        from components.stages import start_from, tracking
 
         with told_plainly():
             self.remember_store()
         with self.work("start") as work:
             earlier = start_from.find(work)
             print(start_from.beginning(work, earlier))
+            self.tracked = f"WindFlow/{current.run_id}"
+            self.links = tracking.begin(work.config, self.store_root, self.tracked)
             self.begin(stages.start(work, earlier), earlier)
         self.next(self.plan)
 
@@ -47,7 +49,7 @@ class WindFlow(Iteration):
         """Report: charts, examples and the commands that come next."""
         from components import stages
         from components.reporting import cards, commands, report
-        from components.stages import start_from
+        from components.stages import start_from, tracking
 
         run = f"WindFlow/{current.run_id}"
         with self.work("end") as work:
@@ -59,9 +61,11 @@ class WindFlow(Iteration):
             self.settings.model_dump(),
             title=run,
             reward_reference=self.reward_reference,
+            links=self.links,
         )
         current.card["report"].extend(shown)
         print(f"{report.verdict(self.history)}\n\n{report.summary_table(self.history)}\n")
+        print(f"{tracking.link_lines(self.links)}\n")
         print(commands.next_commands(script(), "WindFlow", current.run_id, run_folder()))
 
 

@@ -118,6 +118,7 @@ def report_card(
     *,
     title: str,
     reward_reference: float | None = None,
+    links: Mapping[str, str] | None = None,
 ) -> list[MetaflowCardComponent]:
     """The report of a run: verdict, chart, table, examples and config.
 
@@ -129,6 +130,7 @@ def report_card(
         config: the run's config as plain data.
         title: Markdown.
         reward_reference: mean reward of the reference's responses.
+        links: where else to look at the run, by tracker.
 
     Returns:
         Components for `current.card[id].extend`.
@@ -159,7 +161,20 @@ def report_card(
     components += parts_cards.components(history)
     if examples:
         components += [Markdown("## Examples"), _example_table(examples)]
+    components += link_table(links or {})
     return [*components, Markdown("## Config"), YAMLViewer(dict(config), title="config.yaml")]
+
+
+def link_table(links: Mapping[str, str]) -> list[MetaflowCardComponent]:
+    """Where else to look at a run, by tracker; nothing if there is nothing.
+
+    Plain cells: an address need not be one that the viewer's page should follow.
+    """
+    from metaflow.cards import Markdown, Table
+
+    rows: list[list[Any]] = [list(link) for link in links.items()]
+    shown = [Markdown("## Followed by"), Table(rows, headers=["tracker", "address"], disable_updates=True)]
+    return shown if rows else []
 
 
 def _learning(history: pd.DataFrame) -> list[MetaflowCardComponent]:

@@ -18,6 +18,8 @@ def found(run: RunFields) -> Iterator[str]:
     yield from _in_prompts(run)
     yield from _in_processes(run)
     yield from _between_plug_ins(run)
+    names = [tracker.name for tracker in run.trackers]
+    yield from (f"trackers: {name} is given twice. Keep one of them." for name in set(names) if names.count(name) > 1)
     if run.start_from is not None and run.compare is not None:
         yield "start_from: is not for comparisons, whose arms begin alike. Remove it, or run flows/wind_flow.py."
 

@@ -28,6 +28,7 @@ from components.config.steps import WITH_MODEL, WithModel
 from components.generation import Engine
 from components.judges import Judge
 from components.prompts.config import PromptsConfig
+from components.trackers import Tracker
 
 # Metaflow's checks recurse over the unrolled graph; a compiled Argo template passes its 1 MB limit earlier.
 MAX_ITERATIONS = 100
@@ -40,6 +41,7 @@ NOT_GIVEN = cast(Judge, None)
 AlgorithmField = Annotated[SerializeAsAny[BaseAlgorithm], PlugIn("algorithms", BaseAlgorithm)]
 JudgeField = Annotated[SerializeAsAny[Judge], PlugIn("judges", Judge)]
 EngineField = Annotated[SerializeAsAny[Engine], PlugIn("generation", Engine)]
+TrackerField = Annotated[SerializeAsAny[Tracker], PlugIn("trackers", Tracker)]
 
 
 class Generation(GenerationConfig):
@@ -84,6 +86,9 @@ class RunFields(Section):
     live_cards: Annotated[list[WithModel], ASIDE, SAME_STEPS] = Field(
         list(WITH_MODEL),
         description="steps with a live progress card; it takes a core for some seconds each minute",
+    )
+    trackers: Annotated[list[TrackerField], ASIDE, SAME_STEPS] = Field(
+        [], description="what is told each iteration's figures, beside the JSONL file that every run writes"
     )
     compare: Annotated[CompareConfig | None, ASIDE] = Field(None, description="for compare_flow.py")
 

@@ -16,7 +16,7 @@ from components.judges import Judge
 from components.plan import space
 from components.policy import sources
 from components.prompts import Source
-from components.stages import sampling
+from components.stages import sampling, tracking
 from components.stages.context import Workspace
 from components.stages.handover import Started
 from components.store import Manifest
@@ -42,6 +42,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
     work.config.generation.engine.check()
     benchmarks.check(work.config.evaluation)
     checks.check(work.config.training)
+    tracking.check(work.config, work.store.root)
     if origin is None:
         return _start_anew(work, judge)
     origin.check(work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +130,13 @@ class Store(ABC):
     @abstractmethod
     def remove_note(self, name: str) -> None:
         """Deletes a note, if there is one."""
+
+    @abstractmethod
+    def write_lines(self, name: str, lines: Sequence[str]) -> str:
+        """Makes the text file `metrics/NAME` hold these lines; returns its path or address.
+
+        It is no blob and no note: the house-keeping leaves it alone.
+        """
 
     @abstractmethod
     def locate(self, sha256: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -48,6 +48,23 @@ def replacing(target: Path, scratch: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(target)
         raise
+
+
+def keep_lines(path: Path, lines: Sequence[str]) -> None:
+    """Makes a text file hold these lines, in folders that are made if need be.
+
+    A file that holds the begin of them already, be it that its writer was killed within a line, grows by the rest; one
+    that holds something else is replaced.
+    """
+    text = "".join(f"{line}\n" for line in lines).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    there = path.read_bytes() if path.exists() else b""
+    if text.startswith(there):
+        with path.open("ab") as file:
+            file.write(text[len(there) :])
+    else:
+        with replacing(path, path.parent) as file:
+            file.write(text)
 
 
 def check_name(name: str) -> None:

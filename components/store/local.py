@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from components.config.errors import StoreError
 from components.store.base import REFRESH, Store
-from components.store.files import CHUNK, PARTIAL, chunks, replacing
+from components.store.files import CHUNK, PARTIAL, chunks, keep_lines, replacing
 from components.store.records import Blob, FileEntry, Note, Unfinished
 
 STALE = 24 * 3600  # seconds without a write after which an unfinished file belongs to a dead process
@@ -116,6 +116,12 @@ class LocalStore(Store):
     def remove_note(self, name: str) -> None:
         """See `Store`."""
         (self._notes / name).unlink(missing_ok=True)
+
+    def write_lines(self, name: str, lines: Sequence[str]) -> str:
+        """The file grows by what it lacks, so that `tail -f` follows it; see `Store`."""
+        path = Path(self.root, "metrics", name)
+        keep_lines(path, lines)
+        return str(path)
 
     def locate(self, sha256: str) -> str:
         """See `Store`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
@@ -123,6 +123,15 @@ class S3Store(Store):
     def remove_note(self, name: str) -> None:
         """See `Store`."""
         self._delete(self._key(f"notes/{name}"))
+
+    def write_lines(self, name: str, lines: Sequence[str]) -> str:
+        """An object cannot grow: it is written anew; see `Store`."""
+        address = f"{self.root}/metrics/{name}"
+        body = "".join(f"{line}\n" for line in lines).encode()
+        with explained(address):
+            key = self._key(f"metrics/{name}")
+            self._client().put_object(Bucket=self._bucket, Key=key, Body=body, **server_side_encryption())
+        return address
 
     def locate(self, sha256: str) -> str:
         """See `Store`."""

@@ -205,3 +205,10 @@ def test_a_card_has_a_bar_and_the_latest_figures():
     bar, line = (part.render() for part in card)
     assert (bar["type"], bar["label"], bar["value"], bar["max"]) == ("progressBar", "train", 8, 8)
     assert line["source"].strip() == "loss 0.25 · reward 1.5"
+
+
+def test_where_else_a_run_is_seen_is_plain_text():
+    links = {"metrics": "/store/metrics/run.jsonl", "wandb": "https://host/<b>run</b>"}
+    shown = [part.render() for part in report_card(HISTORY, [], {"seed": 1}, title="Run 1", links=links)]
+    (table,) = [part for part in shown if part.get("columns") == ["tracker", "address"]]
+    assert table["data"] == [["metrics", "/store/metrics/run.jsonl"], ["wandb", "https://host/<b>run</b>"]]

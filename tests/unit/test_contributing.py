@@ -1,18 +1,21 @@
-"""The example algorithm of CONTRIBUTING.md: found by its name alone, configured, and trained with."""
+"""The examples of CONTRIBUTING.md: found by their names alone, configured, and used."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
-from components import algorithms
+from components import algorithms, trackers
 from components.config.errors import ConfigError
 from components.config.registry import build
 from components.config.sections import TrainingConfig
-from components.run_config import parse
+from components.run_config import RunConfig, parse
+from components.stages import tracking
 from components.training.loop import Schedule
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
@@ -22,21 +25,41 @@ from tiny import make_policy, make_scored
 ROOT = Path(__file__).parents[2]
 
 
+def installed(package, name, tmp_path, monkeypatch):
+    """The code that the text names so, in a folder that the package looks into."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    module = f"{package.__name__}.{name}"
+    (code,) = re.findall(rf"`{module.replace('.', '/')}\.py`[^`]*:\n\n?```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / f"{name}.py").write_text(code, "utf-8")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    yield code
+    monkeypatch.delitem(sys.modules, module, raising=False)
+
+
 @pytest.fixture
 def example(tmp_path, monkeypatch):
-    """The example's code as `best_worst.py`, in a folder that the package `components.algorithms` looks into."""
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert "components/algorithms/best_worst.py" in text
-    (tmp_path / "best_worst.py").write_text(code, "utf-8")
-    monkeypatch.setattr(algorithms, "__path__", [*algorithms.__path__, str(tmp_path)])
-    yield code
-    monkeypatch.delitem(__import__("sys").modules, "components.algorithms.best_worst", raising=False)
+    yield from installed(algorithms, "best_worst", tmp_path, monkeypatch)
 
 
-def test_the_example_is_short(example):
-    lines = [line for line in example.splitlines() if line.strip() and not line.startswith(("from", "import", '"""'))]
-    assert len(lines) <= 20
+@pytest.fixture
+def tracker(tmp_path, monkeypatch):
+    yield from installed(trackers, "csv_file", tmp_path, monkeypatch)
+
+
+def test_the_examples_are_short(example, tracker):
+    for code in (example, tracker):
+        lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("from", "import", '"""'))]
+        assert len(lines) <= 20
+
+
+def test_the_tracker_is_told(tracker, tmp_path):
+    config = parse(f"demo: {{}}\niterations: 2\ntrackers: [{{name: csv_file, folder: {tmp_path}}}]")
+    settings = RunConfig.model_validate(config)
+    assert tracking.begin(settings, str(tmp_path / "store"), "WindFlow/17")["csv_file"] == f"{tmp_path}/WindFlow-17.csv"
+    history = pd.DataFrame({"iteration": [1, 2], "win_rate": [0.5, 0.625]})
+    for count in (1, 1, 2):
+        tracking.log(settings, str(tmp_path / "store"), "WindFlow/17", history[:count], 0)
+    assert (tmp_path / "WindFlow-17.csv").read_text() == "iteration,win_rate\n1,0.5\n2,0.625\n"
 
 
 def test_the_example_runs_by_its_name(example):

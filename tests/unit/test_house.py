@@ -14,7 +14,7 @@ COMPONENTS = ROOT / "components"
 # From the ground up: a room imports from those before it, also inside functions and for type checkers.
 FLOORS = (
     *("config", "runtime", "data", "prompts", "store"),
-    *("algorithms", "policy", "generation", "judges", "run_config"),
+    *("algorithms", "policy", "generation", "judges", "trackers", "run_config"),
     *("training", "evaluation", "reporting", "plan", "demo", "stages"),
     *("comparison", "bandit", "judging", "export", "cli"),
 )
