@@ -71,12 +71,13 @@ def _said(samples: Samples, out: Path, size: int) -> str:
     count = sum(len(batch.texts) for batch in trained.batches)
     names = ", ".join(str(batch.iteration) for batch in trained.batches) or "none"
     policies = ", ".join(str(batch.iteration) for batch in held_out.batches[1:]) or "none"
+    shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
     return "\n".join(
         [
             f"{count:,} responses to {len(trained.prompts):,} training prompts (iterations: {names}), and answers to "
             f"{len(held_out.prompts):,} held-out prompts by the reference and after iterations: {policies}.",
             *samples.notes,
-            f"They are in {out} ({size / 1e6:.1f} MB). Open it in a browser.",
+            f"They are in {out} ({shown}). Open it in a browser.",
         ]
     )
 

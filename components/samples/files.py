@@ -83,7 +83,8 @@ def of_run(pathspec: str) -> RunFiles:
         )
     evaluated = [_last_evaluated(begun.history, begun.evaluated)] if begun.iteration else []
     evaluated += [_last_evaluated(data.history, data.evaluated) for _, data in sorted(done["evaluate"].items())]
-    once = {one.iteration: one for one in evaluated}  # where none was due, the last one stays
+    # Where no evaluation was due, the last policy's answers stay, at first the reference's.
+    once = {one.iteration: one for one in evaluated if one.iteration}
     return RunFiles(
         run=pathspec,
         store_root=begun.store_root,
@@ -95,6 +96,6 @@ def of_run(pathspec: str) -> RunFiles:
 
 
 def _last_evaluated(history: Any, rollout: Manifest) -> Answered:
-    """The last policy that was evaluated, and its answers."""
+    """The last policy that was evaluated, 0 for none but the reference, and its answers."""
     known = history.loc[history["win_rate"].notna(), "iteration"]
     return Answered(int(known.max()) if len(known) else 0, rollout)

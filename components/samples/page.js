@@ -70,7 +70,7 @@ function groupsOf(side) {
   for (const field of side.fields) {
     const counts = new Map();
     for (const { metadata } of side.prompts) {
-      if (field in metadata) counts.set(metadata[field], (counts.get(metadata[field]) ?? 0) + 1);
+      if (Object.hasOwn(metadata, field)) counts.set(metadata[field], (counts.get(metadata[field]) ?? 0) + 1);
     }
     const values = [...counts.keys()].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
     found.push(...values.map((value) => [field, value, counts.get(value)]));

@@ -20,6 +20,9 @@ function sorted(indices, figure, descending) {
   });
 }
 
+// The figures of one of the judge's parts; a batch may have none of that name.
+const partOf = (batch, name) => (Object.hasOwn(batch.parts, name) ? batch.parts[name] : null);
+
 function mean(figures) {
   const known = figures.filter((figure) => figure !== null);
   return known.length ? known.reduce((sum, figure) => sum + figure, 0) / known.length : null;
@@ -70,7 +73,7 @@ class Trained {
   figure(name) {
     return (index) => {
       const { batch, row } = this.at(index);
-      const figures = name.startsWith("part ") ? batch.parts[name.slice(5)] : batch[name];
+      const figures = name.startsWith("part ") ? partOf(batch, name.slice(5)) : batch[name];
       return figures ? figures[row] : null;
     };
   }
@@ -120,7 +123,7 @@ class HeldOut {
 
   // A batch's figures of one prompt.
   of(batch, name, index) {
-    const figures = name.startsWith("part ") ? batch.parts[name.slice(5)] : batch[name];
+    const figures = name.startsWith("part ") ? partOf(batch, name.slice(5)) : batch[name];
     return figures ? figures.slice(index * batch.k, (index + 1) * batch.k) : [];
   }
 

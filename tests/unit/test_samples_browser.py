@@ -215,29 +215,6 @@ def test_answers_to_held_out_prompts_differ_in_marked_words(opened):
     assert chosen(opened, cut="", query="answer 4 of 2") == "1 of 10 held-out prompts"  # whichever policy said so
 
 
-@pytest.mark.parametrize(
-    ("left", "right", "expected"),  # the words that differ in brackets
-    [
-        ("", "", ("", "")),
-        ("a b", "a  b\n", ("a b", "a  b\n")),
-        ("a b c", "a x c", ("a [b ]c", "a [x ]c")),
-        ("", " new", ("", "[ new]")),
-        ("the cat sat.", "a cat sat!", ("[the ]cat sat[.]", "[a ]cat sat[!]")),
-        ("東京都", "東北都", ("東[京]都", "東[北]都")),
-        ("a b c d", "c d a b", ("[a b ]c d", "c d [a b]")),
-    ],
-)
-def test_words_that_differ(opened, left, right, expected):
-    brackets = "side.map(({text, changed}) => changed ? `[${text}]` : text).join('')"
-    assert tuple(opened.run(f"diff({left!r}, {right!r}).map(side => {brackets})")) == expected
-
-
-def test_texts_too_long_for_a_table_are_told_apart_at_their_ends(opened):
-    code = "diff('same ' + 'a '.repeat(5000) + 'end', 'same ' + 'b '.repeat(5000) + 'end')"
-    found = opened.run(f"{code}.map(side => side.map(({{text, changed}}) => [text.length, changed]))")
-    assert found == [[[5, False], [10000, True], [3, False]]] * 2
-
-
 def test_a_narrow_window_shows_the_list_or_a_sample(opened):
     opened.resize(400, 850)
     assert opened.run("document.documentElement.scrollWidth") == 400

@@ -19,7 +19,7 @@ with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     from metaflow.client import core
     from metaflow.plugins.datastores.local_storage import LocalStorage
 
-# The steps of a run of three iterations that fails in the last evaluation; the second evaluates nothing.
+# The steps of a run of four iterations that fails in the last evaluation; the first and the third evaluate nothing.
 FLOW = """
 import os
 
@@ -55,7 +55,7 @@ class Tiny(FlowSpec):
 
     @step
     def evaluate_1(self):
-        self.evaluate(0.5, 1)
+        self.evaluate(float("nan"), 0)
         self.next(self.gather_2)
 
     @step
@@ -65,7 +65,7 @@ class Tiny(FlowSpec):
 
     @step
     def evaluate_2(self):
-        self.evaluate(float("nan"), 1)
+        self.evaluate(0.5, 2)
         self.next(self.gather_3)
 
     @step
@@ -75,7 +75,17 @@ class Tiny(FlowSpec):
 
     @step
     def evaluate_3(self):
-        self.evaluate(0.7, 3)
+        self.evaluate(float("nan"), 2)
+        self.next(self.gather_4)
+
+    @step
+    def gather_4(self):
+        self.gather()
+        self.next(self.evaluate_4)
+
+    @step
+    def evaluate_4(self):
+        self.evaluate(0.7, 4)
         raise ValueError
         self.next(self.end)
 
@@ -134,11 +144,11 @@ def test_a_failed_run_has_the_samples_of_the_steps_that_ended_well(run):
     found = of_run(run("Tiny"))
     assert (found.store_root, found.prompts, found.group_by) == ("store", stored("evaluation.jsonl", 9), "kind")
     assert [(one.iteration, one.shards, one.scored) for one in found.drawn] == [
-        (t, [stored("shard.jsonl", t)], [stored("rollout.parquet", t)]) for t in (1, 2, 3)
+        (t, [stored("shard.jsonl", t)], [stored("rollout.parquet", t)]) for t in (1, 2, 3, 4)
     ]
-    # The reference's answers and those after iteration 1: iteration 2 evaluated nothing, 3 failed.
+    # The reference's answers and those after iteration 2: iterations 1 and 3 evaluated nothing, 4 failed.
     assert [(one.iteration, one.rollout) for one in found.answered] == [
-        (t, stored("rollout.parquet", t)) for t in (0, 1)
+        (t, stored("rollout.parquet", t)) for t in (0, 2)
     ]
 
 
@@ -160,7 +170,7 @@ def test_a_run_that_is_not_there(run, pathspec):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--iterations", "4"], r"--iterations: Tiny/\d+ has no samples of 4. It has those of: 1, 2, 3"),
+        (["--iterations", "5"], r"--iterations: Tiny/\d+ has no samples of 5. It has those of: 1, 2, 3, 4"),
         ([], r"shard\.jsonl"),  # nothing is in its store
     ],
 )
