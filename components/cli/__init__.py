@@ -19,6 +19,7 @@ COMMANDS = {
     "plan": ("components.plan.__main__", "tell what a config would take: GPU hours, memory, storage, money"),
     "judge": ("components.judging.__main__", "measure how far a judge agrees with labelled pairs"),
     "export": ("components.export", "write a run's policy as a Hugging Face directory"),
+    "samples": ("components.samples.__main__", "write every prompt and response of a run into an HTML file"),
     "compare": ("components.comparison.__main__", "write a comparison's table, picture and raw results"),
     "store": ("components.store.__main__", "list, check and clean the weights store"),
     "schema": ("components.cli.schema", "print the JSON schema of a config, for editors"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -150,6 +151,17 @@ def count(path: Path) -> Counts:
     """Counts what a file of `save_rollout` or `save_scored` holds; neither tokens nor texts are read."""
     ids = _load_texts([path], "prompt_id")
     return Counts(ids, responses=_count_values(path, "finished"), tokens=_count_values(path, "responses"))
+
+
+def text_sizes(path: Path, beside: int) -> NDArray[np.int64]:
+    """Bytes (UTF-8) of each prompt's responses and `beside` more for each response, (n,); texts are not decoded."""
+    sizes = []
+    for part in _read([path], "texts"):
+        ends = np.concatenate([[0], pc.binary_length(part.flatten()).to_numpy().astype(np.int64).cumsum()])
+        counts = part.value_lengths().to_numpy().astype(np.int64)
+        last = counts.cumsum()
+        sizes.append(ends[last] - ends[last - counts] + beside * counts)
+    return np.concatenate(sizes)
 
 
 def logp_difference(path: Path) -> float | None:

@@ -15,12 +15,13 @@ LESS_MEMORY = {  # by kind of step: how its tasks need less
 
 
 def next_commands(flow_file: str, flow: str, run_id: str, folder: str | None = None) -> str:
-    """The commands that show a finished run: its report card, its final policy, its history; see `command_lines`."""
+    """The commands that show a finished run: report card, samples, final policy, history; see `command_lines`."""
     history = (
         f'from metaflow import Run, namespace; namespace(None); print(Run("{flow}/{run_id}").data.history.to_string())'
     )
     commands = [
         ("see the report", ["python", flow_file, "card", "view", f"{run_id}/end"]),
+        ("see every sample", ["wind", "samples", f"{flow}/{run_id}"]),
         ("export the policy", ["wind", "export", f"{flow}/{run_id}", "exported"]),
         ("read the history", ["python", "-c", history]),
     ]

@@ -54,6 +54,20 @@ def after(pathspec: str, iteration: int | None, *, artifacts: Iterable[str]) -> 
     return found[chosen]
 
 
+def succeeded(pathspec: str, kinds: Iterable[str]) -> dict[str, dict[int, Any]]:
+    """Of each kind of step the artifacts of those of a run, finished or not, that ended well, by their iteration.
+
+    `start` has that after which it begins. Metaflow's namespace becomes None. Raises RunError for a run that does not
+    exist.
+    """
+    found: dict[str, dict[int, Any]] = {kind: {} for kind in kinds}
+    for step in _find(pathspec, "WindFlow"):
+        kind = commands.kind_of(step.id)
+        if kind in found and _succeeded(step) and "iteration" in (data := step.task.data)._artifacts:
+            found[kind][int(data.iteration)] = data
+    return found
+
+
 def killed(pathspec: str) -> list[str]:
     """Steps of a run that has failed, those with a task that was killed from outside.
 

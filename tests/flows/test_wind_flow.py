@@ -1,5 +1,6 @@
 """One run of WindFlow as a newcomer starts it, looked at from all sides; and configs and prompts that cannot be run."""
 
+import json
 import os
 import re
 import shlex
@@ -189,6 +190,18 @@ def test_the_printed_export_command_writes_a_policy_that_loads_as_printed(smoke,
     loaded = shell(["python", "-c", f"{code}\n{answer}"], home)
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout == "1\n"
+
+
+@pytest.mark.slow
+def test_the_printed_samples_command_writes_every_response(smoke, home):
+    words = printed_command(smoke, "see every sample")
+    result = shell(["python", "-c", "from components.cli import main; main()", *words[1:]], home)
+    assert result.returncode == 0, result.stderr
+    page = (home / f"samples-{smoke.id}.html").read_text("utf-8")
+    shown = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert [len(batch["texts"]) for batch in shown["trained"]["batches"]] == [N * K] * T
+    rewards = [sum(batch["reward"]) / len(batch["reward"]) for batch in shown["held_out"]["batches"]]
+    assert rewards == pytest.approx([smoke.data.reward_reference, *smoke.data.history["reward_mean"]], rel=1e-5)
 
 
 def refused(home, env, config):

@@ -108,11 +108,12 @@ def test_verdict_speaks_of_the_last_iteration():
 
 
 def test_commands_are_words_of_a_shell():
-    card, export, code = (
+    card, samples, export, code = (
         shlex.split(line.rpartition("  ")[2])
         for line in next_commands("my flows/wind_flow.py", "WindFlow", "12").splitlines()
     )
     assert card == ["python", "my flows/wind_flow.py", "card", "view", "12/end"]
+    assert samples == ["wind", "samples", "WindFlow/12"]
     assert export[:3] == ["wind", "export", "WindFlow/12"]
     assert code[:2] == ["python", "-c"]
     assert compile(code[2], "history", "exec")
