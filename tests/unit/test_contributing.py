@@ -6,21 +6,23 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from components import algorithms, trackers
+from components import algorithms, generation, judges, trackers
 from components.config.errors import ConfigError
 from components.config.registry import build
 from components.config.sections import TrainingConfig
+from components.generation import Sampling
 from components.run_config import RunConfig, parse
 from components.stages import tracking
 from components.training.loop import Schedule
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
-from tiny import make_policy, make_scored
+from tiny import make_policy, make_prompts, make_scored
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,10 +48,20 @@ def tracker(tmp_path, monkeypatch):
     yield from installed(trackers, "csv_file", tmp_path, monkeypatch)
 
 
-def test_the_examples_are_short(example, tracker):
-    for code in (example, tracker):
+@pytest.fixture
+def judge(tmp_path, monkeypatch):
+    yield from installed(judges, "shorter", tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    yield from installed(generation, "one_by_one", tmp_path, monkeypatch)
+
+
+def test_the_examples_are_short(example, tracker, judge, engine):
+    for code, most in ((example, 20), (tracker, 20), (judge, 20), (engine, 40)):
         lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("from", "import", '"""'))]
-        assert len(lines) <= 20
+        assert len(lines) <= most
 
 
 def test_the_tracker_is_told(tracker, tmp_path):
@@ -79,3 +91,27 @@ def test_the_example_trains(example):
     states = [TrainingState(policy, make_optimizer(policy, settings), 8) for _ in range(2)]
     losses = [train(state, data, algorithm, schedule)["loss"] for state in states]
     assert losses[1] < losses[0]
+
+
+def test_the_judge_decides(judge):
+    config = RunConfig.model_validate(parse("demo: {}\njudge: {name: shorter}"))
+    config.judge.check()
+    found = config.judge.judge(make_prompts(1), [["abc", "a", "abc"]])
+    assert found.reward.tolist() == [[-3, -1, -3]]
+    assert found.preference.tolist() == [[[0.5, 0, 0.5], [1, 0.5, 1], [0.5, 0, 0.5]]]
+
+
+def test_the_engine_draws(engine):
+    """The same for the same seeds, and each response to its end or to the limit."""
+    config = RunConfig.model_validate(parse("demo: {}\ngeneration: {engine: {name: one_by_one}, max_new_tokens: 5}"))
+    policy, sampler = make_policy(), config.generation.engine
+    sampler.check()
+    prompts, seeds = [np.array([3, 4]), np.array([5])], np.arange(6, dtype=np.uint64).reshape(2, 3)
+    whole = sampler.sample(policy, prompts, seeds, Sampling.of(config.generation))
+    again = sampler.sample(policy, prompts[1:], seeds[1:], Sampling.of(config.generation))
+    rows = [whole.tokens[i].tolist() for i in range(6)]
+    assert [again.tokens[i].tolist() for i in range(3)] == rows[3:]
+    assert len({tuple(row) for row in rows}) > 1
+    for row, finished in zip(rows, whole.finished.reshape(-1), strict=True):
+        assert finished == (row[-1] in policy.eos_ids)
+        assert finished or len(row) == 5

@@ -24,7 +24,7 @@ from pages import MINE, ROOT, commands, files
 
 USERS = [path for path in files() if path.parent.name != "infra" and path.parent.parent.name != "infra"]
 OURS = {"wind", "python", "make", "pip", "infra/s3/server"}
-OTHERS = {"vllm", "curl", "export"}  # what users have installed, and their shell
+OTHERS = {"vllm", "curl", "tail", "export"}  # what users have installed, and their shell
 
 
 def typed() -> dict[str, list[str]]:
