@@ -21,7 +21,7 @@ from components.samples.records import Asked, Batch, Samples, Side, asked, field
 from components.store import Manifest, Store, open_store
 
 LIMIT = 100_000_000  # bytes of a page that a browser still opens gladly
-FIGURES = 80  # bytes that a response's figures take in it, about; 
+FIGURES = 80  # bytes that a response's figures take in it, about
 
 ROLLOUT = "rollout.parquet"
 
