@@ -26,10 +26,10 @@ test-faults: $(VENV)/installed-dev
 
 # Regenerates the README's comparison (about half an hour on two cores), then the smaller figures.
 bench: $(VENV)/installed
-	$(BIN)/python tests/benchmarks/compare.py
-	$(BIN)/python tests/benchmarks/bandit.py
-	$(BIN)/python tests/benchmarks/generation.py
-	$(BIN)/python tests/benchmarks/memory.py
+	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/bandit.py
+	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/memory.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from argo import UnsupportedError, filled, needs
-from deployment import CLUSTER, SECRET, TELL, deploy, in_cluster, needs_namespaces
-from flow_home import FLOW, Home, differences
+
+from support.cloud.argo import UnsupportedError, filled, needs
+from support.cloud.deployment import CLUSTER, SECRET, TELL, deploy, in_cluster, needs_namespaces
+from support.flows.flow_home import FLOW, Home, differences
 
 STEPS = ("start", "plan-1", "generate-1", "score-1", "gather-1", "train-1", "evaluate-1", "end")
 

@@ -12,11 +12,12 @@ from typing import Any
 import boto3
 import pytest
 import yaml
-from argo import compact
-from deployment import CLUSTER, GUIDE, SECRET, create, deploy
-from flow_home import FLOW, Home
 from hera.workflows.models import WorkflowTemplate
 from pydantic import ValidationError
+
+from support.cloud.argo import compact
+from support.cloud.deployment import CLUSTER, GUIDE, SECRET, create, deploy
+from support.flows.flow_home import FLOW, Home
 
 pytestmark = [pytest.mark.s3]
 

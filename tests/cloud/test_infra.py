@@ -18,9 +18,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from botocore.exceptions import ClientError
-from deployment import GUIDE, TELL
 from hera.workflows import models as argo
-from loopback import serving
 from metaflow.metaflow_environment import MetaflowEnvironment
 from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
@@ -28,6 +26,8 @@ from pydantic import ValidationError
 
 from components.run_config import parse
 from components.store import open_store, s3_client
+from support.cloud.deployment import GUIDE, TELL
+from support.cloud.loopback import serving
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"

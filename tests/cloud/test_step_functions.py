@@ -10,7 +10,8 @@ from typing import Any
 
 import boto3
 import pytest
-from flow_home import FLOW, Home
+
+from support.flows.flow_home import FLOW, Home
 
 pytestmark = [pytest.mark.s3]
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from chains import POINTS, Chain, Kill, Tally, each, in_turn
+
+from support.faults.chains import POINTS, Chain, Kill, Tally, each, in_turn
 
 pytestmark = pytest.mark.slow
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 from metaflow.plugins.datastores.local_storage import LocalStorage
-from signals import HEARING
 
 import launcher
 from components.store import s3_client
-from wind_runs import FLOW, SMOKE
+from support.flows.signals import HEARING
+from support.flows.wind_runs import FLOW, SMOKE
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from flow_home import card_content
 
 from components.reporting.commands import next_commands
+from support.flows.flow_home import card_content
 
 FLOW = Path(__file__).parent / "card_flows" / "report_flow.py"
 

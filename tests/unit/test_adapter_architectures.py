@@ -8,12 +8,12 @@ from collections import Counter
 
 import pytest
 import torch
-from architectures import KINDS, make
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from components.config.sections import LoraConfig
 from components.policy import lora
+from support.models.architectures import KINDS, make
 
 IDS = torch.arange(6, 26).reshape(2, 10)
 LORA = LoraConfig(rank=2, alpha=8)

@@ -24,8 +24,8 @@ from components.training.on_policy import make_anchor, save_anchor
 from components.training.optimizer import make_optimizer, moments
 from components.training.state import TrainingState
 from conftest import ARCHITECTURES
-from tiny import make_policy as make_tiny
-from tiny import make_scored
+from support.models.tiny import make_policy as make_tiny
+from support.models.tiny import make_scored
 
 IDS = torch.arange(6, 26).reshape(2, 10)  # of the models in conftest.py
 LORA = LoraConfig(rank=3, alpha=12)

@@ -30,7 +30,7 @@ from components.training.off_policy import train
 from components.training.on_policy import OnPolicyTrainer, make_anchor
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
-from tiny import OPTIMIZERS, make_policy, make_prompts, make_scored, wide_policy
+from support.models.tiny import OPTIMIZERS, make_policy, make_prompts, make_scored, wide_policy
 
 KEY = training_key(test=1)
 SETTINGS = TrainingConfig(batch_size=4, micro_batch_size=4, epochs=2, learning_rate=1e-2, checkpoint_steps=2)

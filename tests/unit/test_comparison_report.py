@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from test_comparison import ends, history, two_arms
 
 from components.comparison import analysis, report
 from components.comparison.charts import STYLES, comparison_figure
 from components.comparison.report import markdown, next_commands, text
-from test_comparison import ends, history, two_arms
 
 DOCS = Path(__file__).parents[2] / "docs"
 

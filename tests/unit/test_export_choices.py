@@ -19,7 +19,7 @@ from components.policy import findings, lora
 from components.policy.model import load, save
 from components.stages.runs import RunError
 from components.store import LocalStore
-from tiny import make_policy
+from support.models.tiny import make_policy
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)

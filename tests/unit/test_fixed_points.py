@@ -11,10 +11,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from test_properties import GAME, PI_REF, tensor, total_variation
 
 from components.algorithms import Group, Tokens, leave_one_out
 from components.algorithms.wind import Wind, relative_logp
-from test_properties import GAME, PI_REF, tensor, total_variation
 
 
 def equilibrium(beta):

@@ -6,14 +6,14 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from families import FAMILIES, LINES, make_tokenizer
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from components.config.errors import PolicyError
 from components.config.sections import PolicyConfig
 from components.policy.model import load
-from ggufs import byte_level, directory_of, prompt
+from support.models.families import FAMILIES, LINES, make_tokenizer
+from support.models.ggufs import byte_level, directory_of, prompt
 
 TEXTS = [
     "Hi there",

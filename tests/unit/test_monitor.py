@@ -25,7 +25,7 @@ from components.training.monitor import Monitor, monitored
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
-from tiny import EOS, WORDS, make_policy, make_prompts, make_scored
+from support.models.tiny import EOS, WORDS, make_policy, make_prompts, make_scored
 
 
 def settings(**changed):

@@ -20,7 +20,7 @@ from components.policy.logprobs import response_token_logprobs, score_responses,
 from components.run_config import RunConfig, parse
 from components.stages.in_process import Pipeline
 from components.training.groups import Selection, _batch, group_of
-from tiny import make_policy, make_scored
+from support.models.tiny import make_policy, make_scored
 
 CONFIGS = Path(__file__).parents[2] / "flows" / "configs"
 

@@ -13,7 +13,7 @@ from components.config.errors import ConfigError, PromptError
 from components.config.strict_yaml import load_yaml
 from components.prompts import Source, configured, load
 from components.run_config import checked, parse
-from prompt_files import lines, parquet, refusal, texts, write
+from support.prompt_files import lines, parquet, refusal, texts, write
 
 
 @pytest.fixture(autouse=True)

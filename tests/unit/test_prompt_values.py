@@ -24,7 +24,7 @@ from components.prompts.plain import plain
 from components.run_config import RunConfig, parse
 from components.stages import preparation
 from components.stages.context import open_workspace
-from tiny import make_policy
+from support.models.tiny import make_policy
 
 
 class Colour(str, enum.Enum):  # noqa: UP042 - the older form gives another text to str()

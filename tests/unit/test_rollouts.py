@@ -18,7 +18,7 @@ from components.judges.verifier import Verifier
 from components.run_config import RunConfig
 from components.stages import sampling
 from components.stages.context import open_workspace
-from tiny import make_policy, make_prompts
+from support.models.tiny import make_policy, make_prompts
 
 TEXTS = ["", "plain", "日本語 ÄÖÜ", '🙂\n\ttab, "quote" and \0 null']
 

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from families import FAMILIES, save_policy
 
 from components.config.strict_yaml import load_yaml
 from components.data.records import Prompt
 from components.run_config import RunConfig, parse
 from components.stages.in_process import Pipeline
+from support.models.families import FAMILIES, save_policy
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2"
 

@@ -22,7 +22,16 @@ from components.training.loop import Schedule
 from components.training.off_policy import train
 from components.training.optimizer import learning_rate, load_optimizer, make_optimizer, save_optimizer
 from components.training.state import TrainingState
-from tiny import EOS, OPTIMIZERS, WORDS, make_policy, make_prompts, make_scored, needs_bitsandbytes, wide_policy
+from support.models.tiny import (
+    EOS,
+    OPTIMIZERS,
+    WORDS,
+    make_policy,
+    make_prompts,
+    make_scored,
+    needs_bitsandbytes,
+    wide_policy,
+)
 
 
 def settings(**changed):

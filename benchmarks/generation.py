@@ -1,6 +1,6 @@
 """Tokens per second of the transformers engine against `model.generate`, on small Llamas with random weights.
 
-Run `python tests/benchmarks/generation.py`. Both sample K responses to the same prompts in one batch, at the same
+Run `python benchmarks/generation.py`. Both sample K responses to the same prompts in one batch, at the same
 temperature. With EOS tokens in the vocabulary responses end by chance, as real ones do, and only tokens up to EOS
 count; without, all have full length. Both run in turn on one thread and are timed in processor seconds, so that other
 work on the machine blurs neither; the ratio is the median over rounds.

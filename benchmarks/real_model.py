@@ -1,6 +1,6 @@
 """Trains a real language model on the task of examples/smollm2 with one algorithm after another, in one process each.
 
-    python tests/benchmarks/real_model.py MODEL_DIR ARMS.jsonl RESULTS.jsonl [--processes 1] [--search]
+    python benchmarks/real_model.py MODEL_DIR ARMS.jsonl RESULTS.jsonl [--processes 1] [--search]
 
 Each line of ARMS.jsonl is an arm, see `Arm`; each line of RESULTS.jsonl what came of one, appended as it ends, so that
 a call that was cut off continues with the arms that are missing. With --search, nine of the training topics are held
@@ -42,7 +42,7 @@ from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "smollm2"
 HELD_OUT_TOPICS = 9  # of the training topics, for --search
 
 

@@ -1,7 +1,7 @@
 """The weights store on S3 against plain boto3: throughput, memory, and what a second save sends.
 
     eval "$(infra/s3/server env)"    # or the variables of another server with a bucket
-    python tests/benchmarks/store.py [--megabytes 2000] [--files 4] [--rounds 3]
+    python benchmarks/store.py [--megabytes 2000] [--files 4] [--rounds 3]
 
 Each figure is of a process of its own; the two sides alternate, because shared machines drift. Memory is the peak
 above what the process had after its imports and its first request.

@@ -18,11 +18,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 FLOW = ROOT / "flows" / "wind_flow.py"
 SMOKE = FLOW.parent / "configs" / "smoke.yaml"
 # Where the tasks find the flows' modules, the package of this tree, and the decorators that tests inject.
-MODULES = [ROOT, FLOW.parent, ROOT / "tests" / "flows", ROOT / "tests" / "faults"]
+MODULES = [ROOT, FLOW.parent, ROOT / "tests"]
 
 RESULT = ("policy", "optimizer", "examples", "rollouts", "counts", "history", "store_root")
 ARTIFACTS = """

@@ -1,7 +1,7 @@
 """Speed of the exact laboratory: one step on a long reward order, many steps on preference matrices.
 
-OMP_NUM_THREADS=1 python tests/benchmarks/bandit.py order
-python tests/benchmarks/bandit.py matrix
+OMP_NUM_THREADS=1 python benchmarks/bandit.py order
+python benchmarks/bandit.py matrix
 """
 
 from __future__ import annotations

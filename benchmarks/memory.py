@@ -1,6 +1,6 @@
 """Peak memory of the steps that hold a whole iteration: plan, gather, and what train reads.
 
-    python tests/benchmarks/memory.py [--prompts 60000] [--responses 5] [--tokens 300] [--shards 16]
+    python benchmarks/memory.py [--prompts 60000] [--responses 5] [--tokens 300] [--shards 16]
 
 Random prompts and responses of `--tokens` tokens each on average, four characters a token, go through a local store.
 Each step runs in a process of its own, whose peak counts imports; so does each that makes data. Train's step reads the

@@ -1,7 +1,7 @@
 """TRL's GRPO on the same task, prompts, judge and budget as an arm of real_model.py, evaluated by the same code.
 
     pip install trl==1.16.0
-    python tests/benchmarks/real_model_trl.py MODEL_DIR ARM.json RESULTS.jsonl [--search]
+    python benchmarks/real_model_trl.py MODEL_DIR ARM.json RESULTS.jsonl [--search]
 
 ARM.json holds one arm as real_model.py reads it, of whose sections `training` (learning_rate, schedule, epochs,
 batch_size) and the sizes count; everything else is TRL's default.

@@ -1,6 +1,6 @@
 """The results of real_model.py and real_model_trl.py as a Markdown table.
 
-python tests/benchmarks/real_model_table.py tests/benchmarks/results/real_model.jsonl
+python benchmarks/real_model_table.py benchmarks/results/real_model.jsonl
 """
 
 from __future__ import annotations

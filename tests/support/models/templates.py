@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from families import FAMILIES, make_tokenizer, save_policy
-
 from components.config.sections import PolicyConfig
 from components.data.records import Prompt
 from components.policy.chat import Chat
 from components.policy.model import load
+from support.models.families import FAMILIES, make_tokenizer, save_policy
 
 CHATML = FAMILIES["qwen2.5"]
 TURNS = "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from argo import Workflow
-from flow_home import FLOW, ROOT, Ended, Home
+
+from support.cloud.argo import Workflow
+from support.flows.flow_home import FLOW, ROOT, Ended, Home
 
 CLUSTER = {
     "image": "wind:1",

@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flow_home import Ended, Home, differences
-
 from components.reporting import commands
+from support.flows.flow_home import Ended, Home, differences
 
 POINTS = [
     *("start", "plan_1", "generate_1/first", "generate_1/second", "score_1/first", "score_1/second"),
@@ -107,7 +106,7 @@ class Chain:
             self.datastore,
             *action,
             *options,
-            inject=["kills.kill", *retry],
+            inject=["support.faults.kills.kill", *retry],
             cwd=machine,
             KILL_JOURNAL=str(self.journal),
             KILL_TOKEN=token,

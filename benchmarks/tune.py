@@ -1,6 +1,6 @@
 """The search behind the hyper-parameters of `flows/configs/compare.yaml`: many trials of each algorithm, best first.
 
-    python tests/benchmarks/tune.py [--config tests/benchmarks/search.yaml] [--folder DIR] [--output FILE]
+    python benchmarks/tune.py [--config benchmarks/search.yaml] [--folder DIR] [--output FILE]
 
 A comparison whose arms are trials, named `<algorithm>.<number>`. Its seeds, base policy and prompts are others than
 those of the comparison that the winners go into. Hours on two cores; name a folder to continue after an interruption.

@@ -1,6 +1,6 @@
 """Algorithms side by side, all branches in a few processes and without Metaflow: the table and picture of the README.
 
-    python tests/benchmarks/compare.py [--config FILE] [--folder DIR] [--output docs]
+    python benchmarks/compare.py [--config FILE] [--folder DIR] [--output docs]
 
 Figures are those of `python flows/compare_flow.py run`, wall times excepted: here no step pays for its imports.
 """
@@ -18,7 +18,7 @@ from components.comparison.arms import run_in_process
 from components.reporting.cards import StepProgress
 from components.run_config import RunConfig, parse
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:

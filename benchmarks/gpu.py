@@ -1,10 +1,10 @@
 """A whole iteration of a Qwen of 0.5 B random weights: seconds, tokens per second, memory and utilisation of each step.
 
-    python tests/benchmarks/gpu.py [--engine transformers] [--prompts 128] [--responses 8] [--tokens 256] [--small]
+    python benchmarks/gpu.py [--engine transformers] [--prompts 128] [--responses 8] [--tokens 256] [--small]
 
 The stages run in one process, without Metaflow. Seconds are those of whole steps, with loading, judging and the store.
 Utilisation is `components.plan.costs`' count of operations over what the GPU's peak would do in that time. Prints a
-table, and a line of JSON for tests/benchmarks/results. `--small` runs a tiny model, to see that all of it works.
+table, and a line of JSON for benchmarks/results. `--small` runs a tiny model, to see that all of it works.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from components.run_config import RunConfig, checked
 from components.stages.context import Workspace
 from components.stages.in_process import Pipeline
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from families import FAMILIES, save_policy
+from support.models.families import FAMILIES, save_policy
 
 QWEN_05B = {
     "vocab_size": 151_936,

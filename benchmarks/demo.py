@@ -1,6 +1,6 @@
 """Runs the demo for several seeds; prints the table of the README and draws its picture.
 
-python tests/benchmarks/demo.py [--seeds 0 1 2] [--picture docs/demo.png]
+python benchmarks/demo.py [--seeds 0 1 2] [--picture docs/demo.png]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def run(seed: int, folder: Path) -> tuple[str, float]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from metaflow import user_step_decorator
 
-FLOW = Path(__file__).parents[2] / "flows" / "wind_flow.py"
+FLOW = Path(__file__).parents[3] / "flows" / "wind_flow.py"
 SMOKE = FLOW.parent / "configs" / "smoke.yaml"
-INJECT = "wind_runs.fail"  # for `--with`
+INJECT = "support.flows.wind_runs.fail"  # for `--with`
 # Names under which Metaflow may find a user; without them it refuses to run as root.
 NOBODY = {"METAFLOW_USER": "", "USERNAME": "", "USER": "", "SUDO_USER": ""}
 

@@ -1,6 +1,6 @@
 """What the flow costs: wall time of a run against the same stages in one process.
 
-    python tests/benchmarks/overhead.py [--config FILE] [--seed N] [--rounds N]
+    python benchmarks/overhead.py [--config FILE] [--seed N] [--rounds N]
 
 Both sides include start-up and the imports that they need; the rounds alternate, because shared machines drift.
 """
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def in_one_process(config_file: Path, seed: int, store: Path) -> None:

@@ -1,8 +1,9 @@
 """Kills what runs a task, its launcher or its S3 server, at a chosen moment of a chosen task.
 
-`--with kills.kill` puts it into every task of a flow; the task notes in the file KILL_JOURNAL when it begins and ends.
-KILL_AT names the task, such as `train_1` or `score_1/0`. For two shards in whichever order they come, `score_1/first`
-is the first that begins in this attempt, and `score_1/second` the last one. KILL_HOW says "VICTIM MOMENT":
+`--with support.faults.kills.kill` puts it into every task of a flow; the task notes in the file KILL_JOURNAL when it
+begins and ends. KILL_AT names the task, such as `train_1` or `score_1/0`. For two shards in whichever order they come,
+`score_1/first` is the first that begins in this attempt, and `score_1/second` the last one. KILL_HOW says
+"VICTIM MOMENT":
 
     task        the task's process
     launcher    the process that started the task, which must then end too
@@ -39,7 +40,7 @@ from urllib.parse import urlsplit
 
 from metaflow import current, user_step_decorator
 
-SERVER = Path(__file__).parents[2] / "infra" / "s3" / "server"
+SERVER = Path(__file__).parents[3] / "infra" / "s3" / "server"
 PATIENCE = 60  # seconds in which a task whose launcher died has to end
 LAUNCHER = os.getppid()  # of a task; read before anything is killed
 
