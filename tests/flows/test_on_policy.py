@@ -2,16 +2,15 @@
 
 import pandas as pd
 import pytest
-import yaml
 
-from support.flows.wind_runs import FLOW, INJECT, SMOKE, figures
+from support.flows.wind_runs import FLOW, INJECT, figures, preset
 
 N, T = 16, 2  # prompts of an iteration, iterations of smoke.yaml
 
 
 @pytest.mark.slow
 def test_a_run_that_fails_in_training_ends_like_one_that_never_did(run_flow):
-    config = yaml.safe_load(SMOKE.read_text())
+    config = preset()
     config |= {"algorithm": {"name": "jbond"}, "prompts": {**config["prompts"], "shards": 1}}
     config["training"]["learning_rate"] = 1e-2
     undisturbed = run_flow(FLOW, config=config).run

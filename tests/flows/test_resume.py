@@ -4,9 +4,8 @@ import re
 
 import pandas as pd
 import pytest
-import yaml
 
-from support.flows.wind_runs import FLOW, INJECT, SMOKE, figures
+from support.flows.wind_runs import FLOW, INJECT, figures, preset
 
 FAULTS = {
     "start": "raise before",
@@ -26,7 +25,7 @@ TASKS = [
 
 @pytest.mark.slow
 def test_a_run_that_fails_everywhere_ends_like_one_that_never_did(run_flow):
-    config = {**yaml.safe_load(SMOKE.read_text()), "iterations": 1}
+    config = preset(iterations=1)
     undisturbed = run_flow(FLOW, config=config).run.data
 
     options = {"decospecs": [INJECT], "max_workers": 1}  # one worker: the tasks come in the order of TASKS

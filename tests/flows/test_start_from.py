@@ -2,9 +2,8 @@
 
 import pandas as pd
 import pytest
-import yaml
 
-from support.flows.wind_runs import FLOW, INJECT, SMOKE, figures
+from support.flows.wind_runs import FLOW, INJECT, figures, preset
 
 SAME = ("policy", "optimizer", "reference", "prompts", "evaluated", "evaluated_reference", "counts", "rollouts")
 
@@ -12,7 +11,7 @@ SAME = ("policy", "optimizer", "reference", "prompts", "evaluated", "evaluated_r
 @pytest.mark.slow
 def test_going_on_from_a_failed_run(run_flow, tmp_path):
     """Two iterations at a constant rate, once in one run, once in two."""
-    config = yaml.safe_load(SMOKE.read_text())
+    config = preset()
     config["training"] |= {"schedule": "constant", "warmup_ratio": 0.0, "learning_rate": 1e-2}
     whole = run_flow(FLOW, config=config).run.data
 

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 
 import pytest
 
 from components.reporting.report import verdict
-from components.run_config import RunConfig, parse
 from components.stages.in_process import Pipeline
-
-SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
-
-
-def total(response, prompt):
-    """The sum of a response's numbers, a score that tells most responses apart."""
-    return sum(int(word) for word in response.split() if word.isdecimal())
+from support.runs import smoke
 
 
 def run(root, algorithm="wind", **training):
     """The history of the smoke preset with another judge."""
-    values = parse(SMOKE.read_text())
-    values["judge"]["function"] = f"{__name__}:total"
-    values["demo"] |= {"steps": 5, "hidden_size": 16}
-    values["algorithm"] = {"name": algorithm}
-    values["training"] |= training
-    values["resources"] = {kind: {"cpu": 1} for kind in values["resources"]}  # a thread: the models are tiny
-    pipeline = Pipeline(RunConfig.model_validate(values), str(root))
+    pipeline = Pipeline(smoke(algorithm={"name": algorithm}, training=training), str(root))
     return pipeline.run(pipeline.start())
 
 

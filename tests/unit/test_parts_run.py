@@ -21,6 +21,7 @@ from components.run_config import RunConfig, parse
 from components.stages.context import open_workspace
 from components.stages.in_process import Pipeline
 from components.stages.start_from import Origin
+from support.runs import TOTAL
 
 KINDS = ["long", "long", "long", "long", "short", "short", "lone"]  # of the evaluation prompts
 M = 2  # responses of an evaluation
@@ -192,7 +193,7 @@ def test_without_group_by_there_are_no_groups(run, home):
 
 
 def test_a_judge_without_parts_still_tells_win_rates_by_group(run, home):
-    plain = config(home, judge={"function": "test_stages:total"})
+    plain = config(home, judge={"function": TOTAL})
     measures = run.evaluate(config=plain).measures
     assert [(one.name, one.group) for one in measures] == [("win_rate", kind) for kind in ("lone", "long", "short")]
 

@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import yaml
 from metaflow import user_step_decorator
 
 FLOW = Path(__file__).parents[3] / "flows" / "wind_flow.py"
@@ -29,6 +30,11 @@ def fail(step_name, flow, inputs, attributes):
         raise RuntimeError(f"told to fail at {here}")
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def preset(**changes):
+    """The smoke preset's values, whole keys of it replaced."""
+    return {**yaml.safe_load(SMOKE.read_text("utf-8")), **changes}
 
 
 def figures(history):
