@@ -20,6 +20,7 @@ from components.algorithms import Group, leave_one_out
 from components.algorithms.wind import Wind, relative_logp
 from components.data.records import Ragged
 from components.policy.logprobs import collate, response_logprobs, score_responses
+from support.tensors import tensor
 
 # A game over six responses that is not transitive: 0 beats 1 beats 2 beats 0, and with ties.
 GAME = np.array(
@@ -38,10 +39,6 @@ PI_REF = np.array([0.3, 0.1, 0.15, 0.05, 0.2, 0.2])
 WIN_RATE = GAME @ PI_OLD
 RISKS = ["squared", "kl", "nce"]
 GAMES = [(0.3, 2.0), (0.02, 10.0), (0.0, 4.0)]  # beta, eta
-
-
-def tensor(values):
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def exact_update(beta, eta, pi_ref=PI_REF):

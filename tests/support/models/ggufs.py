@@ -208,3 +208,12 @@ def refusal(file):
     message = str(caught.value)
     assert message.startswith(f"policy.model: {file} ")
     return message
+
+
+TEXTS = [
+    "Hi there",
+    "  two spaces, and 1234 + 56.7 = x_1?\n\n\tIt's",
+    "naïve café — 東京 🙂 don't",
+    "<|eot_id|> and <|im_start|>user <bos>",
+    " ",
+]
