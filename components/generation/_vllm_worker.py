@@ -118,10 +118,9 @@ def _requests(sampling: dict[str, Any], unused: list[int], *, step_by_step: bool
     `unused` are ids that are no token's, which a bias of -100 keeps from being drawn. vLLM tells of tokens
     `step_by_step`, or of the whole response at its end.
     """
+    from vllm import SamplingParams
     from vllm.inputs import tokens_input
     from vllm.sampling_params import RequestOutputKind
-
-    from vllm import SamplingParams
 
     with np.load(PROMPTS) as arrays:
         prompts, seeds = Ragged(arrays["values"], arrays["offsets"]), arrays["seeds"]

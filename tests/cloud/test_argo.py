@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from support.cloud.argo import UnsupportedError, filled, needs
 from support.cloud.deployment import CLUSTER, SECRET, TELL, deploy, in_cluster, needs_namespaces
+from support.cloud.templates import UnsupportedError, filled, needs
 from support.flows.flow_home import FLOW, Home, differences
 
 STEPS = ("start", "plan-1", "generate-1", "score-1", "gather-1", "train-1", "evaluate-1", "end")

@@ -15,8 +15,8 @@ import yaml
 from hera.workflows.models import WorkflowTemplate
 from pydantic import ValidationError
 
-from support.cloud.argo import compact
 from support.cloud.deployment import CLUSTER, GUIDE, SECRET, create, deploy
+from support.cloud.templates import compact
 from support.flows.flow_home import FLOW, Home
 
 pytestmark = [pytest.mark.s3]

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import ARCHITECTURES
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -16,7 +17,6 @@ from components.policy import lora
 from components.policy.batches import collate
 from components.policy.logprobs import response_logprobs
 from components.policy.model import load
-from conftest import ARCHITECTURES
 from support.models.adapters import LORA, disturb
 
 IDS = torch.arange(6, 26).reshape(2, 10)  # of the models in conftest.py
@@ -142,7 +142,7 @@ def test_a_damaged_adapter_is_named(folder):
         ("[]", "it holds list"),
         ('{"r": 4,\n"r": 8}', "line 2: the key 'r' stands twice"),
         ('{"peft_type": "NONESUCH"}', "NONESUCH"),
-        ('{"peft_type": "LORA", "r": -1}', "-1"),
+        ('{"peft_type": "LORA", "r": -1, "target_modules": "all-linear"}', "value passed is -1"),
         ('{"peft_type": "LORA", "r": 4, "target_modules": ["nowhere"]}', "nowhere"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,12 @@ from safetensors.torch import load_file
 
 from components import stages
 from components.data import rollouts
-from components.run_config import RunConfig
 from components.stages import sampling
 from components.stages.context import open_workspace
-from components.stages.in_process import Iteration, Pipeline
 from components.store import open_store
 from components.training import learning
 from support.runs import smoke, total
+from support.stages import iterations, start
 
 N, K, M, T = 16, 4, 2, 2  # prompts and responses of an iteration, responses of an evaluation, iterations
 
@@ -26,32 +25,6 @@ N, K, M, T = 16, 4, 2, 2  # prompts and responses of an iteration, responses of 
 def quick(**changes):
     """A learning rate that shows after four steps."""
     return smoke(**{"training": {"learning_rate": 1e-2}, **changes})
-
-
-@dataclass
-class Run:
-    """A run and where it is kept."""
-
-    config: RunConfig
-    root: str
-    started: stages.Started
-    iterations: list[Iteration]
-
-    def work(self, kind):
-        return open_workspace(self.config, self.root, kind, precision=self.started.precision)
-
-    def rollout(self, manifest):
-        with self.work("gather") as work:
-            return work.rollout(manifest)
-
-
-def start(config, root):
-    return Run(config, root, Pipeline(config, root).start(), [])
-
-
-def iterations(run):
-    """One after the other, each stage in a workspace of its own, as in the flow."""
-    return Pipeline(run.config, run.root, precision=run.started.precision).iterate(run.started)
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,8 @@ A container has a working directory, a /mnt and input paths of its own, by a mou
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import re
 import signal
 import subprocess
 import threading
@@ -23,17 +21,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from support.cloud.templates import UnsupportedError, filled, needs, without_nulls
+
 INPUT_PATHS = Path("/tmp/mf-input-paths")  # where Metaflow's commands write them, in any container
 ISOLATE = (
     f'mount --bind "$0/mnt" /mnt && mount --bind "$0/{INPUT_PATHS.name}" {INPUT_PATHS} && cd "$0/work" && exec "$@"'
 )
-ENCODED = re.compile(r"=toBase64\(workflow\.parameters\['([\w-]+)'\]\)")  # the one expression that Metaflow writes
-PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}")
 Kill = Callable[[str, int], float | None]  # (template, attempt) to seconds after which to kill the container
-
-
-class UnsupportedError(AssertionError):
-    """The template uses what this executor does not know."""
 
 
 @dataclass
@@ -222,40 +216,6 @@ class Workflow:
             else:
                 raise UnsupportedError(f"variable {variable}")
         return variables
-
-
-def needs(task: dict[str, Any]) -> set[str]:
-    """The tasks that must have succeeded before this one."""
-    depends = task.get("depends", "")
-    names = [part.strip() for part in depends.split("&&") if part.strip()]
-    if not all(re.fullmatch(r"[\w-]+\.Succeeded", name) for name in names):
-        raise UnsupportedError(f"{task['name']}: depends {depends}")
-    return {name.removesuffix(".Succeeded") for name in names}
-
-
-def filled(text: str, scope: Mapping[str, str]) -> str:
-    """`text` with its `{{…}}` replaced; AssertionError for one that has no value."""
-
-    def value(found: re.Match[str]) -> str:
-        name = found[1]
-        if encoded := ENCODED.fullmatch(name):
-            name = f"workflow.parameters.{encoded[1]}"
-        assert name in scope, f"{found[0]} is not resolved in {text[:200]}"
-        return base64.b64encode(scope[name].encode()).decode() if encoded else scope[name]
-
-    return PLACEHOLDER.sub(value, text)
-
-
-def without_nulls(value: Any) -> Any:
-    """As the cluster stores it: keys without a value are none."""
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    return [without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-def compact(template: dict[str, Any]) -> str:
-    """The template as small as JSON gets."""
-    return json.dumps(without_nulls(template), separators=(",", ":"))
 
 
 def _until_task(session: int) -> float:
