@@ -16,7 +16,7 @@ from support.flows.flow_home import FLOW, Home, differences
 
 STEPS = ("start", "plan-1", "generate-1", "score-1", "gather-1", "train-1", "evaluate-1", "end")
 
-pytestmark = [pytest.mark.s3]
+pytestmark = [pytest.mark.s3, pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")

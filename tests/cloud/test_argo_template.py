@@ -19,7 +19,7 @@ from support.cloud.deployment import CLUSTER, GUIDE, SECRET, create, deploy
 from support.cloud.templates import compact
 from support.flows.flow_home import FLOW, Home
 
-pytestmark = [pytest.mark.s3]
+pytestmark = [pytest.mark.s3, pytest.mark.thorough]
 
 PRESETS = sorted((FLOW.parent / "configs").glob("*.yaml"))
 COMPARISON = FLOW.with_name("compare_flow.py")

@@ -18,6 +18,8 @@ from moto.core import set_initial_no_auth_action_count
 from components.store import open_store, s3_client
 from support.cloud.infra import STACK, UNSUPPORTED, slip, stack
 
+pytestmark = pytest.mark.thorough
+
 
 def cfn_lint(template: str) -> list[str]:
     """Rules of cfn-lint that the template breaks; its hints on documentation do not count."""

@@ -12,6 +12,8 @@ from metaflow.metaflow_environment import MetaflowEnvironment
 
 from support.cloud.infra import INFRA, ROOT
 
+pytestmark = pytest.mark.thorough
+
 IMAGES = sorted((INFRA / "images").glob("*.Dockerfile"))
 
 

@@ -22,6 +22,8 @@ from components.run_config import parse
 from support.cloud.deployment import GUIDE, TELL
 from support.cloud.infra import INFRA, ROOT, UNSUPPORTED, checked, documents, pod, slip, stack
 
+pytestmark = pytest.mark.thorough
+
 VALUES = (INFRA / "argo" / "values.yaml").read_text()
 CHART = yaml.safe_load((INFRA / "argo" / "chart-keys.yaml").read_text())
 CHART_NAMED_IN = ("README.md", "argo/values.yaml", "argo/chart-keys.yaml")

@@ -18,6 +18,8 @@ import yaml
 from support.cloud.infra import INFRA, checked, documents, slip
 from support.cloud.loopback import serving
 
+pytestmark = pytest.mark.thorough
+
 MANIFESTS = sorted((INFRA / "kubernetes").glob("*.yaml"))
 
 

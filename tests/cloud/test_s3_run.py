@@ -8,7 +8,7 @@ import pytest
 
 from support.flows.flow_home import Home, differences
 
-pytestmark = [pytest.mark.s3, pytest.mark.slow]
+pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.thorough]
 
 
 def test_a_resumed_run_on_s3_equals_a_local_one(s3_server, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from support.flows.flow_home import FLOW, Home
 
-pytestmark = [pytest.mark.s3]
+pytestmark = [pytest.mark.s3, pytest.mark.thorough]
 
 TRAIN = {"cpu": 2, "gpu": 1, "memory": 9000}
 

@@ -11,7 +11,7 @@ import pytest
 
 from support.faults.chains import POINTS, Chain, Kill, Tally, each, in_turn
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 WRITERS = [point for point in POINTS if point not in ("gather_1", "end")]  # they write into the store
 

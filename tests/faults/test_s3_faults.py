@@ -19,7 +19,7 @@ from components.store import Store, open_store, s3_client
 from components.store.s3_transfer import PART
 from support.faults.proxy import Fault, Proxy
 
-pytestmark = [pytest.mark.s3]
+pytestmark = [pytest.mark.s3, pytest.mark.thorough]
 
 SIZE = 3 * PART + 1000  # bytes: four parts
 

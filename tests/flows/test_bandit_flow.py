@@ -14,6 +14,8 @@ from components.bandit.laboratory import cells, play
 from support.flows.flow_home import card_content
 from support.flows.wind_runs import INJECT, NOBODY
 
+pytestmark = pytest.mark.thorough
+
 FLOW = Path(__file__).parents[2] / "flows" / "bandit_flow.py"
 SMOKE = FLOW.parent / "configs" / "bandit" / "smoke.yaml"
 TINY = {

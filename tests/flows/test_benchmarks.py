@@ -12,6 +12,8 @@ import yaml
 
 from components.run_config import parse
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "flows" / "configs" / "compare_smoke.yaml"
 

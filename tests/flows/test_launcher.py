@@ -21,6 +21,8 @@ from components.store import s3_client
 from support.flows.signals import HEARING
 from support.flows.wind_runs import FLOW, preset
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):

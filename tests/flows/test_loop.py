@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from metaflow.cards import get_cards
 from metaflow.flowspec import FlowStateItems
 from metaflow.parameters import flow_context
+
+pytestmark = pytest.mark.thorough
 
 HERE = Path(__file__).parent / "loop_flows"
 COUNTING, LINEAR = HERE / "counting.py", HERE / "linear.py"

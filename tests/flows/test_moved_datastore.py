@@ -9,7 +9,7 @@ import pytest
 
 from support.flows.flow_home import Home
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def files(folder: Path) -> dict[str, int]:

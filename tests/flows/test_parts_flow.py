@@ -13,7 +13,7 @@ from components.config.sections import DemoConfig
 from support.flows.flow_home import card_content
 from support.flows.wind_runs import FLOW
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 PLAIN = """
 def score(response, prompt):

@@ -24,6 +24,7 @@ from support.models.families import FAMILIES, save_pairrm, save_policy, save_rew
 # Of the library's own code, when it first imports DeBERTa
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
 ]
 needs_vllm = [

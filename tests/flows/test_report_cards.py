@@ -10,6 +10,8 @@ import pytest
 from components.reporting.commands import next_commands
 from support.flows.flow_home import card_content
 
+pytestmark = pytest.mark.thorough
+
 FLOW = Path(__file__).parent / "card_flows" / "report_flow.py"
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from support.flows.wind_runs import FLOW, INJECT, figures, preset
 
+pytestmark = pytest.mark.thorough
+
 FAULTS = {
     "start": "raise before",
     "plan_1": "raise before",

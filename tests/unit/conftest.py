@@ -60,7 +60,12 @@ def make_model():
     return make
 
 
-@pytest.fixture(params=list(ARCHITECTURES))
+MAIN = ("llama", "qwen2", "gemma2")  # tied weights, sliding windows and caps among them
+
+
+@pytest.fixture(
+    params=[name if name in MAIN else pytest.param(name, marks=pytest.mark.thorough) for name in ARCHITECTURES]
+)
 def model(request, make_model):
     """Each architecture in turn."""
     return make_model(request.param)

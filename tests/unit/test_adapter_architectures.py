@@ -37,6 +37,7 @@ def adapted(name):
     return model
 
 
+@pytest.mark.thorough(but=["llama", "gpt2", "mixtral"])
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind != "refused"])
 def test_kept_loaded_and_merged(name, tmp_path):
     base = make(name)

@@ -135,6 +135,7 @@ def test_a_damaged_adapter_is_named(folder):
         load(folder, PolicyConfig())
 
 
+@pytest.mark.thorough(but=["llama"])
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -214,6 +215,7 @@ def test_a_frozen_base_takes_the_precision_and_an_adapter_does_not(folder, preci
     assert {p.dtype for name, p in policy.model.named_parameters() if name not in own} == {dtype}
 
 
+@pytest.mark.thorough(but=["llama"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_begins_with_the_reference_s_log_probs(folder, precision):
     """Bit for bit, though one model has an adapter and the other none; with gradients and without."""

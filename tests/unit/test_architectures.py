@@ -21,7 +21,7 @@ from components.stages.context import open_workspace
 from components.stages.in_process import Pipeline
 from support.models.families import FAMILIES, save_policy
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 N, K, LIMIT, T = 32, 16, 12, 3
 

@@ -118,6 +118,7 @@ def test_the_equilibrium_is_the_one_that_newton_finds(beta):
     np.testing.assert_allclose(np.exp(equilibrium(bandit)), np.exp(log_star), rtol=0, atol=1e-12)
 
 
+@pytest.mark.thorough(but=["0.1"])
 @pytest.mark.parametrize("multiple", [1, 3, 10])
 @pytest.mark.parametrize("beta", [0.02, 0.05, 0.1, 0.25, 0.5])
 def test_wind_converges_linearly(beta, multiple):

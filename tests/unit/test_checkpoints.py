@@ -81,6 +81,7 @@ def store(tmp_path):
     return open_store(str(tmp_path / "store"))
 
 
+@pytest.mark.thorough(but=["2"])
 @pytest.mark.parametrize("fit", [off_policy, on_policy])
 @pytest.mark.parametrize("killed_after", [1, 2, 3, 5])
 def test_a_killed_attempt_goes_on_bit_for_bit(store, tmp_path, fit, killed_after):
@@ -109,6 +110,7 @@ def test_a_killed_attempt_goes_on_bit_for_bit(store, tmp_path, fit, killed_after
     assert list(store.notes()) == list(store.blobs()) == []
 
 
+@pytest.mark.thorough(but=["adamw"])
 @pytest.mark.parametrize("fit", [off_policy, on_policy])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

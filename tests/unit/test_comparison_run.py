@@ -102,7 +102,9 @@ def test_a_real_prompt_costs_some_time(root, started, arm):
     assert 0 < seconds_per_prompt(comparison().arm(arm), started, root) < 10
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_an_interrupted_comparison_goes_on(tmp_path):
     config, folder, done = comparison(), tmp_path / "finished", []
 

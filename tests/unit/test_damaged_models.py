@@ -94,6 +94,7 @@ def test_whole_models_are_read(whole, tmp_path):
     open_plan(whole.policy)
 
 
+@pytest.mark.thorough(but=["config.json: cut", "tokenizer.json: cut"])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.filterwarnings("ignore")  # of the library, about what it is given
 def test_a_damaged_policy_is_refused(name, whole, tmp_path):

@@ -19,7 +19,7 @@ from components.stages.context import open_workspace
 from components.store import open_store
 from support.runs import smoke
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def quick(**training):

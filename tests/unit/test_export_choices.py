@@ -120,6 +120,7 @@ def weights(directory):
     return load_file(directory / "model.safetensors")
 
 
+@pytest.mark.thorough(but=["4"])
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [(None, torch.bfloat16), ("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)],

@@ -12,6 +12,8 @@ from components.policy.gguf_files import convert
 from support.models.families import FAMILIES, make_tokenizer
 from support.models.ggufs import byte_level, make_model, refusal, write
 
+pytestmark = pytest.mark.thorough
+
 TOKENIZER = "tokenizer.ggml."
 NO_NUMBERS = ["x", [1], ["x"], float("nan"), float("inf")]
 WRONG = {

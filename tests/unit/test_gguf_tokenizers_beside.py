@@ -14,6 +14,8 @@ from components.policy.model import load
 from support.models.families import FAMILIES, make_tokenizer
 from support.models.ggufs import byte_level, make_model, prompt, write
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def beside(tmp_path):

@@ -11,6 +11,8 @@ from components.config.errors import PolicyError
 from support.models.families import FAMILIES, make_tokenizer
 from support.models.ggufs import byte_level, directory_of
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def stored(tmp_path):

@@ -14,6 +14,8 @@ from components.policy.gguf_files import convert
 from support.models.families import FAMILIES, make_tokenizer
 from support.models.ggufs import byte_level, gguf, make_model, refusal, write
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def tokenizer():

@@ -19,6 +19,8 @@ from components.policy.model import load
 from support.models.families import FAMILIES, make_tokenizer
 from support.models.ggufs import byte_level, logits, make_model, write
 
+pytestmark = pytest.mark.thorough
+
 IDS = [7, 300, 12, 12, 45, 201, 9, 3, 88, 150]
 CHAT = FAMILIES["llama3"]
 

@@ -15,6 +15,7 @@ from support.runs import smoke
 TEMPLATE = "{{ bos_token }}{% for m in messages %} {{ m['content'] }}{% endfor %}"
 
 
+@pytest.mark.thorough(but=["wind"])
 @pytest.mark.parametrize("algorithm", ["wind", "jbond"])
 def test_a_run_without_rewards(tmp_path, make_model, make_tokenizer, algorithm):
     make_model(max_position_embeddings=256).save_pretrained(tmp_path / "judge")

@@ -41,6 +41,7 @@ def test_training_that_does_not_move_warns(tmp_path, caplog):
     assert f"Training in iteration 2 (also in 1): {history['warnings'][1]}" in verdict(history)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("algorithm", "monitor_prompts"), [("wind", 0), ("jbond", 64)])
 def test_training_that_is_not_measured(tmp_path, algorithm, monitor_prompts):
     """On-policy algorithms draw other responses at each step."""

@@ -56,6 +56,7 @@ WINDS = [
 WINDS.append(Wind(clip=None, normalizer="mixed", mean_normalizer="constant", baseline_shift=0.1))
 
 
+@pytest.mark.thorough(but=["algorithm0"])
 @pytest.mark.parametrize("algorithm", WINDS)
 @pytest.mark.parametrize("m", [2, 4])
 def test_winds_loss_is_least_at_its_target(algorithm, m):

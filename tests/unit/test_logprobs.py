@@ -34,6 +34,7 @@ def pairs():
     return ragged(rng, [4, 2, 7, 1, 3, 3, 8]), responses
 
 
+@pytest.mark.thorough(but=["4"])
 @pytest.mark.usefixtures("overhead")
 @pytest.mark.parametrize("tokens_per_chunk", [1, 4, 25, 1000])
 @pytest.mark.parametrize("grad", [True, False])

@@ -40,7 +40,13 @@ class Kept(Pipeline):
         return update
 
 
-@pytest.fixture(scope="module", params=[("wind", "fp32"), ("wind", "bf16"), ("jbond", "fp32")])
+RUNS = [
+    ("wind", "fp32"),
+    *(pytest.param(run, marks=pytest.mark.thorough) for run in (("wind", "bf16"), ("jbond", "fp32"))),
+]
+
+
+@pytest.fixture(scope="module", params=RUNS)
 def run(request, tmp_path_factory):
     return Kept(adapted(*request.param), tmp_path_factory.mktemp("run") / "store")
 
@@ -75,6 +81,7 @@ def test_the_first_step_begins_at_a_ratio_of_one(tmp_path):
     assert run.trained[0].figures["grad_norm"] > 1e-3
 
 
+@pytest.mark.thorough
 def test_gradient_checkpointing_and_8_bit_moments_go_with_it(tmp_path):
     pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install -r requirements-dev.txt")
     plain = Kept(adapted(optimizer="adamw_8bit"), tmp_path / "plain")
@@ -97,6 +104,7 @@ def test_settings_that_cannot_be_followed_are_known_at_the_start(tmp_path, monke
         checks.check(TrainingConfig(optimizer="adamw_8bit"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
 def test_policies_whose_files_are_all_large(tmp_path, monkeypatch, lora):
     """A real model's tokenizer is as large as its weights are here: a step sees such files as links into the store."""

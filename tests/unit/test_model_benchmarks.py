@@ -82,6 +82,7 @@ def accuracy(policy, *, normed=False, count=12):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @needs_lm_eval
 def test_scores_are_those_of_plain_forward_passes(make_policy, settings):
     policy = make_policy()
@@ -92,6 +93,7 @@ def test_scores_are_those_of_plain_forward_passes(make_policy, settings):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @needs_lm_eval
 def test_a_metric_and_a_limit(make_policy, tasks):
     policy = make_policy("qwen2")
@@ -121,6 +123,7 @@ filter_list:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @needs_lm_eval
 def test_a_task_that_generates(make_policy, tasks):
     """Every other answer is what the policy says greedily, so that a half is right; no first word alone is."""
@@ -157,6 +160,7 @@ def test_the_metric_of_a_task_with_filters():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @needs_lm_eval
 def test_what_start_refuses(tasks):
     check(EvaluationConfig(tasks=["gsm8k", "words"], tasks_path=str(tasks)))
@@ -199,6 +203,7 @@ def test_a_policy_is_scored_once(tmp_path, settings, tasks):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @needs_lm_eval
 def test_a_run_scores_every_policy_and_the_reference_once(tmp_path, make_model, make_tokenizer, settings, monkeypatch):
     make_model().save_pretrained(tmp_path / "model")

@@ -164,6 +164,7 @@ class Killed(BaseException):
     """Ends an attempt as a kill does: nothing of it is left but what is in the store."""
 
 
+@pytest.mark.thorough(but=["3"])
 @pytest.mark.parametrize("killed_after", [1, 2, 3, 4, 5, 6])
 def test_a_killed_attempt_has_the_figures_of_a_whole_one(tmp_path, killed_after):
     """Two passes of three steps, saved at each: figures of the first pass are restored, or measured again."""

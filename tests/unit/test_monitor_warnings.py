@@ -14,6 +14,8 @@ from components.training.learning import warnings
 from support.models.tiny import make_policy
 from support.monitor import begin, fit, one_word, settings
 
+pytestmark = pytest.mark.thorough
+
 
 def warned(algorithm=None, *, words="ab", **changes):
     policy, config = make_policy(), settings(**changes)

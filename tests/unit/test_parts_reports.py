@@ -197,6 +197,7 @@ def test_huge_intervals_do_not_shrink_the_bars():
     assert high == pytest.approx(0.98 + 0.02 * 1.26)
 
 
+@pytest.mark.thorough(but=["3"])
 @pytest.mark.parametrize(("iterations", "groups"), [(1, 1), (3, 13), (40, 50)])
 def test_every_size_is_drawn(tmp_path, iterations, groups):
     wide = with_groups(with_parts(iterations), [f"group {i}" for i in range(groups)], parts=("met", "words"))

@@ -47,6 +47,7 @@ OWN = {
 }
 
 
+@pytest.mark.thorough(but=["training0"])
 @pytest.mark.parametrize("training", [{}, {"optimizer": "rmsprop"}, {"lora": {"rank": 64}}])
 def test_a_real_run_stores_as_many_bytes(own, tmp_path, training):
     run = RunConfig.model_validate(parse(yaml.safe_dump({**OWN, "training": {**OWN["training"], **training}})))

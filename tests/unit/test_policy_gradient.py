@@ -160,6 +160,7 @@ def test_proximal_looks_at_each_token():
         assert slope[0, 0].tolist() == expected
 
 
+@pytest.mark.thorough(but=["algorithm0"])
 @pytest.mark.parametrize("algorithm", [{"name": "grpo", "beta": 0.04}, {"name": "rloo"}, {"name": "wind", "clip": 0.2}])
 def test_runs_through_all_stages(algorithm, tmp_path):
     """Two iterations of the smoke preset in two passes each, of which the figures after each are known."""

@@ -115,6 +115,7 @@ def test_what_is_saved_loads_again(tmp_path):
     assert load(str(tmp_path / "out.jsonl"), split="train")[0].metadata == {"made": "2025-01-31"}
 
 
+@pytest.mark.thorough
 def test_sixty_thousand_prompts(tmp_path):
     source = write(tmp_path, *(json.dumps({"prompt": f"question {i}", "n": i}) for i in range(60_000)))
     read = load(source, split="train")

@@ -140,6 +140,7 @@ ORDER_TWO = [
 ]
 
 
+@pytest.mark.thorough(but=["settings0"])
 @pytest.mark.parametrize(("settings", "pi_ref"), ORDER_TWO)
 def test_constant_lands_on_the_exact_update_as_eta_falls(settings, pi_ref):
     """A wrong c moves log pi by a constant that normalisation takes back; what remains is of order eta².
@@ -212,6 +213,7 @@ def exact_logprobs(responses, logits):
     return torch.stack(picked)
 
 
+@pytest.mark.thorough
 def test_logprobs_in_fp32_agree_with_fp64(model, make_policy):
     """Padded, in one chunk and in many, and through the batches of the scoring step."""
     prompts, responses, logits = responses_and_logits(copy.deepcopy(model).double())
@@ -229,6 +231,7 @@ def test_logprobs_in_fp64_agree_through_the_scoring_step(model, make_policy):
     np.testing.assert_allclose(scores[:, 0], exact_logprobs(responses, logits), rtol=0, atol=1e-10)
 
 
+@pytest.mark.thorough
 def test_logprobs_under_bf16_autocast_agree_to_the_resolution_of_bf16(model, make_policy):
     """About a dozen matrix products in a row round to 8 bits: an error of √12·2⁻⁸ = 3.5·2⁻⁸ of the logits' spread.
 

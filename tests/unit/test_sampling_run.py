@@ -51,6 +51,7 @@ def test_the_preferences_that_train_are_those_of_the_settings(tmp_path):
             assert leave_one_out(preference[None])[0, a] == pytest.approx(np.mean(others))
 
 
+@pytest.mark.thorough(but=["wind"])
 @pytest.mark.parametrize("algorithm", ["wind", "jbond"])
 def test_a_run_is_the_same_twice(tmp_path, algorithm):
     """In a store of its own, and with other batches of the same responses."""

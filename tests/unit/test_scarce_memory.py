@@ -16,6 +16,8 @@ from components.training.state import TrainingState
 from support.checkpoints import SETTINGS, N, ended
 from support.models.tiny import make_policy, make_scored
 
+pytestmark = pytest.mark.thorough
+
 
 class Scarce(Wind):
     """Memory for `rows` prompts at once, as a device of its size has it."""

@@ -100,6 +100,7 @@ def test_score_by_hand():
 # The config
 
 
+@pytest.mark.thorough
 def test_the_config_runs_end_to_end(tmp_path, monkeypatch):
     """With a tiny model and tiny numbers; the history has the shares of each kind."""
     monkeypatch.chdir(EXAMPLE.parents[1])

@@ -41,6 +41,7 @@ def test_bad_storage_is_refused_with_a_cure(case: str, place: Place) -> None:
     assert "None" not in message
 
 
+@pytest.mark.thorough
 @pytest.mark.s3
 @pytest.mark.parametrize(
     ("case", "root", "env"),

@@ -16,7 +16,7 @@ from components.store.s3_client import connect
 from components.store.s3_transfer import PART, Object
 from support.cloud.buckets import BIG, Bucket, flip, large_files, truncate
 
-pytestmark = pytest.mark.s3
+pytestmark = [pytest.mark.s3, pytest.mark.thorough]
 
 # SHA-256 of b"abc", from FIPS 180-4's examples
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -15,7 +15,7 @@ from components.store.s3_client import CHECK_TRIES, connect
 from components.store.s3_transfer import AHEAD, in_order, part_size
 from support.cloud.buckets import BIG, Bucket, flip, large_files, truncate
 
-pytestmark = pytest.mark.s3
+pytestmark = [pytest.mark.s3, pytest.mark.thorough]
 
 
 @pytest.fixture(params=["radosgw_server", "moto_server"])

@@ -112,6 +112,7 @@ def config(judge, algorithm, **training):
     return smoke(judge=judge, algorithm={"name": algorithm}, training=training, iterations=1)
 
 
+@pytest.mark.thorough(but=["wind", "dpo"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_judge_that_always_says_the_same(tmp_path, caplog, algorithm):
     pipeline = Pipeline(config("constant", algorithm), str(tmp_path))

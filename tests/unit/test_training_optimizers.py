@@ -30,6 +30,7 @@ def reload(policy, tmp_path):
     return policies.load(tmp_path, PolicyConfig(), device=torch.device("cpu"))
 
 
+@pytest.mark.thorough(but=["adamw"])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_goes_on_from_files_as_if_never_interrupted(tmp_path, tied, name):

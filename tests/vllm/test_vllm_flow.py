@@ -21,7 +21,7 @@ from components.store import Manifest, open_store
 from support.flows.flow_home import Home, card_content
 from support.models.served import needs_vllm
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough]
 
 M = 8  # responses to each prompt in evaluation
 SAMPLING_ERROR = 4  # standard errors: exceeded by chance once in 16,000 comparisons

@@ -12,7 +12,7 @@ from components.run_config import RunConfig, checked
 from components.stages.context import open_workspace
 from support.models.served import EOS, OTHER_EOS, WORDS, load, needs_vllm, save_llama
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough]
 
 K, LIMIT = 4, 8
 

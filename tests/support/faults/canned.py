@@ -19,10 +19,12 @@ class Canned(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"" if self.command == "HEAD" else body)
 
-    do_GET = do_HEAD = do_PUT = handle_one
-
     def log_message(self, *_: object) -> None:
         pass
+
+
+for command in ("GET", "HEAD", "PUT"):
+    setattr(Canned, f"do_{command}", Canned.handle_one)
 
 
 def failing(status: int, code: str) -> Callable[[str, str], tuple[int, bytes]]:
