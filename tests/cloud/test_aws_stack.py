@@ -29,19 +29,7 @@ def cfn_lint(template: str) -> list[str]:
 
 def test_the_template_passes_the_linter() -> None:
     assert cfn_lint(STACK) == []
-
-
-@pytest.mark.parametrize(
-    ("right", "wrong"),
-    [
-        ("BlockPublicAcls:", "BlockPublicAcl:"),
-        ("DaysAfterInitiation: 7", "DaysAfterInitiation: soon"),
-        ("VpcId: !Ref VpcId", "VpcId: !Ref Vpc"),
-        ("s3:AbortMultipartUpload", "s3:AbortMultipartUploads"),
-    ],
-)
-def test_the_linter_sees_a_slip_in_the_template(right: str, wrong: str) -> None:
-    assert cfn_lint(slip(STACK, right, wrong))
+    assert cfn_lint(slip(STACK, "BlockPublicAcls:", "BlockPublicAcl:"))  # and it is not blind
 
 
 @pytest.fixture

@@ -37,26 +37,12 @@ def environment(dockerfile: Path) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words)
 
 
-@pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.stem)
-def test_an_image_passes_the_linter(image: Path) -> None:
-    assert hadolint(image.read_text()) == ""
-
-
-@pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.stem)
-@pytest.mark.parametrize(
-    ("right", "wrong", "said"),
-    [
-        (r"^(FROM \S+):\S+", r"\1:latest", "DL3007"),
-        (r"^WORKDIR", "WORKDIRS", "missing whitespace"),
-        (r"\Z", "USER root\n", "DL3002"),
-        (r"\Z", "RUN pip install torch\n", "DL3013"),
-        (r"\Z", "RUN apt-get install -y --no-install-recommends git\n", "DL3008"),
-    ],
-)
-def test_the_linter_sees_a_slip(image: Path, right: str, wrong: str, said: str) -> None:
-    changed = re.sub(right, wrong, image.read_text(), count=1, flags=re.M)
-    assert changed != image.read_text()
-    assert said in hadolint(changed)
+def test_images_pass_the_linter() -> None:
+    for image in IMAGES:
+        text = image.read_text()
+        assert hadolint(text) == "", image
+        unpinned = re.sub(r"^(FROM \S+):\S+", r"\1:latest", text, count=1, flags=re.M)
+        assert "DL3007" in hadolint(unpinned), f"{image}: the linter sees nothing"
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.stem)

@@ -23,34 +23,14 @@ pytestmark = pytest.mark.thorough
 MANIFESTS = sorted((INFRA / "kubernetes").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.stem)
-def test_kubernetes_knows_all_of_a_manifest(manifest: Path) -> None:
-    for document in documents(manifest.read_text()):
-        checked(document)
-        assert document["kind"] != "Secret"
-
-
-@pytest.mark.parametrize(
-    ("manifest", "right", "wrong"),
-    [
-        ("wind", "verbs:", "verb:"),
-        ("wind", "roleRef:", "roleref:"),
-        ("wind", "defaultRequest:", "defaultRequests:"),
-        ("wind", 'pods: "200"', "pods: [200]"),
-        ("wind", "kind: LimitRange", "kind: LimitRanges"),
-        ("local-s3", "readinessProbe:", "readynessProbe:"),
-        ("local-s3", "runAsNonRoot: true", "runAsNonRoot: yes please"),
-        ("eks-gpu", "operator: In", "operater: In"),
-        ("eks-gpu", "effect: NoSchedule", "effects: NoSchedule"),
-        ("eks-gpu", "consolidateAfter", "consolidatedAfter"),
-    ],
-)
-def test_a_slip_in_a_manifest_is_refused(manifest: str, right: str, wrong: str) -> None:
-    text = (INFRA / "kubernetes" / f"{manifest}.yaml").read_text()
-    refusals = (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError, AssertionError)
-    changed = slip(text, right, wrong)
-    with pytest.raises(refusals):
-        for document in documents(changed):
+def test_kubernetes_knows_all_of_the_manifests() -> None:
+    for manifest in MANIFESTS:
+        for document in documents(manifest.read_text()):
+            checked(document)
+            assert document["kind"] != "Secret"
+    text = (INFRA / "kubernetes" / "wind.yaml").read_text()
+    with pytest.raises(kubernetes_validate.ValidationError):
+        for document in documents(slip(text, "verbs:", "verb:")):
             checked(document)
 
 
