@@ -12,7 +12,7 @@ from components.policy.logprobs import (
 )
 
 CPU = torch.device("cpu")
-VOCABULARY, EOS, PAD = 60, 1, 2  # of the models in conftest.py
+VOCABULARY, EOS, PAD = 60, 1, 2  # of the models in support.models.words
 
 
 def ragged(rng, lengths):

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -18,8 +17,9 @@ from components.policy.batches import collate
 from components.policy.logprobs import response_logprobs
 from components.policy.model import load
 from support.models.adapters import LORA, disturb
+from support.models.words import ARCHITECTURES
 
-IDS = torch.arange(6, 26).reshape(2, 10)  # of the models in conftest.py
+IDS = torch.arange(6, 26).reshape(2, 10)  # of the models in support.models.words
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from components.generation import _sampler
 from components.policy.logprobs import collate, response_logprobs
 from support.sampling import run, seeds_of
 
-EOS, OTHER_EOS = 1, 5  # of the policies in conftest.py, whose words are 6 … 59
+EOS, OTHER_EOS = 1, 5  # of the policies in support.models.words, whose words are 6 … 59
 MIXED = [[7, 8, 9], [10], [11, 12, 13, 14, 15, 16], [17, 18, 19], [20, 21, 22, 23, 24]]
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from components.config.errors import JudgeError
 from components.judges import Answers
 from support.models.pairrm import PROMPTS, judge, save_original
+from support.models.words import edit
 
 # Of the library's own code, when it first imports DeBERTa
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -19,10 +20,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated
 @pytest.fixture
 def folder(tmp_path):
     return save_original(tmp_path)
-
-
-def edit(file, **changes):
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def refused(folder, *parts):

@@ -20,12 +20,12 @@ from support.models.reward import (
     PROMPTS,
     RESPONSES,
     USER,
-    edit,
     judge,
     last_token_score,
     save_reward,
     scores,
 )
+from support.models.words import edit
 
 # Of the library's own code, when it first imports DeBERTa
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

@@ -28,12 +28,12 @@ from support.models.reward import (
     RESPONSES,
     UNK,
     USER,
-    edit,
     judge,
     last_token_score,
     save_reward,
     scores,
 )
+from support.models.words import edit
 
 # Of the library's own code, when it first imports DeBERTa
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

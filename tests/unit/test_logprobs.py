@@ -1,4 +1,4 @@
-"""Log-probs against a plain computation from the model's own logits, for every architecture of conftest.py."""
+"""Log-probs against a plain computation from the model's own logits, for every architecture of support.models.words."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from components.config.sections import PolicyConfig
 from components.policy import model as policies
 from components.policy.model import check_lengths, load
 from components.policy.precision import pick_precision
-from support.models.policies import BOS, CHAT, CHAT_IDS, EOS, PAD, UNK, USER, assert_same_weights, edit, prompt, weights
+from support.models.policies import BOS, CHAT, CHAT_IDS, EOS, PAD, UNK, USER, assert_same_weights, prompt, weights
+from support.models.words import edit
 
 
 @pytest.fixture

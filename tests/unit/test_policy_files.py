@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from components.config.errors import PolicyError
 from components.config.sections import PolicyConfig
 from components.policy.model import copy_files, fetch, load, save
-from support.models.policies import CHAT, CHAT_IDS, EOS, assert_same_weights, edit, prompt, weights
+from support.models.policies import CHAT, CHAT_IDS, EOS, assert_same_weights, prompt, weights
+from support.models.words import edit
 
 
 @pytest.fixture

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import torch
 
 from components.data.records import Prompt
 
-BOS, EOS, PAD, UNK, USER, END = range(6)  # of the tokenizers in conftest.py; word w7 has id 7
+BOS, EOS, PAD, UNK, USER, END = range(6)  # of the tokenizers in support.models.words; word w7 has id 7
 CHAT = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
     "{{ bos_token }}{% for m in messages %} user: {{ m['content'] }} {{ eos_token }}{% endfor %}"
@@ -21,10 +19,6 @@ def prompt(text="w7 w8", *turns, id="p"):
     """A prompt of one user turn, after `turns`, which are (role, content)."""
     messages = (*turns, ("user", text))
     return Prompt(id, tuple({"role": role, "content": content} for role, content in messages))
-
-
-def edit(file, **changes):
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def weights(policy):

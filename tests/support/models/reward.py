@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import torch
 from safetensors.torch import load_file
 from transformers import AddedToken, AutoConfig, AutoModel, AutoModelForSequenceClassification, Qwen2Tokenizer
@@ -12,7 +10,7 @@ from components.config.registry import build
 from components.data.records import Prompt
 from components.judges import Judge
 
-BOS, EOS, PAD, UNK, USER, END = range(6)  # of the tokenizers in conftest.py; word w7 has id 7
+BOS, EOS, PAD, UNK, USER, END = range(6)  # of the tokenizers in support.models.words; word w7 has id 7
 CHAT = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
     "{{ bos_token }}{% for m in messages %} {{ 'user:' if m['role'] == 'user' else 'w6' }} {{ m['content'] }} <end>"
@@ -73,17 +71,13 @@ def save_reward(
 
 
 def qwen2_tokenizer(template):
-    """The words of conftest.py for the class that transformers gives to every Qwen2, whatever was saved."""
+    """The words of support.models.words for the class that transformers gives to every Qwen2, whatever was saved."""
     words = ["<s>", "</s>", "<pad>", "<unk>", "user:", "<end>", *(f"w{i}" for i in range(6, 60))]
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     vocabulary = {word: i for i, word in enumerate(words)}
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], chat_template=template, **special)
     tokenizer.add_tokens([AddedToken(word, lstrip=True, normalized=False) for word in words[4:]])
     return tokenizer
-
-
-def edit(file, **changes):
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def judge(folder, **settings):

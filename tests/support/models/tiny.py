@@ -8,12 +8,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from components.data.records import Prompt, Ragged, Rollout, Scored
 from components.policy.logprobs import score_responses
 from components.policy.model import Policy
+from support.models.words import word_tokenizer
 
 WORDS = ["<s>", "</s>", "<pad>", "<unk>", *"abcdefghijklmnop"]
 EOS, PAD = 1, 2
@@ -28,14 +28,7 @@ torch.set_num_threads(1)  # on busy cores, threads that wait for each other make
 
 def make_policy(*, seed=0, dtype=torch.float32, tied=False, hidden_size=16):
     """A Llama with random weights over 20 words, in fp32 by default, and a chat template of bare words."""
-    words = models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>")
-    backend = Tokenizer(words)
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        chat_template="{{ bos_token }} {{ messages[-1]['content'] }}",
-        **{"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"},
-    )
+    tokenizer = word_tokenizer(WORDS, "{{ bos_token }} {{ messages[-1]['content'] }}")
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
