@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from components.config.errors import PromptError
+from components.data.records import Prompt
 from components.prompts import load
 
 
@@ -43,3 +44,13 @@ def refusal(source, *, split="train", **options) -> str:
 def answers(source, **options) -> list[tuple[str | None, dict]]:
     """Answer and metadata of each prompt."""
     return [(prompt.answer, prompt.metadata) for prompt in load(source, split="train", **options)]
+
+
+def write_lines(folder: Path, *lines: str, name: str = "prompts.jsonl") -> str:
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def ids(items: list[Prompt]) -> list[str]:
+    return [prompt.id for prompt in items]

@@ -9,7 +9,7 @@ import pytest
 from components.config.errors import PromptError
 from components.data.records import Prompt
 from components.prompts import choose, into_shards, refuse_overlap, split_held_out
-from support.prompt_lines import ids
+from support.prompt_files import ids
 
 
 def prompts(count: int) -> list[Prompt]:

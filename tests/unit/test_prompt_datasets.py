@@ -11,7 +11,7 @@ import pytest
 from components.config.errors import PromptError
 from components.data.records import Prompt
 from components.prompts import load, refuse_overlap, save, split_held_out
-from support.prompt_lines import refusal, write
+from support.prompt_files import refusal, write_lines
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,9 @@ from support.prompt_lines import refusal, write
 )
 def test_a_source_that_cannot_be_read_is_refused(tmp_path, monkeypatch, source, reason, remedy):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path, '{"prompt": "a"}', name="notes")
-    write(tmp_path, '{"prompt": "a"}', name="text.parquet")
-    write(tmp_path, " ", "", name="blank.jsonl")
+    write_lines(tmp_path, '{"prompt": "a"}', name="notes")
+    write_lines(tmp_path, '{"prompt": "a"}', name="text.parquet")
+    write_lines(tmp_path, " ", "", name="blank.jsonl")
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "folder").mkdir()
     message = refusal(source)
@@ -82,7 +82,7 @@ def test_dataset_directories(tmp_path, monkeypatch):
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "both")
     (tmp_path / "files").mkdir()
     for name in parts:
-        write(tmp_path, json.dumps({"prompt": name, "n": 1}), name=f"files/{name}.jsonl")
+        write_lines(tmp_path, json.dumps({"prompt": name, "n": 1}), name=f"files/{name}.jsonl")
 
     for directory in ("one", "both", "files"):
         [prompt] = load(str(tmp_path / directory), split="test")
@@ -117,7 +117,7 @@ def test_what_is_saved_loads_again(tmp_path):
 
 @pytest.mark.thorough
 def test_sixty_thousand_prompts(tmp_path):
-    source = write(tmp_path, *(json.dumps({"prompt": f"question {i}", "n": i}) for i in range(60_000)))
+    source = write_lines(tmp_path, *(json.dumps({"prompt": f"question {i}", "n": i}) for i in range(60_000)))
     read = load(source, split="train")
     train, evaluation = split_held_out(read, 256, seed=0)
     refuse_overlap(train, evaluation)

@@ -8,12 +8,12 @@ import pytest
 
 from components.data.records import Prompt
 from components.prompts import load
-from support.prompt_lines import ids, refusal, write
+from support.prompt_files import ids, refusal, write_lines
 
 
 def test_a_record_becomes_a_prompt(tmp_path):
     line = '{"id": 7, "prompt": " 2 + 2? ", "answer": 4, "metadata": {"level": 1}, "source": "book", "note": null}'
-    [prompt] = load(write(tmp_path, line), split="train")
+    [prompt] = load(write_lines(tmp_path, line), split="train")
     assert prompt == Prompt(
         id="7",
         messages=({"role": "user", "content": " 2 + 2? "},),
@@ -30,13 +30,13 @@ def test_messages_keep_their_turns(tmp_path):
         {"role": "assistant", "content": "Hello"},
         {"role": "user", "content": "Sort 2 1"},
     ]
-    [prompt] = load(write(tmp_path, json.dumps({"messages": turns})), split="train")
+    [prompt] = load(write_lines(tmp_path, json.dumps({"messages": turns})), split="train")
     assert list(prompt.messages) == turns
     assert prompt.text == "Sort 2 1"
 
 
 def test_ids_are_hashes_of_messages_and_answer(tmp_path):
-    source = write(tmp_path, '{"prompt": "2 + 2?", "answer": 4}', '{"prompt": "Grüße", "tag": "a"}')
+    source = write_lines(tmp_path, '{"prompt": "2 + 2?", "answer": 4}', '{"prompt": "Grüße", "tag": "a"}')
     # printf '%s' '[[["user","2 + 2?"]],"4"]' | sha256sum, and the same for '[[["user","Grüße"]],null]'
     assert ids(load(source, split="train")) == ["44ce04a9b89072b7", "284a4afe223124e0"]
 
@@ -109,7 +109,7 @@ USER = '{"role": "user", "content": "a"}'
     ],
 )
 def test_a_bad_line_is_refused_with_its_number_reason_and_remedy(tmp_path, line, reason, remedy):
-    source = write(tmp_path, '{"prompt": "good"}', "", line)
+    source = write_lines(tmp_path, '{"prompt": "good"}', "", line)
     message = refusal(source)
     first, _, second = message.partition("\n  line 3: ")
     assert first == f"{source}: 1 of 2 lines cannot be used:"
@@ -125,14 +125,14 @@ def test_bytes_that_are_not_utf8_are_refused(tmp_path):
 
 def test_all_bad_lines_are_counted_and_ten_are_shown(tmp_path):
     lines = [json.dumps({"prompt": f"good {i}" if i % 5 else 0}) for i in range(1, 101)]
-    message = refusal(write(tmp_path, *lines)).splitlines()
+    message = refusal(write_lines(tmp_path, *lines)).splitlines()
     assert message[0].endswith("prompts.jsonl: 20 of 100 lines cannot be used:")
     assert [line.split(":")[0] for line in message[1:-1]] == [f"  line {i}" for i in range(5, 51, 5)]
     assert message[-1] == "  … and 10 more"
 
 
 def test_duplicates_are_refused_with_both_lines(tmp_path):
-    source = write(
+    source = write_lines(
         tmp_path,
         '{"prompt": "a", "id": "x"}',
         '{"prompt": "b", "id": "x"}',
@@ -153,6 +153,6 @@ def test_allowed_duplicates_get_ids_of_their_own(tmp_path):
         '{"prompt": "b", "id": "x-2"}',
         '{"prompt": "c", "id": "x"}',
     ]
-    read = load(write(tmp_path, *lines), split="train", allow_duplicates=True)
+    read = load(write_lines(tmp_path, *lines), split="train", allow_duplicates=True)
     assert ids(read) == ["x", "x-2", "x-3", "x-2-2", "x-4"]
     assert [prompt.text for prompt in read] == ["a", "a", "a", "b", "c"]
