@@ -52,8 +52,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of a test that is `thorough(but=[…])`, members with one of these in their id belong to every run."""
     for item in items:
-        for mark in [mark for mark in item.own_markers if mark.name == "thorough"]:
-            if {item.callspec.id, *item.callspec.id.split("-")} & {*mark.kwargs["but"]} if mark.kwargs else False:
+        for mark in [mark for mark in item.own_markers if mark.name == "thorough" and mark.kwargs]:
+            if {item.callspec.id, *item.callspec.id.split("-")} & {*mark.kwargs["but"]}:
                 item.own_markers.remove(mark)
 
 
