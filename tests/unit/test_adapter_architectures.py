@@ -81,7 +81,7 @@ def test_what_is_left_out_is_told(name, left_out, caplog):
     model = make(name)
     with caplog.at_level(logging.WARNING):
         lora.check(model, LORA)
-    [line] = [record.getMessage() for record in caplog.records]
+    [line] = [record.getMessage() for record in caplog.records if record.name.startswith("components.")]
     assert all(weight in line for weight in left_out)
     lora.add(model, LORA, 0)
     reached = Counter(key.partition(".lora_")[0] for key in lora.weights(model))
@@ -92,4 +92,4 @@ def test_nothing_is_told_of_a_dense_model_or_where_layers_are_named(caplog):
     with caplog.at_level(logging.WARNING):
         lora.check(make("llama"), LORA)
         lora.check(make("mixtral"), LoraConfig(target_modules=["q_proj"]))
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name.startswith("components.")]

@@ -21,6 +21,8 @@ from components.stages.runs import RunError
 from components.store import LocalStore
 from support.models.tiny import make_policy
 
+pytestmark = pytest.mark.thorough
+
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)
     from metaflow.client import core

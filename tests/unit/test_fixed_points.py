@@ -56,6 +56,7 @@ def with_own_log_ratio(group, beta, eta):
 
 
 # Bounds are the distances at beta = 0.3, rounded up; that of the reference from the equilibrium is 0.145.
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("risk", "k", "bound"), [("squared", 2, 0.012), ("squared", 4, 0.003), ("kl", 2, 0.035), ("nce", 2, 0.06)]
 )

@@ -67,6 +67,7 @@ def test_a_run_keeps_one_base_and_an_adapter_of_each_iteration(run):
     assert (run.history["kl"] != 0).all()
 
 
+@pytest.mark.thorough
 def test_a_second_run_is_identical_bit_for_bit(run, tmp_path):
     assert Kept(run.config, tmp_path / "store").trained == run.trained
 

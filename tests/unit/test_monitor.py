@@ -67,6 +67,7 @@ def test_two_responses_by_hand():
     assert 0.25 > risks[0] > risks[1]
 
 
+@pytest.mark.thorough(but=["1"])
 @pytest.mark.parametrize("micro_batch_size", [1, 3])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_some_prompts_of_random_lengths(micro_batch_size, checkpointing):

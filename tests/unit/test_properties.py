@@ -94,6 +94,7 @@ def test_exact_normaliser_lands_on_the_exact_update(beta, eta):
     assert total_variation(policy, exact) < 1e-4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("beta", "eta"), GAMES)
 @pytest.mark.parametrize("risk", RISKS)
 @pytest.mark.parametrize(("normalizer", "copies"), [("monte_carlo", 200), ("group", 200), ("mixed", 200)])

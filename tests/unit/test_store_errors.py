@@ -29,6 +29,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         yield Place(env, tmp_path, cleanup)
 
 
+@pytest.mark.thorough(but=["too little space"])
 @pytest.mark.parametrize("case", CASES)
 def test_bad_storage_is_refused_with_a_cure(case: str, place: Place) -> None:
     attempt, parts = CASES[case]
