@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEED ?= 0
 CONFIG ?= flows/configs/demo.yaml
 
-.PHONY: run smollm2 test test-unit test-faults lint bench clean
+.PHONY: run smollm2 test test-all test-unit test-faults lint bench clean
 
 run: $(VENV)/installed
 	$(BIN)/python flows/wind_flow.py --config config $(CONFIG) run --seed $(SEED)
@@ -14,11 +14,16 @@ run: $(VENV)/installed
 smollm2: $(VENV)/installed-smollm2
 	$(BIN)/python flows/wind_flow.py --config config examples/smollm2/config.yaml run --seed $(SEED)
 
-test: $(VENV)/installed-vllm
+# What a newcomer needs to trust a change: all units, and the main paths through the flows.
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not thorough" tests/unit tests/flows
+
+# Everything, as CI runs it: every member of every kind, kills and faults, cloud templates, vLLM.
+test-all: $(VENV)/installed-vllm
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-fail-under=90
 
 test-unit: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not thorough and not slow" tests/unit
 
 # Kills a run at every task, in every way, on both datastores, and resumes it.
 test-faults: $(VENV)/installed-dev
@@ -26,10 +31,10 @@ test-faults: $(VENV)/installed-dev
 
 # Regenerates docs/comparison.md (about half an hour on two cores), then the smaller figures.
 bench: $(VENV)/installed
-	$(BIN)/python tests/benchmarks/compare.py
-	$(BIN)/python tests/benchmarks/bandit.py
-	$(BIN)/python tests/benchmarks/generation.py
-	$(BIN)/python tests/benchmarks/memory.py
+	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/bandit.py
+	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/memory.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check

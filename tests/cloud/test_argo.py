@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
-from argo import UnsupportedError, filled, needs
-from deployment import CLUSTER, SECRET, TELL, deploy, in_cluster, needs_namespaces
-from flow_home import FLOW, Home, differences
+
+from support.cloud.deployment import CLUSTER, SECRET, TELL, deploy, in_cluster, needs_namespaces
+from support.cloud.templates import UnsupportedError, filled, needs
+from support.flows.flow_home import FLOW, Home, differences
 
 STEPS = ("start", "plan-1", "generate-1", "score-1", "gather-1", "train-1", "evaluate-1", "end")
 
-pytestmark = [pytest.mark.s3]
+pytestmark = [pytest.mark.s3, pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")

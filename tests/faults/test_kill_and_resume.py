@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from chains import POINTS, Chain, Kill, Tally, each, in_turn
 
-pytestmark = pytest.mark.slow
+from support.faults.chains import POINTS, Chain, Kill, Tally, each, in_turn
+
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 WRITERS = [point for point in POINTS if point not in ("gather_1", "end")]  # they write into the store
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from proxy import Fault, Proxy
 
 from components.config.errors import StoreError
 from components.store import Store, open_store, s3_client
 from components.store.s3_transfer import PART
+from support.faults.proxy import Fault, Proxy
 
-pytestmark = [pytest.mark.s3]
+pytestmark = [pytest.mark.s3, pytest.mark.thorough]
 
 SIZE = 3 * PART + 1000  # bytes: four parts
 

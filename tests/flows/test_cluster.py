@@ -7,6 +7,8 @@ from components.config.cluster import ClusterConfig
 from components.config.errors import ConfigError
 from components.run_config import parse
 
+pytestmark = pytest.mark.thorough
+
 CLUSTER = """
 demo: {}
 cluster:

@@ -10,7 +10,7 @@ import pytest
 
 import command_line
 from components.config.errors import UserError
-from wind_runs import FLOW
+from support.flows.wind_runs import FLOW
 
 
 @pytest.fixture

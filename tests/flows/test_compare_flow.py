@@ -8,21 +8,20 @@ import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import yaml
-from flow_home import card_content
 
 from base import BadConfig
 from components.comparison.arms import run_in_process
 from components.run_config import RunConfig, parse
 from components.store import open_store
 from components.store.references import manifests
-from wind_runs import FLOW as WIND_FLOW
-from wind_runs import INJECT, NOBODY, SMOKE, figures
+from support.flows.flow_home import card_content
+from support.flows.wind_runs import FLOW as WIND_FLOW
+from support.flows.wind_runs import INJECT, NOBODY, SMOKE, figures
 
 FLOW = WIND_FLOW.parent / "compare_flow.py"
 CONFIG = yaml.safe_load((FLOW.parent / "configs" / "compare_smoke.yaml").read_text())
@@ -52,11 +51,10 @@ def once():
 
 
 @pytest.fixture
-def comparison(once, run_flow, flow_env, open_run):
+def comparison(once, run_flow, open_run):
     """The run that failed, the one that continued with it, and what that one printed."""
     if not once:
-        path = os.pathsep.join([flow_env["PYTHONPATH"], str(Path(__file__).parent)])
-        fault = {"FAIL_AT": f"train_2/{LAST}", "FAIL_HOW": "raise before", "PYTHONPATH": path}
+        fault = {"FAIL_AT": f"train_2/{LAST}", "FAIL_HOW": "raise before"}
         failed = run_flow(FLOW, config=CONFIG, env=fault, status="failed", decospecs=[INJECT])
         once["said"] = failed.stderr
         once["failed"] = failed.run.pathspec

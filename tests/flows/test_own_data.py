@@ -17,7 +17,7 @@ from components import stages
 from components.run_config import RunConfig, parse
 from components.stages.context import open_workspace
 from components.store import open_store
-from wind_runs import FLOW, figures
+from support.flows.wind_runs import FLOW, figures
 
 pytestmark = pytest.mark.slow
 

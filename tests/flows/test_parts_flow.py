@@ -7,13 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from flow_home import card_content
 
 from components import demo
 from components.config.sections import DemoConfig
-from wind_runs import FLOW
+from support.flows.flow_home import card_content
+from support.flows.wind_runs import FLOW
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 PLAIN = """
 def score(response, prompt):

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from families import FAMILIES, save_pairrm, save_policy, save_reward_model
 
 from components.config.strict_yaml import load_yaml
 from components.evaluation.metrics import HISTORY_COLUMNS
@@ -19,11 +18,13 @@ from components.stages.context import open_workspace
 from components.stages.handover import Started
 from components.stages.in_process import Pipeline
 from components.store import Manifest
-from wind_runs import FLOW
+from support.flows.wind_runs import FLOW
+from support.models.families import FAMILIES, save_pairrm, save_policy, save_reward_model
 
 # Of the library's own code, when it first imports DeBERTa
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
 ]
 needs_vllm = [

@@ -11,6 +11,8 @@ import shipping
 from base import BadConfig
 from components.run_config import parse
 
+pytestmark = pytest.mark.thorough
+
 OWN = {"policy": {"model": "some/model"}, "prompts": {"train": "some/dataset"}}
 
 

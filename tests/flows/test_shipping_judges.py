@@ -14,6 +14,8 @@ import shipping
 from base import BadConfig
 from components.run_config import parse
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parents[2]
 FILES = {
     "judges/one.py": "import beside\nfrom .also import ALSO\nfrom pathlib import Path\nHERE = Path(__file__).parent\n"

@@ -1,26 +1,21 @@
 """A run that continues from a failed one: as if the first had not failed and had gone on to the same iteration."""
 
-import os
-from pathlib import Path
-
 import pandas as pd
 import pytest
-import yaml
 
-from wind_runs import FLOW, INJECT, SMOKE, figures
+from support.flows.wind_runs import FLOW, INJECT, figures, preset
 
 SAME = ("policy", "optimizer", "reference", "prompts", "evaluated", "evaluated_reference", "counts", "rollouts")
 
 
 @pytest.mark.slow
-def test_going_on_from_a_failed_run(run_flow, flow_env, tmp_path):
+def test_going_on_from_a_failed_run(run_flow, tmp_path):
     """Two iterations at a constant rate, once in one run, once in two."""
-    config = yaml.safe_load(SMOKE.read_text())
+    config = preset()
     config["training"] |= {"schedule": "constant", "warmup_ratio": 0.0, "learning_rate": 1e-2}
     whole = run_flow(FLOW, config=config).run.data
 
-    path = os.pathsep.join([flow_env["PYTHONPATH"], str(Path(__file__).parent)])
-    fault = {"FAIL_AT": "train_2", "FAIL_HOW": "raise after", "PYTHONPATH": path}
+    fault = {"FAIL_AT": "train_2", "FAIL_HOW": "raise after"}
     failed = run_flow(FLOW, config=config, env=fault, status="failed", decospecs=[INJECT]).run
     stored = blobs(tmp_path)
     going_on = {**config, "iterations": 1, "start_from": f"WindFlow/{failed.id}"}

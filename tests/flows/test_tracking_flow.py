@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from flow_home import card_content
 
-from wind_runs import FLOW, INJECT, SMOKE
+from support.flows.flow_home import card_content
+from support.flows.wind_runs import FLOW, INJECT, SMOKE
 
 FAULT = {"FAIL_AT": "evaluate_1", "FAIL_HOW": "raise after"}
 

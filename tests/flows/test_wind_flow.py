@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from flow_home import card_content
 
 from components.store import open_store
-from wind_runs import FLOW, NOBODY, SMOKE
+from support.flows.flow_home import card_content
+from support.flows.wind_runs import FLOW, NOBODY, SMOKE
 
 COLUMNS = [
     "iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl",

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, save_reward_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from components.algorithms.wind import Wind
@@ -25,6 +24,7 @@ from components.training.loop import Schedule
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
+from support.models.families import FAMILIES, save_reward_model
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, save_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components import export, stages
@@ -20,8 +19,9 @@ from components.policy.model import load
 from components.run_config import RunConfig, checked
 from components.stages.context import open_workspace
 from components.stages.in_process import Pipeline
+from support.models.families import FAMILIES, save_policy
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 N, K, LIMIT, T = 32, 16, 12, 3
 

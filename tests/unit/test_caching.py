@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from architectures import EOS, KINDS, PAD, make
 
 from components.config.errors import PolicyError
 from components.config.sections import PolicyConfig
@@ -17,6 +16,7 @@ from components.generation import Sampling, _caching, _sampler
 from components.policy import files, findings
 from components.policy.logprobs import check_head, score_responses
 from components.policy.model import Policy, load, save
+from support.models.architectures import EOS, KINDS, PAD, make
 
 K, LIMIT = 3, 6
 PROMPTS = [[7, 8, 9], [10, 11, 12, 13, 14, 15, 16, 17], [20], [30, 31, 32]]  # two of one length
@@ -61,6 +61,7 @@ def drawn_plainly(model, prompt, seed):
     return response, logp
 
 
+@pytest.mark.thorough(but=["llama", "gpt2", "qwen3_5_text", "minimax"])
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind != "refused"])
 def test_draws_and_scores_as_the_models_own_forward(name, make_words):
     policy = make_words(name)

@@ -2,12 +2,14 @@ import base64
 import io
 import time
 import warnings
+from functools import partial
 
 import pandas as pd
 import pytest
 import yaml
 from PIL import Image
 
+from components.reporting import charts
 from components.reporting.cards import StepProgress, report_card
 from components.reporting.report import HEADERS, LEARNING_HEADERS
 
@@ -52,6 +54,27 @@ def tables(examples):
 class Terminal(io.StringIO):
     def isatty(self):
         return True
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drawn_once():
+    """Half a second each: the chart of one history is drawn once, and looked at by all tests."""
+    drawn: dict[str, bytes] = {}
+    figure, picture = charts.history_figure, charts.png
+
+    def remember(history, **options):
+        return history.to_json() + repr(options), partial(figure, history, **options)
+
+    def once(found):
+        name, draw = found
+        if name not in drawn:
+            drawn[name] = picture(draw())
+        return drawn[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "history_figure", remember)
+        patch.setattr(charts, "png", once)
+        yield
 
 
 def test_report_begins_with_title_and_verdict():

@@ -39,6 +39,7 @@ def points(panel):
     return np.asarray(panel.lines[0].get_xydata()).tolist()
 
 
+@pytest.mark.thorough(but=["3"])
 @pytest.mark.parametrize("iterations", [1, 3, 50])
 def test_every_length_of_run_is_drawn_at_readme_width(tmp_path, iterations):
     save_png(history_figure(history(iterations), title="A run"), tmp_path / "history.png")

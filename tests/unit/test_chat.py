@@ -6,13 +6,13 @@ import datetime
 from dataclasses import replace
 
 import pytest
-from families import FAMILIES, make_tokenizer, save_policy
 
 from components.config.errors import ConfigError, PolicyError
 from components.config.sections import PolicyConfig
 from components.policy.model import load
 from components.run_config import checked
-from templates import ALL, BEGIN, CHATML, chat, policy, prompt, shown
+from support.models.families import FAMILIES, make_tokenizer, save_policy
+from support.models.templates import ALL, BEGIN, CHATML, chat, policy, prompt, shown
 
 # Nothing lost
 

@@ -7,7 +7,6 @@ import logging
 from dataclasses import replace
 
 import pytest
-from families import save_policy, save_reward_model
 
 from components.config.errors import JudgeError, PolicyError
 from components.config.sections import PolicyConfig
@@ -15,7 +14,8 @@ from components.judges import _models
 from components.judges.reward_model import RewardModel
 from components.policy import vocabulary
 from components.policy.model import load
-from templates import ALL, CHATML, policy, prompt
+from support.models.families import save_policy, save_reward_model
+from support.models.templates import ALL, CHATML, policy, prompt
 
 # Turns that end
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from test_comparison import ends, history, two_arms
 
 from components.comparison import analysis, report
 from components.comparison.charts import STYLES, comparison_figure
 from components.comparison.report import markdown, next_commands, text
-from test_comparison import ends, history, two_arms
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -126,6 +126,7 @@ def test_the_figure_shows_each_arm_against_samples_time_and_kl():
     assert sorted(set(band[band[:, 0] == 200][:, 1])) == pytest.approx([0.8, 0.9])
 
 
+@pytest.mark.thorough(but=["8"])
 @pytest.mark.parametrize("count", [1, 8, 10])
 def test_arms_are_told_apart_by_colour_and_marker(count):
     figure = comparison_figure(arms(count))

@@ -22,7 +22,7 @@ from components.training.loop import Schedule
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
-from tiny import make_policy, make_prompts, make_scored
+from support.models.tiny import make_policy, make_prompts, make_scored
 
 ROOT = Path(__file__).parents[2]
 

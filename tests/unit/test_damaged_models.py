@@ -19,7 +19,7 @@ from components.judges.reward_model import RewardModel
 from components.plan.models import PlanError, _without_weights
 from components.policy.model import check_lengths, copy_files, load
 from components.stages import preparation
-from damages import CASES, CONFIG, SPECIAL, TOKENIZER, WEIGHTS
+from support.models.damages import CASES, CONFIG, SPECIAL, TOKENIZER, WEIGHTS
 
 # Begins the sentence that says what to do.
 VERBS = "Change|Check|Choose|Copy|Correct|Download|For|Merge|Name|Put|Read|Remove|Save|Set|Use|Write"
@@ -94,6 +94,7 @@ def test_whole_models_are_read(whole, tmp_path):
     open_plan(whole.policy)
 
 
+@pytest.mark.thorough(but=["config.json: cut", "tokenizer.json: cut"])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.filterwarnings("ignore")  # of the library, about what it is given
 def test_a_damaged_policy_is_refused(name, whole, tmp_path):

@@ -12,27 +12,26 @@ from safetensors.torch import load_file
 
 from components import stages
 from components.config.errors import ConfigError
-from components.run_config import RunConfig, parse
+from components.run_config import parse
 from components.runtime import processes
 from components.stages import training_processes
 from components.stages.context import open_workspace
 from components.store import open_store
+from support.runs import smoke
 
-pytestmark = pytest.mark.slow
-SMOKE = yaml.safe_load((Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml").read_text())
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
-def smoke(**training):
-    training = {**SMOKE["training"], "learning_rate": 1e-4, **training}
-    config = {**SMOKE, "iterations": 2, "training": training}
-    return RunConfig.model_validate(parse(yaml.safe_dump(config)))
+def quick(**training):
+    """The smoke preset at a low rate."""
+    return smoke(training={"learning_rate": 1e-4, **training})
 
 
 @pytest.fixture(scope="module")
 def iteration(tmp_path_factory):
     """What the first iteration's training begins with."""
     root = str(tmp_path_factory.mktemp("store"))
-    with open_workspace(smoke(), root, "start") as work:
+    with open_workspace(quick(), root, "start") as work:
         started = stages.start(work)
         shards = stages.plan(work, started.prompts, 1)
         drawn = [stages.generate(work, started.policy, shard, 1) for shard in shards]
@@ -47,7 +46,7 @@ def train(iteration, before=None, seen=None, **training):
     root, first = iteration
     seen = [] if seen is None else seen
     progress = lambda done, total, **figures: seen.append((done, total, sorted(figures)))  # noqa: E731
-    with open_workspace(smoke(**training), root, "train", progress=lambda _: progress) as work:
+    with open_workspace(quick(**training), root, "train", progress=lambda _: progress) as work:
         trained = stages.train(work, before or first)
         return trained, load_file(work.fetch(trained.policy) / "model.safetensors")
 
@@ -130,7 +129,7 @@ def test_a_group_goes_on_from_what_an_earlier_one_saved(iteration):
     assert seen == []
     assert third.policy == again.policy
     assert_close(found, expected)
-    with open_workspace(smoke(), root, "evaluate") as work:
+    with open_workspace(quick(), root, "evaluate") as work:
         stages.forget_unfinished(work, third.unfinished)
     assert list(store.notes()) == []
 

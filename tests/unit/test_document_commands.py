@@ -20,7 +20,7 @@ import yaml
 from components import cli
 from components.cli.overrides import split, with_overrides
 from components.run_config import parse
-from pages import MINE, ROOT, commands, files
+from support.pages import MINE, ROOT, commands, files
 
 USERS = [path for path in files() if path.parent.name != "infra" and path.parent.parent.name != "infra"]
 OURS = {"wind", "python", "make", "pip", "infra/s3/server"}

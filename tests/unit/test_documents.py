@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
+from test_house import FLOORS
 
 from components.config.strict_yaml import load_yaml
 from components.run_config import parse
-from pages import MINE, ROOT, anchors, blocks, commands, files, links, named, prose
-from test_house import FLOORS
+from support.pages import MINE, ROOT, anchors, blocks, commands, files, links, named, prose
 
 FILES = files()
 LONGEST = 160

@@ -12,7 +12,7 @@ from components.data.records import Prompt
 from components.prompts import drop_longer
 from components.run_config import RunConfig, parse
 from components.stages.context import open_workspace
-from tiny import make_policy
+from support.models.tiny import make_policy
 
 # Tokens of each under the tiny policy's template, which puts BOS before the words: one more than words.
 TEXTS = {

@@ -17,7 +17,9 @@ from components.policy import lora
 from components.policy.model import load
 from components.stages.runs import RunError
 from components.store import LocalStore
-from tiny import make_policy
+from support.models.tiny import make_policy
+
+pytestmark = pytest.mark.thorough
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)

@@ -19,7 +19,9 @@ from components.policy import findings, lora
 from components.policy.model import load, save
 from components.stages.runs import RunError
 from components.store import LocalStore
-from tiny import make_policy
+from support.models.tiny import make_policy
+
+pytestmark = pytest.mark.thorough
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)
@@ -120,6 +122,7 @@ def weights(directory):
     return load_file(directory / "model.safetensors")
 
 
+@pytest.mark.thorough(but=["4"])
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [(None, torch.bfloat16), ("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)],

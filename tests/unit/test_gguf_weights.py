@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, make_tokenizer
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -17,7 +16,10 @@ from components.config.errors import PolicyError
 from components.config.sections import PolicyConfig
 from components.policy.gguf_files import convert
 from components.policy.model import load
-from ggufs import byte_level, logits, make_model, write
+from support.models.families import FAMILIES, make_tokenizer
+from support.models.ggufs import byte_level, logits, make_model, write
+
+pytestmark = pytest.mark.thorough
 
 IDS = [7, 300, 12, 12, 45, 201, 9, 3, 88, 150]
 CHAT = FAMILIES["llama3"]

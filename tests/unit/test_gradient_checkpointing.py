@@ -18,7 +18,7 @@ from components.policy.logprobs import response_logprobs
 from components.training.gradient_checkpointing import checkpointed
 from components.training.on_policy import make_anchor
 
-VOCABULARY, PAD, CPU = 60, 2, torch.device("cpu")  # of the models in conftest.py
+VOCABULARY, PAD, CPU = 60, 2, torch.device("cpu")  # of the models in support.models.words
 
 
 def make_batch(**options):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from families import FAMILIES, save_policy
 from torch.testing import assert_close
 
 from components.config.sections import PolicyConfig
 from components.generation._attention import GROUPED, attend, grouped_heads
 from components.policy import model as policies
+from support.models.families import FAMILIES, save_policy
 
 
 def written_out(query, key, value, mask, scale):

@@ -99,6 +99,7 @@ def with_rewards(rng, rate, n, m):
     return (ours[..., None] > rng.normal(size=(*n, 1, m))).mean((2, 3))
 
 
+@pytest.mark.thorough(but=["200"])
 @pytest.mark.parametrize("values_of", [with_verifier, with_rewards])
 @pytest.mark.parametrize("m", [1, 2, 4])
 @pytest.mark.parametrize("n", [2, 8, 32, 200])

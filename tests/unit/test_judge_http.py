@@ -22,7 +22,7 @@ from components.config.errors import ConfigError, JudgeError
 from components.config.registry import build
 from components.data.records import Prompt
 from components.judges import Judge
-from loopback_server import Answer, serving
+from support.loopback_server import Answer, serving
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "reward_server"
 CHAT = (

@@ -14,7 +14,7 @@ from components.data.records import Prompt
 from components.judges import Answers, Judge
 from components.judges._chat import Reply
 from components.judges._verdicts import first_wins, score
-from loopback_server import said, serving
+from support.loopback_server import said, serving
 
 pytest.importorskip("openai", reason="needs openai: pip install -r requirements-openai.txt")
 

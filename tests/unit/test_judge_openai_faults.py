@@ -13,7 +13,7 @@ from components.config.errors import ConfigError, JudgeError
 from components.config.registry import build
 from components.data.records import Prompt
 from components.judges import Judge
-from loopback_server import Answer, said, serving
+from support.loopback_server import Answer, said, serving
 
 pytest.importorskip("openai", reason="needs openai: pip install -r requirements-openai.txt")
 

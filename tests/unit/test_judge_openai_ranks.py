@@ -15,7 +15,7 @@ from components.judges._chat import Reply
 from components.judges._verdicts import ranking
 from components.judging.measures import ask, measure
 from components.judging.pairs import LabelledPair
-from loopback_server import said, serving
+from support.loopback_server import said, serving
 
 pytest.importorskip("openai", reason="needs openai: pip install -r requirements-openai.txt")
 

@@ -8,7 +8,7 @@ import pytest
 
 from components.run_config import RunConfig, parse
 from components.stages.in_process import Pipeline
-from loopback_server import said, serving
+from support.loopback_server import said, serving
 
 pytest.importorskip("openai", reason="needs openai: pip install -r requirements-openai.txt")
 

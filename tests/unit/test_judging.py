@@ -18,7 +18,7 @@ from components.judging.__main__ import judge_of
 from components.judging.measures import ask, measure
 from components.judging.pairs import read_pairs
 from components.judging.report import figure, text, values
-from loopback_server import said, serving
+from support.loopback_server import said, serving
 
 DOCS = Path(__file__).parents[2] / "docs"
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"

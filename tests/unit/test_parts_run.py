@@ -21,6 +21,8 @@ from components.run_config import RunConfig, parse
 from components.stages.context import open_workspace
 from components.stages.in_process import Pipeline
 from components.stages.start_from import Origin
+from support.part_judges import judged
+from support.runs import TOTAL
 
 KINDS = ["long", "long", "long", "long", "short", "short", "lone"]  # of the evaluation prompts
 M = 2  # responses of an evaluation
@@ -31,21 +33,10 @@ iterations: 1
 policy: {{model: {home}/policy, precision: fp32}}
 prompts: {{train: {home}/train.jsonl, evaluation: {home}/grouped.jsonl, per_iteration: 8, shards: 2}}
 generation: {{responses: 4, max_new_tokens: 8}}
-judge: {{name: verifier, function: "test_parts_run:scored"}}
+judge: {{name: verifier, function: "support.part_judges:scored"}}
 training: {{batch_size: 4, micro_batch_size: 4, learning_rate: 1e-2}}
 evaluation: {{responses: 2, group_by: kind}}
 """
-
-
-def scored(response, prompt):
-    """The sum of the numbers decides; parts are how many there are, and whether the first is even."""
-    numbers = [int(word) for word in response.split() if word.isdecimal()]
-    return {"score": sum(numbers), "count": len(numbers), "even": bool(numbers) and numbers[0] % 2 == 0}
-
-
-def changing(response, prompt):
-    """Other parts for one prompt."""
-    return scored(response, prompt) | ({"new": 1} if prompt.metadata["kind"] == "lone" else {})
 
 
 @dataclass
@@ -113,10 +104,6 @@ def run(home, tmp_path_factory):
     run = Run(settings, root, started, judged, None, history)
     run.evaluated = run.evaluate(policy=trained.policy)
     return run
-
-
-def judged(text, part):
-    return float(scored(text, None)[part])
 
 
 @pytest.mark.parametrize("place", ["reference", "policy", "shard"])
@@ -192,13 +179,13 @@ def test_without_group_by_there_are_no_groups(run, home):
 
 
 def test_a_judge_without_parts_still_tells_win_rates_by_group(run, home):
-    plain = config(home, judge={"function": "test_stages:total"})
+    plain = config(home, judge={"function": TOTAL})
     measures = run.evaluate(config=plain).measures
     assert [(one.name, one.group) for one in measures] == [("win_rate", kind) for kind in ("lone", "long", "short")]
 
 
 def test_parts_that_change_stop_the_run_in_start(home, tmp_path):
-    changed = config(home, judge={"function": "test_parts_run:changing"})
+    changed = config(home, judge={"function": "support.part_judges:changing"})
     with (
         open_workspace(changed, str(tmp_path / "store"), "start") as work,
         pytest.raises(JudgeError, match=r"response 0: \S+:changing returned other parts .* it adds 'new'"),

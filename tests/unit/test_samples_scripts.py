@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from chromium import browser, installed
 
 from components.samples import page
 from components.samples.records import Asked, Batch, Samples, Side
+from support.chromium import browser, installed
 
 pytestmark = pytest.mark.skipif(installed() is None, reason="needs Chromium: apt-get install chromium")
 

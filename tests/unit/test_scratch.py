@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from signals import HEARING
 
 from components.runtime import processes
 from components.runtime.scratch import OWNER, UNOWNED, scratch
+from support.flows.signals import HEARING
 
 WORKING = """
 import sys, time

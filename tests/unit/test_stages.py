@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,62 +12,24 @@ from safetensors.torch import load_file
 
 from components import stages
 from components.data import rollouts
-from components.run_config import RunConfig, parse
 from components.stages import sampling
 from components.stages.context import open_workspace
-from components.stages.in_process import Iteration, Pipeline
 from components.store import open_store
 from components.training import learning
+from support.runs import smoke, total
+from support.stages import iterations, start
 
-SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
 N, K, M, T = 16, 4, 2, 2  # prompts and responses of an iteration, responses of an evaluation, iterations
 
 
-def total(response, prompt):
-    """The sum of a response's numbers, a score that tells most responses apart."""
-    return sum(int(word) for word in response.split() if word.isdecimal())
-
-
-def smoke(**prompts):
-    """The smoke preset with a judge of its own, and a learning rate that shows after four steps."""
-    values = parse(SMOKE.read_text())
-    values["judge"]["function"] = f"{__name__}:total"
-    values["demo"] |= {"steps": 5, "hidden_size": 16}
-    values["training"]["learning_rate"] = 1e-2
-    values["prompts"] |= prompts
-    values["resources"] = {kind: {"cpu": 1} for kind in values["resources"]}  # a thread: the models are tiny
-    return RunConfig.model_validate(values)
-
-
-@dataclass
-class Run:
-    """A run and where it is kept."""
-
-    config: RunConfig
-    root: str
-    started: stages.Started
-    iterations: list[Iteration]
-
-    def work(self, kind):
-        return open_workspace(self.config, self.root, kind, precision=self.started.precision)
-
-    def rollout(self, manifest):
-        with self.work("gather") as work:
-            return work.rollout(manifest)
-
-
-def start(config, root):
-    return Run(config, root, Pipeline(config, root).start(), [])
-
-
-def iterations(run):
-    """One after the other, each stage in a workspace of its own, as in the flow."""
-    return Pipeline(run.config, run.root, precision=run.started.precision).iterate(run.started)
+def quick(**changes):
+    """A learning rate that shows after four steps."""
+    return smoke(**{"training": {"learning_rate": 1e-2}, **changes})
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    run = start(smoke(), str(tmp_path_factory.mktemp("run") / "store"))
+    run = start(quick(), str(tmp_path_factory.mktemp("run") / "store"))
     run.iterations.extend(iterations(run))
     return run
 
@@ -255,7 +217,7 @@ def test_responses_are_new_in_each_iteration(run):
 
 
 def test_one_shard_or_two_draw_the_same_responses(run):
-    with open_workspace(smoke(shards=1), run.root, "generate", precision=run.started.precision) as work:
+    with open_workspace(quick(prompts={"shards": 1}), run.root, "generate", precision=run.started.precision) as work:
         (shard,) = stages.plan(work, run.started.prompts, 1)
         whole = work.rollout(stages.generate(work, run.started.policy, shard, 1))
     assert whole.shape == (N, K)
@@ -270,9 +232,8 @@ def by_prompt(rollout):
 
 def test_weights_that_diverge_in_the_last_step_are_not_stored(run, tmp_path):
     """One step of size 1e39 from finite losses and gradients: fp32 ends at 3.4e38. Nothing else looks at the result."""
-    values = smoke().model_dump()
-    values["training"] |= {"batch_size": N, "learning_rate": 1e39, "warmup_ratio": 0.0, "monitor_prompts": 0}
-    config, first = RunConfig.model_validate({**values, "iterations": 1}), run.iterations[0]
+    training = {"batch_size": N, "learning_rate": 1e39, "warmup_ratio": 0.0, "monitor_prompts": 0}
+    config, first = smoke(training=training, iterations=1), run.iterations[0]
     store = open_store(run.root)
     stored = {blob.sha256 for blob in store.blobs()}
     message = r"is not finite after the last step: training diverged\. Lower training\.learning_rate"

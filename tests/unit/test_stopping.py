@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from bytewise import BOS, END, EOS, PAD, bytes_of, first_stop, text_of, tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from components.config.errors import ConfigError, EngineError
@@ -19,6 +18,7 @@ from components.policy.logprobs import score_responses
 from components.policy.model import Policy
 from components.run_config import parse
 from components.stages import sampling
+from support.models.bytewise import BOS, END, EOS, PAD, bytes_of, first_stop, text_of, tokenizer
 
 TOKENIZER = tokenizer()
 TABLE = bytes_of(TOKENIZER)

@@ -129,6 +129,7 @@ def test_merge_keys():
     assert found["d"] == {"z": 4, "w": 5}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("read", [parse, parse_laboratory])
 def test_many_keys_take_no_time_and_few_lines(read):
     many = "".join(f"k{i}: 1\n" for i in range(15_000))

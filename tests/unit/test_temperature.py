@@ -16,7 +16,7 @@ from components.policy.batches import collate
 from components.policy.logprobs import response_logprobs, score_responses
 from components.policy.model import load
 from components.stages.sampling import generate
-from tiny import make_policy
+from support.models.tiny import make_policy
 
 PROMPT = [4, 5, 6]
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bytewise import END, EOS, PAD, tokenizer
 
 from components.config.errors import ConfigError
 from components.config.registry import build
@@ -20,7 +19,8 @@ from components.judges.verifier import Verifier
 from components.policy.model import load
 from components.run_config import RunConfig, parse
 from components.stages import sampling
-from tiny import make_policy
+from support.models.bytewise import END, EOS, PAD, tokenizer
+from support.models.tiny import make_policy
 
 PROMPTS = [Prompt("one", ({"role": "user", "content": "a"},))]
 read: list[str] = []

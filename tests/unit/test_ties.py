@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,20 +12,15 @@ from components.config.sections import GenerationConfig
 from components.judges import Judgement, preference_from_scores
 from components.reporting.cards import report_card
 from components.reporting.report import LEARNING_HEADERS, learning_headers, learning_rows, verdict
-from components.run_config import RunConfig, parse
 from components.stages.in_process import Pipeline
 from components.training.ties import at_start, in_training, share
+from support.runs import smoke, total
 
-SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
 ALGORITHMS = ["wind", "dpo", "ipo", "sppo", "bond", "grpo", "rloo", "jbond"]
 
 
 def constant(response, prompt):
     return 1
-
-
-def total(response, prompt):
-    return sum(int(word) for word in response.split() if word.isdecimal())
 
 
 def by_prompt(response, prompt):
@@ -114,16 +108,11 @@ def test_what_training_says(tied, options, said):
 
 
 def config(judge, algorithm, **training):
-    values = parse(SMOKE.read_text())
-    values["judge"]["function"] = f"{__name__}:{judge}"
-    values["demo"] |= {"steps": 5, "hidden_size": 16}
-    values["algorithm"] = {"name": algorithm}
-    values["training"] |= training
-    values["iterations"] = 1
-    values["resources"] = {kind: {"cpu": 1} for kind in values["resources"]}
-    return RunConfig.model_validate(values)
+    judge = {"function": f"{__name__}:{judge}"}
+    return smoke(judge=judge, algorithm={"name": algorithm}, training=training, iterations=1)
 
 
+@pytest.mark.thorough(but=["wind", "dpo"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_judge_that_always_says_the_same(tmp_path, caplog, algorithm):
     pipeline = Pipeline(config("constant", algorithm), str(tmp_path))

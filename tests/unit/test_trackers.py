@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tracked import ADDRESSES, FIGURES, FOLDERS, RUN, config, history, needs, run
 
 from components.stages import tracking
 from components.trackers import TrackerError
 from components.trackers.mlflow import entity
-from tracked import ADDRESSES, FIGURES, FOLDERS, RUN, config, history, needs, run
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from components.training.loop import Schedule, run_steps
 from components.training.on_policy import OnPolicyTrainer, make_anchor, save_anchor
 from components.training.optimizer import clip_and_step, make_optimizer
 from components.training.state import TrainingState
-from tiny import make_policy, make_prompts
+from support.models.tiny import make_policy, make_prompts
 
 
 def word_value(response, prompt):

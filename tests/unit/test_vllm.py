@@ -17,7 +17,7 @@ from components.generation import Sampling, _vllm_process
 from components.generation.vllm import VllmEngine
 from components.policy import model as policies
 from components.run_config import parse
-from tiny import EOS, PAD, make_policy, make_prompts
+from support.models.tiny import EOS, PAD, make_policy, make_prompts
 
 SEEDS = np.array([[1, 2]], dtype=np.uint64)
 

@@ -17,6 +17,7 @@ from components.judges import _models
 from components.judges.llm_judge import LLMJudge
 from components.policy.logprobs import score_responses
 from components.policy.model import load, save
+from support.models.words import edit
 
 TOKENS, PADDED = 60, 72
 PROMPTS = [[7, 8, 9], [10, 11]]
@@ -96,10 +97,6 @@ def test_vllm_is_told(save_model, tmp_path):
 
 
 # Files that no model comes of
-
-
-def edit(file, **changes):
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 QUANTISED = [

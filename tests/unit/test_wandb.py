@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tracked import ADDRESSES, FIGURES, FOLDERS, RUN, config, needs
+from wandb_server import serving
 
 from components.stages import tracking
 from components.trackers import TrackerError
-from tracked import ADDRESSES, FIGURES, FOLDERS, RUN, config, needs
-from wandb_server import serving
 
 KEY = "k" * 40
 

@@ -21,7 +21,7 @@ from components.config.errors import JudgeError
 from components.config.registry import build
 from components.data.records import Prompt
 from components.judges import Judge
-from served import WORDS, needs_vllm, save_llama
+from support.models.served import WORDS, needs_vllm, save_llama
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm]
 

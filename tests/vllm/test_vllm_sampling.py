@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bytewise import BOS, END, EOS, bytes_of, first_stop, text_of, tokenizer
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from components.data.records import Prompt
@@ -17,9 +16,10 @@ from components.generation.vllm import VllmEngine
 from components.policy.logprobs import score_responses
 from components.runtime.progress import silent
 from components.stages.sampling import generate
-from served import load, needs_vllm
+from support.models.bytewise import BOS, END, EOS, bytes_of, first_stop, text_of, tokenizer
+from support.models.served import load, needs_vllm
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough]
 
 ENGINE = VllmEngine(enforce_eager=True, kv_cache_mb=256)
 TOKENIZER = tokenizer()

@@ -10,9 +10,9 @@ from components.data.records import Prompt, Rollout
 from components.policy.logprobs import score_responses
 from components.run_config import RunConfig, checked
 from components.stages.context import open_workspace
-from served import EOS, OTHER_EOS, WORDS, load, needs_vllm, save_llama
+from support.models.served import EOS, OTHER_EOS, WORDS, load, needs_vllm, save_llama
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough]
 
 K, LIMIT = 4, 8
 
