@@ -1,11 +1,8 @@
 """CompareFlow: one run that fails in one branch and is resumed, looked at from all sides."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from types import SimpleNamespace
@@ -21,7 +18,7 @@ from components.store import open_store
 from components.store.references import manifests
 from support.flows.flow_home import card_content
 from support.flows.wind_runs import FLOW as WIND_FLOW
-from support.flows.wind_runs import INJECT, NOBODY, SMOKE, figures
+from support.flows.wind_runs import INJECT, SMOKE, figures, shell
 
 FLOW = WIND_FLOW.parent / "compare_flow.py"
 CONFIG = yaml.safe_load((FLOW.parent / "configs" / "compare_smoke.yaml").read_text())
@@ -135,19 +132,6 @@ def test_the_terminal_shows_tables_verdict_and_next_commands(comparison):
         assert row.split()[:2] == [arm, f"{rates[arm].mean():.3f}"]
     assert any(re.search(r" ends \d+\.\d points above .* seeds in pairs\): ", line) for line in lines)
     assert "see the report" in comparison.stdout
-
-
-def shell(words, home):
-    """Runs a printed command as a user without a name would, with no setting of Metaflow's."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("METAFLOW_")}
-    return subprocess.run(
-        [sys.executable if word == "python" else word for word in words],
-        cwd=home,
-        env=env | NOBODY | {"METAFLOW_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def printed_command(stdout, purpose):

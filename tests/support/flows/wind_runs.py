@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -30,6 +32,16 @@ def fail(step_name, flow, inputs, attributes):
         raise RuntimeError(f"told to fail at {here}")
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def shell(words, home):
+    """Runs a printed command as a user without a name would, with no setting of Metaflow's."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("METAFLOW_")}
+    words = [sys.executable if word == "python" else word for word in words]
+    if words[0] == "wind":  # it stands beside this Python, which need not be on the path
+        words = [sys.executable, "-m", "components.cli", *words[1:]]
+    env |= NOBODY | {"METAFLOW_HOME": str(home)}
+    return subprocess.run(words, cwd=home, env=env, capture_output=True, text=True, check=False)
 
 
 def preset(**changes):
