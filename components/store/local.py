@@ -115,7 +115,12 @@ class LocalStore(Store):
     def notes(self) -> Iterator[Note]:
         """Names that begin with a dot are the file system's; see `Store`."""
         with explained(self.root, "read"):
-            names = sorted(os.listdir(self._notes)) if os.path.lexists(self._notes) else []  # noqa: PTH208
+            try:
+                names = sorted(os.listdir(self._notes))  # noqa: PTH208, a glob is silent about what it cannot list
+            except FileNotFoundError:
+                if self._notes.is_symlink():
+                    raise
+                names = []
         for name in names:
             with explained(self.root, "read"), suppress(FileNotFoundError):
                 if not name.startswith("."):
