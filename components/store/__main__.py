@@ -157,19 +157,23 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Does what was asked; the exit status."""
+    """Does what was asked; the exit status. Notes that cannot be read are named at the end, and stop `gc`."""
     if options.root and "://" not in options.root and not os.path.isdir(options.root):  # noqa: PTH112, Path raises for long names
         raise StoreError(f"--root {options.root}: is no directory. Name that of a store, as `ls` tells it.")
     store = open_store(options.root or default_root(options.datastore))
-    used = uses(store)
+    unreadable: list[StoreError] = []
+    used = uses(store) if options.action == "gc" else uses(store, unreadable.append)
     print(f"{store.root}\n")
+    status = 0
     if options.action == "verify":
-        return verify(store, used, options.run)
-    if options.action == "gc":
+        status = verify(store, used, options.run)
+    elif options.action == "gc":
         collect(store, used, options)
     else:
         (list_files if options.action == "ls" else usage)(store, used)
-    return 0
+    for error in unreadable:
+        print(plain(f"error: {error}"), file=sys.stderr)
+    return 1 if unreadable else status
 
 
 def main(arguments: list[str] | None = None, prog: str = "wind store") -> None:

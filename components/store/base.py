@@ -21,8 +21,8 @@ class Store(ABC):
 
     Beside files it holds notes: where unfinished training stands, and what finished runs ended with.
 
-    Methods raise StoreError as they say and when an object store does not answer or refuses; OSError when reading or
-    writing a file fails, e.g. on a full disk.
+    Methods raise StoreError as they say and when the storage does not answer or refuses, e.g. on a full disk; OSError
+    when reading or writing a file outside of the store fails.
     """
 
     root: str  # where the store is; equal roots are the same store
@@ -123,9 +123,16 @@ class Store(ABC):
     def write_note(self, name: str, text: str) -> None:
         """Makes or replaces a note, in one step."""
 
-    @abstractmethod
     def read_note(self, name: str) -> str | None:
-        """A note; None if there is none of this name."""
+        """A note, be it empty; None only if there is none of this name. Raises StoreError for what is no text."""
+        content = self._note(name)
+        try:
+            return None if content is None else content.decode()
+        except UnicodeDecodeError as error:
+            raise StoreError(
+                f"{self.root}/notes/{name}: is not UTF-8 text: byte {error.start} cannot be read. Restore it from a "
+                "backup."
+            ) from error
 
     @abstractmethod
     def remove_note(self, name: str) -> None:
@@ -141,6 +148,10 @@ class Store(ABC):
     @abstractmethod
     def locate(self, sha256: str) -> str:
         """Path or address of a blob."""
+
+    @abstractmethod
+    def _note(self, name: str) -> bytes | None:
+        """A note's bytes; None if there is none of this name."""
 
     @abstractmethod
     def _read(self, entry: FileEntry) -> Iterator[bytes]:

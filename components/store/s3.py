@@ -106,19 +106,14 @@ class S3Store(Store):
     def notes(self) -> Iterator[Note]:
         """See `Store`."""
         for item in self._objects("notes"):
-            yield Note(item["Key"].rpartition("/")[2], item["LastModified"].timestamp())
+            if name := item["Key"].rpartition("/")[2]:  # consoles leave an empty object as a mark of the folder
+                yield Note(name, item["LastModified"].timestamp())
 
     def write_note(self, name: str, text: str) -> None:
         """See `Store`."""
         key = self._key(f"notes/{name}")
         with explained(f"{self.root}/notes/{name}"):
             self._client().put_object(Bucket=self._bucket, Key=key, Body=text.encode(), **server_side_encryption())
-
-    def read_note(self, name: str) -> str | None:
-        """See `Store`."""
-        with explained(f"{self.root}/notes/{name}"):
-            found = self._object(f"notes/{name}").read_small()
-        return None if found is None else found.decode()
 
     def remove_note(self, name: str) -> None:
         """See `Store`."""
@@ -136,6 +131,10 @@ class S3Store(Store):
     def locate(self, sha256: str) -> str:
         """See `Store`."""
         return f"{self.root}/{self._name(sha256)}"
+
+    def _note(self, name: str) -> bytes | None:
+        with explained(f"{self.root}/notes/{name}"):
+            return self._object(f"notes/{name}").read_small()
 
     def _read(self, entry: FileEntry) -> Iterator[bytes]:
         with explained(self.locate(entry["sha256"])):

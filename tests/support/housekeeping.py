@@ -105,6 +105,16 @@ def leave_note(store: Store, run: str, files: dict[str, list[Manifest]], *, days
     return make_note_old(store, task, days)
 
 
+def finished(run: str, manifest: Manifest) -> dict[str, Any]:
+    """What the note of a finished run must hold, the same file wherever it names one."""
+    started = dict.fromkeys(("policy", "prompts", "evaluated"), manifest)
+    return {
+        "run": run,
+        "started": started,
+        **dict.fromkeys(("policy", "optimizer", "evaluated", "history"), manifest),
+    }
+
+
 def make_note_old(store: Store, task: Task, days: float) -> Path:
     path = Path(store.root, "notes", task.note)
     moment = time.time() - days * DAY

@@ -22,7 +22,7 @@ from components.store.task_notes import STORED, Task, noted
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)
-from support.housekeeping import NOW, Home, client_sees, leave_note, make_old, put, sha, two_runs
+from support.housekeeping import NOW, Home, client_sees, finished, leave_note, make_old, put, sha, two_runs
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +198,8 @@ def test_notes_tell_who_needs_a_file_until_they_are_old(home: Home, store: Store
     """Of a run that Metaflow's client does not know here, and of training that was killed."""
     files = {name: put(store, tmp_path, name, name.encode()) for name in ("policy", "old policy", "half", "old half")}
     notes = {
-        "finished-F-1": ({"run": "F/1", "started": {"policy": files["policy"]}}, 29),
-        "finished-F-2": ({"run": "F/2", "policy": files["old policy"]}, 31),
+        "finished-F-1": (finished("F/1", files["policy"]), 29),
+        "finished-F-2": (finished("F/2", files["old policy"]), 31),
         "training-1": (files["half"], 29),
         "training-2": (files["old half"], 31),
     }
