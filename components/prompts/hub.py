@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.config.errors import PromptError
+from components.config.paths import user_path
 from components.prompts.files import is_lines, is_table, read
 from components.prompts.records import parse
 from components.prompts.tables import Columns, Row, Table, refuse_twins, unreadable_cell
@@ -30,7 +31,7 @@ def dataset(source: str, split: str, subset: str | None, columns: Columns, *, sp
     """
     import datasets
 
-    path = Path(source).expanduser()
+    path = user_path(source, "prompts", PromptError)
     where = str(path) if path.is_dir() else source
     told = _Told()
     data: Any
