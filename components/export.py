@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from components.config.errors import UserError
+from components.config.paths import argument
 from components.policy import findings
 from components.policy.files import ADAPTER
 from components.runtime.scratch import scratch
@@ -101,7 +102,7 @@ def main(arguments: list[str] | None = None, prog: str = "wind export") -> None:
         prog=prog, description="Writes a policy of a run as a plain Hugging Face directory."
     )
     parser.add_argument("run", metavar="FLOW/RUN", help="such as WindFlow/1795473051411960")
-    parser.add_argument("directory", metavar="DIR", nargs="?", type=Path, help="new or empty; default: ./RUN")
+    parser.add_argument("directory", metavar="DIR", nargs="?", type=argument, help="new or empty; default: ./RUN")
     parser.add_argument(
         "--iteration",
         type=_iteration,

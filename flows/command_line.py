@@ -11,6 +11,7 @@ from pathlib import Path
 
 from components.config import strict_json
 from components.config.errors import ConfigError, StoreError, UserError
+from components.config.paths import user_path
 from components.config.strict_yaml import read_text
 
 CONFIG, VARIABLE = "--config", "METAFLOW_FLOW_CONFIG"
@@ -36,7 +37,7 @@ def check(arguments: Sequence[str]) -> None:
         if option == WORKERS and value.lstrip("-").isdecimal() and int(value) < 1:
             raise OptionError(f"{WORKERS}: {value} would never run a task. Use 1 or more.")
         if option == ROOT and "://" not in value:
-            _require_place(Path(value).expanduser())
+            _require_place(user_path(value, ROOT, StoreError))
         if option == RUN_ID_FILE:
             _require_file(Path(value))
     sysroot = os.environ.get(LOCAL_ROOT)

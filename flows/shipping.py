@@ -13,6 +13,7 @@ from typing import Any
 
 from base import BadConfig
 from components.config.errors import UserError
+from components.config.paths import user_path
 from components.judges._functions import taken_by
 from components.judges._sources import locate, named_data
 from components.prompts.files import matching, suffix
@@ -30,7 +31,7 @@ def files(config: Mapping[str, Any], *, begins: bool = True) -> dict[str, Path]:
     found: dict[str, Path] = {}
     mounts = _mounts(config)
     for key, value in _models(config):
-        path = Path(value).expanduser()
+        path = user_path(value, key, BadConfig)
         if path.is_dir() and not _under(path, mounts):
             raise BadConfig(
                 f"{key}: {value} is a directory of this machine, which pods do not have. Name a hub id, or mount a "
@@ -87,7 +88,7 @@ def _data(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _shipped(key: str, value: str, mounts: Sequence[PurePosixPath]) -> dict[str, Path]:
     """A file, or all files of a directory; none for a name that stands for something elsewhere."""
-    path = Path(value).expanduser()
+    path = user_path(value, key, BadConfig)
     if _under(path, mounts):
         return {}
     if not path.exists():
@@ -125,7 +126,8 @@ def _function(function: str, mounts: Sequence[PurePosixPath]) -> dict[str, Path]
 def _function_files(function: str, mounts: Sequence[PurePosixPath]) -> dict[str, Path]:
     place = function.rpartition(":")[0]
     is_file = place.endswith(".py")
-    if is_file and (_under(Path(place).expanduser(), mounts) or not Path(place).expanduser().exists()):
+    path = user_path(place, "judge.function", BadConfig)
+    if is_file and (_under(path, mounts) or not path.exists()):
         return _shipped("judge.function", place, mounts)
     source = locate(place)
     if source is None:

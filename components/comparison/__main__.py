@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from components.comparison import report
+from components.config.paths import argument
 from components.runtime.terminal import plain_errors
 
 
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None, prog: str = "wind compare") -> None
         description="Writes the results of a finished comparison as comparison.csv, comparison.png and comparison.md.",
     )
     parser.add_argument("run", metavar="CompareFlow/RUN", help="such as CompareFlow/1795473051411960")
-    parser.add_argument("directory", metavar="DIR", nargs="?", type=Path, help="default: ./comparison")
+    parser.add_argument("directory", metavar="DIR", nargs="?", type=argument, help="default: ./comparison")
     given = parser.parse_args(arguments)
     directory = given.directory or Path("comparison")
     with plain_errors(written=directory):

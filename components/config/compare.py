@@ -57,6 +57,13 @@ class Arm(Section):
     generation: ArmGeneration = ArmGeneration()
     prompts: ArmPrompts = ArmPrompts()
 
+    @field_validator("algorithm", "training", mode="before")
+    @classmethod
+    def _is_a_section(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("None cannot be used. Write a mapping of settings, or leave it out.")
+        return value
+
     def over(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values of a config with this arm's own in their place."""
         return _merged(values, self.model_dump(exclude_unset=True, exclude={"share"}))
@@ -143,6 +150,15 @@ class CompareConfig(Section):
         if self.budget is not None and "prompts.per_iteration" in keys:
             raise ConfigError("prompts.per_iteration: follows from compare.budget. Remove one of the two.")
         return validated(Arm, values)
+
+
+def may_differ(key: str) -> bool:
+    """Whether a key of a config is one that an arm may have too."""
+    section, *inside = key.split(".")
+    sections: dict[str, type[Section]] = {"generation": ArmGeneration, "prompts": ArmPrompts}
+    if section in sections and inside:
+        return inside[0] in sections[section].model_fields
+    return section in Arm.model_fields
 
 
 def prompts_within(budget: float, per_prompt: float, *, iterations: int, batch_size: int, unit: str) -> int:

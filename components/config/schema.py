@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -24,6 +26,7 @@ _AS_WRITTEN = {
     "bool_type": " Write true or false.",
     "int_type": " Write digits alone, such as 1000.",
     "float_type": " Write digits, as in 0.5 or 1e-6.",
+    "list_type": " Write a list, as in [one, two].",
     "string_type": " Put text that looks like a number in quotes.",
 }
 
@@ -84,10 +87,38 @@ def validated(known: type[Known], values: Any) -> Known:
 
 def explain(error: ValidationError, known: type[BaseModel]) -> str:
     """One line per problem: `key: value is not …`, with the nearest known key for an unknown one; at most 20."""
-    problems = error.errors()
+    problems = _without_unions(error.errors())
     lines = [_line(problem, known) for problem in problems[:MOST_LINES]]
     more = [f"… and {len(problems) - MOST_LINES:,} more."] if len(problems) > MOST_LINES else []
     return "\n".join([*lines, *more])
+
+
+# How pydantic names the alternatives of a value inside its location.
+_ALTERNATIVE = re.compile(
+    r"(literal|list|dict|tuple|set|function-\w+|nullable)\[.*\]|constrained-\w+|str|int|float|bool"
+)
+
+
+def _without_unions(problems: Sequence[Any]) -> list[Any]:
+    """One problem for a value that may be one of several things; where it nearly is one, what is wrong inside."""
+    found: dict[Any, list[Any]] = {}
+    for number, problem in enumerate(problems):
+        places = [i for i, part in enumerate(problem["loc"]) if _ALTERNATIVE.fullmatch(str(part))]
+        before = problem["loc"][: places[0]] if places else problem["loc"]
+        inside = problem["loc"][places[0] + 1 :] if places else ()
+        key = before if places else number
+        found.setdefault(key, []).append({**problem, "loc": (*before, *inside), "inside": bool(inside)})
+    told = []
+    for those in found.values():
+        within = [problem for problem in those if problem["inside"]]
+        remedy = next((p for p in those if p["type"] in _AS_WRITTEN), those[0])
+        told += within or [{**remedy, "msg": _either([problem["msg"] for problem in those])}]
+    return told
+
+
+def _either(messages: Sequence[str]) -> str:
+    first, *others = dict.fromkeys(messages)
+    return " or ".join([first, *(message.removeprefix("Input should be ") for message in others)])
 
 
 def _line(problem: Any, known: type[BaseModel]) -> str:

@@ -29,7 +29,8 @@ _MERGE = "<<"
 def load_yaml(text: str) -> dict[str, Any]:
     """A mapping of config sections.
 
-    Raises ConfigError, with key or line, for what is no such YAML, keys that stand twice, tags, anchors inside
+    Raises ConfigError, with key or line, for what is no such YAML, keys that stand twice, other tags than !!str, !!int,
+    !!float, !!bool, !!null, !!map and !!seq, anchors inside
     themselves, and for more than MOST_CHARACTERS or MOST_LEVELS.
     """
     node = _compose(_not_too_long(text))

@@ -6,7 +6,7 @@ Responses live in columns, not in a list of objects, so that 300,000 of them fit
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,17 @@ class Prompt:
     def text(self) -> str:
         """Content of the last turn."""
         return self.messages[-1]["content"]
+
+    def copy(self) -> Prompt:
+        """One that shares no list or mapping with this, for functions that may change what they are given."""
+        return replace(self, messages=tuple(map(dict, self.messages)), metadata=_copied(self.metadata))
+
+
+def _copied(value: Any) -> Any:
+    """A copy of what JSON can hold, many times faster than `deepcopy`."""
+    if isinstance(value, dict):
+        return {key: _copied(inside) for key, inside in value.items()}
+    return [_copied(inside) for inside in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)

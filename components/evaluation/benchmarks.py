@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.config.errors import UserError
+from components.config.paths import user_path
 from components.config.sections import EvaluationConfig
 from components.store import Store
 
@@ -46,9 +47,10 @@ def check(settings: EvaluationConfig) -> None:
         raise BenchmarkError(
             "evaluation.tasks: lm-eval is not installed. Run pip install -r requirements-eval.txt, or remove the tasks."
         )
-    if settings.tasks_path is not None and not Path(settings.tasks_path).is_dir():
+    folder = _folder(settings)
+    if folder is not None and not folder.is_dir():
         raise BenchmarkError(f"evaluation.tasks_path: {settings.tasks_path} is no directory. Correct the path.")
-    known = set(_manager(settings.tasks_path).all_tasks)
+    known = set(_manager(folder).all_tasks)
     if unknown := [name for name, _ in map(parted, settings.tasks) if name not in known]:
         raise BenchmarkError(
             f"evaluation.tasks: lm-eval knows no {unknown[0]!r}. `lm-eval ls tasks` lists what it knows; files of your "
@@ -77,7 +79,7 @@ def run(policy: Policy, settings: EvaluationConfig) -> list[Score]:
     results = lm_eval.simple_evaluate(
         model=model,
         tasks=[name for name, _ in map(parted, settings.tasks)],
-        task_manager=_manager(settings.tasks_path),
+        task_manager=_manager(_folder(settings)),
         limit=settings.tasks_limit,
         bootstrap_iters=0,
         log_samples=False,
@@ -113,20 +115,26 @@ def once(store: Store, policy: object, settings: EvaluationConfig, score: Callab
     return scores
 
 
+def _folder(settings: EvaluationConfig) -> Path | None:
+    given = settings.tasks_path
+    return None if given is None else user_path(given, "evaluation.tasks_path", BenchmarkError)
+
+
 def _digest(policy: object, settings: EvaluationConfig) -> str:
     """Of all that a score depends on; the device's rounding aside."""
     import lm_eval
 
     tasks = settings.model_dump(include={"tasks", "tasks_limit", "tasks_batch_size"})
     digest = hashlib.sha256(json.dumps([policy, tasks, lm_eval.__version__], sort_keys=True).encode())
-    for path in sorted(Path(settings.tasks_path).rglob("*")) if settings.tasks_path else ():
+    folder = _folder(settings)
+    for path in sorted(folder.rglob("*")) if folder else ():
         if path.is_file():
             digest.update(f"\n{path}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
 @functools.cache  # it reads some ten thousand files
-def _manager(folder: str | None) -> Any:
+def _manager(folder: Path | None) -> Any:
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=folder)
+    return TaskManager(include_path=None if folder is None else str(folder))

@@ -12,6 +12,7 @@ from components.data.records import Prompt
 from components.judges._base import conversation
 from components.judges._chat import OURS, ChatSettings, Question
 from components.judges._endpoint import Variable
+from components.judges._scores import LARGEST
 from components.judges._verdicts import AROUND
 from components.judges.llm_judge import DEFAULT_PROMPT
 
@@ -86,6 +87,8 @@ class OpenAISettings(ChatSettings):
     def _rises(cls, value: list[float]) -> list[float]:
         if not value[0] < value[1]:
             raise ValueError(f"{value} is no scale. Write the worst score, and then a greater one for the best.")
+        if max(map(abs, value)) > LARGEST:
+            raise ValueError(f"{value} leaves the range of scores. Use {-LARGEST:g} to {LARGEST:g}.")
         return value
 
     @field_validator("request")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,8 +17,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from components.config import registry
-from components.config.errors import JudgeError
-from components.config.schema import KeyedError
+from components.config.errors import ConfigError, JudgeError
+from components.config.schema import KeyedError, cut
 from components.data.records import Prompt
 from components.judges import Answers, Judge, Judgement, summed, with_pair_rate
 from components.judges._truncated import LOSE, TruncatedPenalty
@@ -36,11 +37,27 @@ def _member(settings: Any) -> Member:
     if isinstance(settings, Member):
         return settings
     own = {key: value for key, value in settings.items() if key != "weight"} if isinstance(settings, dict) else settings
-    judge = registry.resolve("judges", own, Judge)
-    weight = settings.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-        raise KeyedError(f"weight: {weight!r} cannot be used. Give a positive number.")
+    weight = settings.get("weight", 1.0) if isinstance(settings, dict) else 1.0
+    problems, judge = [] if _can_weigh(weight) else [f"weight: {cut(repr(weight))} cannot be used. {_WEIGHTS}"], None
+    try:
+        judge = registry.resolve("judges", own, Judge)
+    except KeyedError as error:
+        problems.insert(0, str(error))
+    except ConfigError as error:  # of the section as a whole
+        if not problems:
+            raise
+        problems.insert(0, f"name: {error}")
+    if judge is None or problems:
+        raise KeyedError("\n".join(problems))
     return Member(judge, float(weight))
+
+
+_WEIGHTS = f"Give a positive number of at most {sys.float_info.max:.0e}."
+
+
+def _can_weigh(weight: Any) -> bool:
+    number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    return number and 0 < weight <= sys.float_info.max
 
 
 def _written(member: Member) -> dict[str, Any]:
@@ -74,6 +91,18 @@ class Ensemble(Judge):
     judges: list[MemberField] = Field(
         min_length=1, description="each a judge's section, with a `weight` of 1 unless given"
     )
+
+    @field_validator("judges")
+    @classmethod
+    def _all_count(cls, judges: list[Member]) -> list[Member]:
+        most = max(member.weight for member in judges)
+        if nothing := [(i, member.weight) for i, member in enumerate(judges) if most + member.weight == most]:
+            place, weight = nothing[0]
+            raise ValueError(
+                f"the weight {weight!r} of member {place} is nothing beside {most!r}. Give it a larger one, or remove "
+                "the member."
+            )
+        return judges
 
     @field_validator("truncated_penalty")
     @classmethod
@@ -147,12 +176,11 @@ class Ensemble(Judge):
         read = replace(answers, texts=self.readable(answers))
         total, before = self.model_inputs(n, k, answers.policies), 0
         show = with_pair_rate(progress, n, k)
-        judgements, weights = [], []
-        for i, (judge, weight) in enumerate(self.judges):
+        judgements, weights = [], _scaled([member.weight for member in self.judges])
+        for i, (judge, _) in enumerate(self.judges):
             inputs = judge.model_inputs(n, k, answers.policies)
             with _at(i, judge):
                 judgements.append(judge.verdict(prompts, read, _part(show, before, inputs, total)))
-            weights.append(weight)
             before += inputs
         mean = Judgement(
             np.average([judgement.preference for judgement in judgements], axis=0, weights=weights),
@@ -161,6 +189,12 @@ class Ensemble(Judge):
             summed(judgement.usage for judgement in judgements),
         )
         return self.after_penalty(mean, answers.truncated)
+
+
+def _scaled(weights: Sequence[float]) -> list[float]:
+    """Weights below 1, for their sum to be a number; a power of 2 between them changes no other bit of a mean."""
+    exponent = math.frexp(max(weights))[1]
+    return [math.ldexp(weight, -exponent) for weight in weights]
 
 
 def _all_parts(judgements: Sequence[Judgement]) -> dict[str, NDArray[np.float64]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from components.config.paths import argument
 from components.config.schema import Section, validated
 from components.config.strict_yaml import load_yaml, read_text
 from components.judges import Judge
@@ -38,11 +39,13 @@ def main(arguments: list[str] | None = None, prog: str = "wind judge") -> None:
         prog=prog,
         description="Measures how far a judge agrees with labelled pairs, and writes judge.json and judge.png.",
     )
-    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of a run, or with a section judge alone")
     parser.add_argument(
-        "pairs", metavar="PAIRS.jsonl", type=Path, help='lines of {"prompt" or "messages", "chosen", "rejected"}'
+        "config", metavar="CONFIG", type=argument, help="a run's YAML file, or one with a section judge alone"
     )
-    parser.add_argument("directory", metavar="DIR", nargs="?", type=Path, help="default: ./judge")
+    parser.add_argument(
+        "pairs", metavar="PAIRS.jsonl", type=argument, help='lines of {"prompt" or "messages", "chosen", "rejected"}'
+    )
+    parser.add_argument("directory", metavar="DIR", nargs="?", type=argument, help="default: ./judge")
     given = parser.parse_args(arguments)
     directory = given.directory or Path("judge")
     with plain_errors():

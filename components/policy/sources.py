@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from components.config.errors import PolicyError
+from components.config.paths import user_path
 from components.config.sections import PolicyConfig
 
 PACKAGE = "package:"  # begins the name of a model inside an installed Python package
@@ -23,19 +24,9 @@ def locate(config: PolicyConfig, key: str = "policy") -> Path:
         PolicyError: a package that is not installed or does not hold just one model, a file that is no model, a
             directory of several GGUF files, or a revision where there can be none.
     """
-    try:
-        return _locate(config, key)
-    except (OSError, RuntimeError) as error:  # a name too long, a folder that nobody may look into, ~ of no user
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise PolicyError(
-            f"{key}.model: {config.model!s:.80} cannot be looked up ({reason}). Check the path."
-        ) from error
-
-
-def _locate(config: PolicyConfig, key: str) -> Path:
     assert config.model is not None
     packaged = config.model.startswith(PACKAGE)
-    path = _in_package(config.model, key) if packaged else Path(config.model).expanduser()
+    path = _in_package(config.model, key) if packaged else user_path(config.model, f"{key}.model", PolicyError)
     found = _gguf(path, key)
     if config.revision is not None and (packaged or found is not None):
         raise PolicyError(

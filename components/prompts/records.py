@@ -80,8 +80,10 @@ def parse(line: bytes) -> Any:
         raise
     except UnicodeDecodeError as error:
         raise PromptError(f"is not UTF-8 JSON ({error}){_undecodable(line)}. Save the file as UTF-8.") from error
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeEncodeError, RecursionError) as error:
         raise PromptError(f"is not UTF-8 JSON ({error}). Write one object on each line.") from error
+    except ValueError as error:  # Python's limit on the digits of a number
+        raise PromptError("holds a number of thousands of digits. Write it as text, or shorter.") from error
     return raw
 
 

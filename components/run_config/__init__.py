@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from components.config.compare import prompts_within
+from components.config.compare import Arm, may_differ, prompts_within
 from components.config.errors import ConfigError
 from components.config.marks import Shared, marked
 from components.config.schema import validated
@@ -53,26 +53,39 @@ class RunConfig(RunFields):
         """
         assert self.compare is not None
         try:
-            arm, budget = self.compare.arm(name, marked(RunFields, Shared)), self.compare.budget
-            values = arm.over(self.model_dump(exclude={"compare"}))
-            training, fitting = values["training"], fitting_micro_batch(self.model_dump())
-            if "micro_batch_size" not in (arm.training or {}) and training["micro_batch_size"] == fitting:
-                training["micro_batch_size"] = min(fitting, fitting_micro_batch(values))  # nobody chose it
-            config = checked(values)
-            if budget is None or budget.samples is None:
-                return config
-            per_prompt = config.algorithm.responses_per_prompt(
-                k=config.generation.responses, epochs=config.training.epochs
-            )
-            return config.within(round(arm.share * budget.samples), per_prompt, "samples")
+            arm = self.compare.arm(name, marked(RunFields, Shared))
         except ConfigError as error:
             raise ConfigError("\n".join(f"compare.arms.{name}.{line}" for line in str(error).splitlines())) from error
+        try:
+            return self._with(arm)
+        except ConfigError as error:
+            raise ConfigError("\n".join(_of_arm(name, line) for line in str(error).splitlines())) from error
+
+    def _with(self, arm: Arm) -> RunConfig:
+        """Raises ConfigError by the keys of a config without arms."""
+        assert self.compare is not None
+        budget = self.compare.budget
+        values = arm.over(self.model_dump(exclude={"compare"}))
+        training, fitting = values["training"], fitting_micro_batch(self.model_dump())
+        if "micro_batch_size" not in (arm.training or {}) and training["micro_batch_size"] == fitting:
+            training["micro_batch_size"] = min(fitting, fitting_micro_batch(values))  # nobody chose it
+        config = checked(values)
+        if budget is None or budget.samples is None:
+            return config
+        per_prompt = config.algorithm.responses_per_prompt(k=config.generation.responses, epochs=config.training.epochs)
+        return config.within(round(arm.share * budget.samples), per_prompt, "samples")
 
     def within(self, budget: float, per_prompt: float, unit: str) -> RunConfig:
         """With as many prompts per iteration as the budget allows. Raises ConfigError; see `prompts_within`."""
         batch_size = self.training.batch_size
         n = prompts_within(budget, per_prompt, iterations=self.iterations, batch_size=batch_size, unit=unit)
         return checked({**self.model_dump(), "prompts": {**self.prompts.model_dump(), "per_iteration": n}})
+
+
+def _of_arm(name: str, line: str) -> str:
+    """A line about an arm's config by the key in the file: the arm's own, or that of what all arms share."""
+    key, _, rest = line.partition(":")
+    return f"compare.arms.{name}.{line}" if may_differ(key) else f"{key}: for compare.arms.{name}:{rest}"
 
 
 def parse(text: str) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class RunFields(Section):
     @model_validator(mode="before")
     @classmethod
     def _demo_has_a_judge(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("judge"):
+        if not isinstance(values, dict) or values.get("judge") is not None:
             return values
         own = {key: value for key, value in values.items() if key != "judge"}
         return {**own, "judge": DEMO_JUDGE} if values.get("demo") is not None else own

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from components.config.paths import argument
 from components.runtime.terminal import plain_errors
 from components.samples import page
 from components.samples.collect import collect
@@ -39,7 +40,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         prog=prog, description="Writes every prompt and response of a run into one HTML file that opens offline."
     )
     parser.add_argument("run", metavar="FLOW/RUN", help="such as WindFlow/1795473051411960; it may have failed")
-    parser.add_argument("out", metavar="OUT.html", nargs="?", type=Path, help="default: ./samples-RUN.html")
+    parser.add_argument("out", metavar="OUT.html", nargs="?", type=argument, help="default: ./samples-RUN.html")
     parser.add_argument(
         "--iterations", type=_iterations, metavar="N,N|last", help="numbers as in history, or `last`; default: all"
     )

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from components.config.errors import StoreError
 from components.runtime.terminal import plain_errors
 from components.store import Store, open_store, store_root
-from components.store.housekeeping import DAY, Uses, damages, garbage, remove, run_sizes
+from components.store.housekeeping import DAY, Uses, damages, garbage, refuse_unknown_names, remove, run_sizes
 from components.store.references import uses
 
 UNITS = {"h": 3600.0, "d": DAY, "w": 7 * DAY}
@@ -124,6 +124,7 @@ def verify(store: Store, used: Uses, run: str | None) -> int:
 
 def collect(store: Store, used: Uses, options: argparse.Namespace) -> None:
     """`gc`."""
+    refuse_unknown_names(store, used, options.forget)
     found = garbage(store, used, options.older_than)
     rows = [(b.sha256[:16], human(b.size), age(b.used), needed_by(used, b.sha256)) for b in found.blobs]
     if rows:

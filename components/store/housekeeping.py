@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import time
@@ -137,6 +138,17 @@ def remove(
     for note in gone:
         store.remove_note(note.name)
     return Garbage(removed, found.unfinished, gone)
+
+
+def refuse_unknown_names(store: Store, used: Uses, forgotten: Collection[str]) -> None:
+    """Raises StoreError for a run to be forgotten of which neither the store nor Metaflow's client knows."""
+    named = {use.run for those in used.values() for use in those}
+    if not (left := [run for run in forgotten if run not in named]):
+        return
+    there = without_note(store, -math.inf)
+    if absent := [run for run in left if run not in there]:
+        known = f" Those without a note: {', '.join(there)}." if there else ""
+        raise StoreError(f"--forget {absent[0]}: there is no such run in {store.root}. Name one as FLOW/RUN.{known}")
 
 
 def _refuse_unknown(store: Store, since: float, forgotten: Collection[str]) -> None:

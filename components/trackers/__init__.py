@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.config.errors import UserError
+from components.config.paths import user_path
 from components.config.schema import Section
 
 Setting = str | int | float | bool
@@ -107,7 +108,7 @@ def place(folder: str | None, beside: Path | None, inside: str) -> Path:
     Raises TrackerError where there is neither.
     """
     if folder is not None:
-        return Path(folder).expanduser()
+        return user_path(folder, "folder", TrackerError)
     if beside is None:
         raise TrackerError(
             "folder: is required, as the weights lie in an object store and a task's own disk may go with it. "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from components.config.paths import user_path
 from components.store.files import keep_lines
-from components.trackers import Row, TrackedRun, Tracker
+from components.trackers import Row, TrackedRun, Tracker, TrackerError
 
 
 class Jsonl(Tracker):
@@ -20,6 +20,6 @@ class Jsonl(Tracker):
 
     def log(self, run: TrackedRun, rows: Sequence[Row]) -> str:
         """A line for each row."""
-        path = Path(self.folder).expanduser().absolute() / f"{run.id}.jsonl"
+        path = user_path(self.folder, "folder", TrackerError).absolute() / f"{run.id}.jsonl"
         keep_lines(path, [row.line for row in rows])
         return str(path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from components.config.errors import ConfigError
+from components.run_config import parse
 from support.configs import MINIMAL, refusal, with_settings
 
 
@@ -170,3 +172,30 @@ def test_all_problems_are_named_at_once():
         "generation.responses",
         "prompts.shards",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        (
+            "q_proj",
+            "training.lora.target_modules: 'q_proj' cannot be used. Input should be 'all-linear' or a valid "
+            "list. Write a list, as in [one, two].",
+        ),
+        (
+            "[1]",
+            "training.lora.target_modules.0: 1 cannot be used. Input should be a valid string. Put text that looks "
+            "like a number in quotes.",
+        ),
+    ],
+)
+def test_a_value_that_may_be_one_of_several_has_one_line(value, line):
+    with pytest.raises(ConfigError) as caught:
+        parse(f"demo: {{}}\ntraining: {{lora: {{target_modules: {value}}}}}")
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("judge", ["false", "[]", "0", "''", "{}"])
+def test_the_demo_replaces_no_judge_that_is_given(judge):
+    with pytest.raises(ConfigError, match=r"^judge: "):
+        parse(f"demo: {{}}\njudge: {judge}")

@@ -200,6 +200,7 @@ def test_a_slow_server_and_none():
         ({"scores": 1}, "returned 1. Make it return a list with a score for each response."),
         ({"scores": "123"}, "returned '123'. Make it return a list"),
         ({"scores": [1, None, 2]}, "prompt 'one', response 1: {url} returned None as 'score'. Make it a finite number"),
+        ({"scores": [1, 2, -1.7e308]}, "prompt 'two', response 0: {url}: 'score' returned -1.7e+308. Make it a number"),
         (b'{"scores": [1, 2, NaN]}', "prompt 'two', response 0: {url} returned nan as 'score'."),
         ({"scores": [1, 2, 3], "parts": [1]}, "It must take"),
         ({"scores": [1, 2, 3], "parts": {"a": [1, 2]}}, "part 'a' returned 2 scores for 3 responses."),

@@ -181,6 +181,7 @@ def test_an_environment_without_the_client(monkeypatch):
         ({"verdicts": ["[[A]]", "[[B]]"]}, "without marks around"),
         ({"verdicts": ["A"]}, "verdicts: ['A'] cannot be used."),
         ({"scale": [10.0, 1.0]}, "scale: [10.0, 1.0] is no scale. Write the worst score, and then a greater one"),
+        ({"scale": [0.0, 1e101]}, "scale: [0.0, 1e+101] leaves the range of scores. Use -1e+100 to 1e+100."),
         ({"scale": [1.0]}, "scale: [1.0] cannot be used."),
         ({"max_tokens": 0}, "max_tokens: 0 cannot be used."),
         ({"temperature": -1.0}, "temperature: -1.0 cannot be used."),

@@ -56,6 +56,9 @@ def test_what_a_config_names(text, sources):
             "{train: a.jsonl, subset: main}",
             "prompts.subset: 'main' is for a Hugging Face dataset, and a.jsonl has no subset.",
         ),
+        ("{train: a.jsonl, split: nosuch}", "prompts.split: 'nosuch' is for a Hugging Face dataset, and a.jsonl has"),
+        ("{train: [a.jsonl, b.parquet], evaluation: c.jsonl, split: dev}", "prompts.split: 'dev' is for a Hugging"),
+        ("{train: saved, split: dev}", "prompts.split: 'dev' is for a Hugging Face dataset, and saved has no split."),
         (
             "{train: a.jsonl.gz, evaluation_split: test}",
             "prompts.evaluation_split: 'test' is for a Hugging Face dataset",

@@ -171,3 +171,36 @@ def test_a_subset_of_a_dataset_without_any():
     assert refusal("folder", subset="main") == (
         "folder: has no subset 'main', nor any other. Leave prompts.subset out."
     )
+
+
+CARDS = {
+    "no YAML": "---\nconfigs: [a\n---\n",
+    "a text among configs": "---\nconfigs:\n- x\n---\n",
+}
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_a_dataset_whose_readme_describes_none(card):
+    write("folder/train.jsonl", lines("a"))
+    write("folder/README.md", CARDS[card])
+    assert refusal("folder").startswith(("folder/README.md: its first part", "folder: split 'train' of this dataset"))
+
+
+def test_a_readme_that_is_no_yaml_is_named():
+    write("folder/train.jsonl", lines("a"))
+    write("folder/README.md", CARDS["no YAML"])
+    message = refusal("folder")
+    assert message.startswith("folder/README.md: its first part, between two lines `---`, does not describe a dataset")
+    assert message.endswith("Correct it.")
+
+
+def test_a_dataset_with_a_script():
+    write("folder/folder.py", "import datasets\n")
+    message = refusal("folder")
+    assert message.startswith("folder: split 'train' of this dataset cannot be loaded (")
+    assert "folder.py" in message
+
+
+def test_a_number_of_thousands_of_digits():
+    write("a.jsonl", '{"prompt": "a", "metadata": {"n": ' + 5000 * "1" + "}}")
+    assert "holds a number of thousands of digits. Write it as text, or shorter." in refusal("a.jsonl")

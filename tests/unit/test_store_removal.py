@@ -14,7 +14,7 @@ import pytest
 
 from components.config.errors import StoreError
 from components.store import Manifest, Store, open_store
-from components.store.housekeeping import DAY, garbage, remove
+from components.store.housekeeping import DAY, garbage, refuse_unknown_names, remove
 from components.store.references import Use, uses
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
@@ -55,6 +55,9 @@ def test_a_run_without_a_note_stops_the_removal_and_its_artifacts_are_not_read(
     assert [blob.sha256 for blob in found.blobs] == [sha(old)]
     with pytest.raises(StoreError, match=rf"^{run}: has left no note of its files.* --forget {run}$"):
         remove(store, found, 30 * DAY)
+    with pytest.raises(StoreError, match=rf"^--forget Tiny/9: there is no such run in .* without a note: {run}\.$"):
+        refuse_unknown_names(store, uses(store), [run, "Tiny/9"])
+    refuse_unknown_names(store, uses(store), [run, "Tiny/2"])
     assert store.find(sha(old))
     assert remove(store, found, 30 * DAY, [run]).blobs == found.blobs
     assert not (home / "sprung").exists()

@@ -202,6 +202,11 @@ def test_penalties_that_cannot_be_used(value):
     assert str(caught.value).endswith("cannot be used. Give a number of at least 0, or lose.")
 
 
+def test_a_penalty_that_no_score_can_be_lowered_by():
+    with pytest.raises(ConfigError, match=r"1e\+101 cannot be used\. Give a number of at most 1e\+100, or lose\.$"):
+        parse(f"{CONFIG}judge: {VERIFIER % '1.0e+101'}")
+
+
 def test_an_ensembles_scores_have_no_scale():
     with pytest.raises(ConfigError, match=r"^judge.truncated_penalty: 1.0 has no scale here; members have their own."):
         parse(f"{CONFIG}judge: {{name: ensemble, truncated_penalty: 1, judges: [{VERIFIER % 1}]}}")

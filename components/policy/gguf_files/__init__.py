@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.config.errors import PolicyError
+from components.config.paths import user_path
 from components.config.sections import PolicyConfig
 from components.policy.files import require_format
 from components.policy.gguf_files.header import Header, read
@@ -54,7 +56,7 @@ def convert(path: Path, target: Path, config: PolicyConfig, progress: Progress =
     settings.check_tensors(header, skeleton(model_config))
     model_config.save_pretrained(target)
     progress(2, PARTS)
-    named_itself = Path(str(config.model)).expanduser() == path
+    named_itself = user_path(str(config.model), "policy.model", PolicyError) == path
     _put_tokenizer(header, target, config, named_itself)
     progress(3, PARTS)
     model = _load(header, model_config)
