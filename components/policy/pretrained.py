@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from components.config.errors import PolicyError, UserError
-from components.policy import checks
+from components.policy import checks, whole
 from components.policy.checks import ANEW
 from components.policy.files import refuse_code
 from components.policy.weight_files import CONFIG, INDEX, weight_names
@@ -31,7 +31,6 @@ UNLOADABLE = (
     *(RuntimeError, SafetensorError, StrictDataclassError, TypeError, ValueError),
 )
 UNHEARD_OF = "\U0010fffd"  # a character that no vocabulary holds, as some word of a prompt may be
-WHOLE = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
 MOST_SAID = 500  # characters of a library's own message
 
 
@@ -130,14 +129,6 @@ def _weights(directory: Path, key: str, begin: str) -> list[str]:
         raise PolicyError(f"{begin}: {str(error).removeprefix(f'{key}.model: ')}") from error
 
 
-def _require_numbers(file: Path) -> None:
-    """Reads a header, which must fit the file's length. Raises ValueError for weights that are whole numbers."""
-    with safe_open(file, "pt") as header:
-        for name in header.keys():  # noqa: SIM118, it is no mapping
-            if name.endswith(".weight") and (kind := header.get_slice(name).get_dtype()) in WHOLE:
-                raise ValueError(f"{name} holds whole numbers ({kind}), which are no trained weights")
-
-
 def read(
     directory: Path, kind: Any, *, key: str, name: str, code: bool, dtype: torch.dtype, remedy: str
 ) -> PreTrainedModel:
@@ -153,27 +144,19 @@ def read(
         remedy: ends the message about missing weights.
 
     Raises:
-        PolicyError: files that do not make up a whole model, or quantised weights.
+        PolicyError: files that do not make up a whole model or hold more than it takes, or quantised weights.
     """
     begin = f"{key}.model: {name} cannot be loaded"
+    held = {}
     for file in _weights(directory, key, begin):
         with Refusals(f"{begin}: its {file} is damaged", ANEW):
-            _require_numbers(directory / file)
+            held[file] = whole.require_numbers(directory / file)
+    whole.require_one_place(directory, held, begin)
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": code, "use_safetensors": True}
     with Refusals(begin, f"Check its {CONFIG} and, if it has one, {INDEX}. {ANEW} if they are damaged"):
         model, report = kind.from_pretrained(
             directory, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    if wrong := sorted(report["mismatched_keys"], key=lambda found: str(found[0])):
-        weight, stored, made = wrong[0]
-        raise PolicyError(
-            f"{begin}: its weight {weight} is of shape {list(stored)}, and by its {CONFIG} it has {list(made)}; so it "
-            f"is with {len(wrong)} weights. Use the {CONFIG} that belongs to them."
-        )
-    if missing := sorted(report["missing_keys"]):  # the library fills them with random numbers
-        raise PolicyError(
-            f"{key}.model: {name} lacks {len(missing)} weights of a {type(model).__name__}, {missing[0]} among "
-            f"them. {remedy}"
-        )
+    whole.require_whole(model, report, key=key, name=name, begin=begin, remedy=remedy)
     loaded: PreTrainedModel = model
     return loaded
