@@ -40,7 +40,7 @@ def here(tmp_path, monkeypatch):
         ("--datastore-root good.yaml run", ["--datastore-root: good.yaml", "Name a directory"]),
         ("--datastore-root=good.yaml/there run", ["--datastore-root: good.yaml/there", "Name a directory"]),
         ("--datastore-root /proc/nope run", ["--datastore-root: /proc/nope cannot be written", "Name a directory"]),
-        (f"--datastore-root {'x' * 5000} run", ["cannot be written (File name too long)"]),
+        (f"--datastore-root {'x' * 5000} run", ["--datastore-root: xxx", "File name too long"]),
         ("--datastore-root dangling/a run", ["--datastore-root: dangling/a cannot be written"]),
         ("run --run-id-file /nonexistent/x", ["--run-id-file: /nonexistent/x cannot be written (No such file"]),
         ("run --run-id-file=good.yaml/x", ["--run-id-file: good.yaml/x cannot be written (Not a directory)"]),
