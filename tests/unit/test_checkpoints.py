@@ -13,7 +13,6 @@ import torch
 
 from components.algorithms.jbond import JBond
 from components.algorithms.wind import Wind
-from components.config.errors import StoreError
 from components.config.sections import LoraConfig
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
@@ -249,12 +248,3 @@ def test_the_smaller_micro_batch_is_kept_over_a_kill(store, tmp_path):
     again = begin(off_policy)
     attempt(store, tmp_path / "second").restore(again)
     assert again.micro_batch_size == 2
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"file": 3}'])
-def test_a_damaged_note_is_named(store, tmp_path, text):
-    store.write_note(KEY, text)
-    with pytest.raises(StoreError, match=f"the note {KEY} cannot be read"):
-        attempt(store, tmp_path / "first").restore(begin(off_policy))
-    with pytest.raises(StoreError, match=f"the note {KEY} cannot be read"):
-        forget(store, KEY)
