@@ -19,6 +19,7 @@ from components.config.errors import UserError
 from components.config.paths import user_path
 from components.config.sections import EvaluationConfig
 from components.store import Store
+from components.store.note_kinds import content_of
 
 if TYPE_CHECKING:
     from components.policy.model import Policy
@@ -107,9 +108,9 @@ def once(store: Store, policy: object, settings: EvaluationConfig, score: Callab
     `policy` is plain data that tells policies apart.
     """
     name = NOTE + _digest(policy, settings)
-    note = store.read_note(name)
+    note = content_of(store, name)
     if note is not None:
-        return [Score(**values) for values in json.loads(note)["scores"]]
+        return [Score(**values) for values in note["scores"]]
     scores = score()
     store.write_note(name, json.dumps({"scores": [asdict(one) for one in scores]}))
     return scores

@@ -25,6 +25,7 @@ from components.stages import runs
 from components.stages.context import ANCHOR_FILE, Workspace
 from components.stages.handover import Started
 from components.store import Manifest
+from components.store.note_kinds import content_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,10 +158,9 @@ def of(run: str, data: Any) -> Origin:
 def _read_note(work: Workspace, name: str) -> Origin | None:
     import pandas as pd
 
-    text = work.store.read_note(name)
-    if text is None:
+    values = content_of(work.store, name)
+    if values is None:
         return None
-    values = json.loads(text)
     history = pd.read_parquet(work.fetch(values["history"]) / HISTORY)
     return Origin(**{**values, "started": Started(**values["started"]), "history": history})
 

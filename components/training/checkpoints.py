@@ -22,6 +22,7 @@ from typing import Any
 from components.config.errors import BlobError
 from components.config.sections import TrainingConfig
 from components.store import Manifest, Store
+from components.store.note_kinds import content_of
 from components.training import sharding
 from components.training.leftovers import remove
 from components.training.state import TrainingState
@@ -76,12 +77,11 @@ class Checkpoints:
 
         One that is missing or damaged is reported and not used: training then begins anew, with the same result.
         """
-        while (note := self.store.read_note(self.key)) is not None:
-            manifest: Manifest = json.loads(note)
+        while (manifest := content_of(self.store, self.key)) is not None:
             try:
                 folder = self.store.get(manifest, self.scratch)
             except BlobError as error:
-                if self.store.read_note(self.key) != note:
+                if content_of(self.store, self.key) != manifest:
                     continue  # another attempt, still running, has just put a later one in its place
                 logger.warning("the state of unfinished training cannot be used, so it begins anew. %s", error)
                 return

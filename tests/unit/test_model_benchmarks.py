@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.config.errors import ConfigError
+from components.config.errors import ConfigError, StoreError
 from components.config.sections import EvaluationConfig
 from components.evaluation import benchmarks
 from components.evaluation.benchmarks import BenchmarkError, Score, check, once
@@ -199,6 +199,10 @@ def test_a_policy_is_scored_once(tmp_path, settings, tasks):
     assert once(store, [manifest, "fp32"], settings.model_copy(update={"tasks_limit": 3}), score)[0].value == 0.75
     (tasks / "questions.jsonl").write_text(json.dumps(QUESTIONS[0]))
     assert once(store, [manifest, "fp32"], settings, score)[0].value == 1.0
+    for note in list(store.notes()):
+        store.write_note(note.name, "")
+    with pytest.raises(StoreError, match=r"the note benchmarks-\w+ cannot be read"):
+        once(store, [manifest, "fp32"], settings, score)
     assert len(calls) == 4
 
 

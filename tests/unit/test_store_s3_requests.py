@@ -11,6 +11,7 @@ import pytest
 from components.config.errors import StoreError
 from components.store import Manifest, Store, open_store
 from components.store import s3 as s3_module
+from components.store.references import uses
 from components.store.s3_client import CHECK_TRIES, connect
 from components.store.s3_transfer import AHEAD, in_order, part_size
 from support.cloud.buckets import BIG, Bucket, flip, large_files, truncate
@@ -130,6 +131,21 @@ def test_notes_may_change(store: Store) -> None:
     assert store.read_note("one") is None
     assert [note.name for note in store.notes()] == ["two"]
     assert list(store.unfinished()) == list(store.blobs()) == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run":"Flow/2","files":"x"}'])
+def test_an_empty_or_malformed_note_is_told_from_one_that_is_gone(store: Store, bucket: Bucket, text: str) -> None:
+    bucket.client.put_object(Bucket=bucket.name, Key=f"{bucket.prefix}/notes/", Body=b"")  # as consoles make folders
+    assert list(store.notes()) == []
+    assert uses(store) == {}
+    store.write_note("task-2", text)
+    with pytest.raises(StoreError, match="the note task-2 cannot be read"):
+        uses(store)
+    store.remove_note("task-2")
+    assert uses(store) == {}
+    bucket.client.put_object(Bucket=bucket.name, Key=f"{bucket.prefix}/notes/task-2", Body=bytes([200]))
+    with pytest.raises(StoreError, match="notes/task-2: is not UTF-8 text"):
+        uses(store)
 
 
 @pytest.mark.parametrize("damage", [flip, truncate])
