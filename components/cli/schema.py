@@ -31,7 +31,10 @@ def schema() -> dict[str, Any]:
     """
     found = RunConfig.model_json_schema()
     required = [key for key in found.pop("required", []) if key != "judge"]
-    either = [{"required": [key]} for key in ("judge", "demo")]  # the demo brings its own judge
+    judge = found["properties"]["judge"]
+    judge["anyOf"] = [*judge["anyOf"], {"type": "null"}]  # as if it were left out
+    given = {"type": "object"}
+    either = [{"required": [key], "properties": {key: given}} for key in ("judge", "demo")]  # which brings its own
     found["$defs"] |= _arm(found)
     compare = found["$defs"]["CompareConfig"]
     compare["properties"]["arms"]["additionalProperties"] = {"$ref": "#/$defs/Arm"}

@@ -11,18 +11,27 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from components.config.errors import ConfigError
 from components.config.marks import Shared
 from components.config.schema import Section, validated
 
 MOST_ARMS = 500
+ARM_NAME = "[A-Za-z0-9][A-Za-z0-9_.+-]{0,39}"  # which can be part of a file's name
 PLUGINS = {"algorithm", "engine"}  # replaced as a whole: the settings of one mean nothing to another
+
+
+def _alone(key: str, other: str) -> dict[str, Any]:
+    """JSON schema of a section with one of two keys."""
+    return {"required": [key], "properties": {key: {"type": "number"}, other: {"type": "null"}}}
 
 
 class Budget(Section):
     """What each arm may spend over the whole run, evaluation not counted."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_alone("samples", "seconds"), _alone("seconds", "samples")]})
 
     samples: PositiveInt | None = Field(None, description="responses drawn for training")
     seconds: PositiveFloat | None = Field(None, description="time of generate, score and train, one shard at a time")
@@ -37,15 +46,22 @@ class Budget(Section):
 class ArmGeneration(Section):
     """How an arm draws the responses that it trains on."""
 
-    responses: int | None = Field(None, description="K, responses per prompt")
+    responses: int | None = Field(
+        None, description="K, responses per prompt", json_schema_extra={"type": "integer", "minimum": 2}
+    )
     engine: dict[str, Any] | None = Field(None, description="in the place of the other one, as a whole")
+
+
+_COUNT: JsonDict = {"type": "integer", "minimum": 1}
 
 
 class ArmPrompts(Section):
     """How many prompts an arm uses."""
 
-    per_iteration: int | None = Field(None, description="n; with a budget it follows from that")
-    shards: int | None = Field(None, description="parallel tasks per iteration")
+    per_iteration: int | None = Field(
+        None, description="n; with a budget it follows from that", json_schema_extra=_COUNT
+    )
+    shards: int | None = Field(None, description="parallel tasks per iteration", json_schema_extra=_COUNT)
 
 
 class Arm(Section):
@@ -107,11 +123,15 @@ class CompareConfig(Section):
     """A comparison."""
 
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
-        [0, 1, 2], min_length=1, description="of sampling and training; the base policy is made with the run's own seed"
+        [0, 1, 2],
+        min_length=1,
+        description="of sampling and training; the base policy is made with the run's own seed",
+        json_schema_extra={"uniqueItems": True},
     )
     arms: dict[str, dict[str, Any]] = Field(
         min_length=1,
         max_length=MOST_ARMS,
+        json_schema_extra={"propertyNames": {"pattern": f"^{ARM_NAME}$"}},
         description="by name, what of each differs from the rest of the config; "
         "`sweep: {training.epochs: [1, 2]}` means an arm for each value, of several keys for each choice",
     )
@@ -130,7 +150,7 @@ class CompareConfig(Section):
     @field_validator("arms")
     @classmethod
     def _can_be_file_names(cls, arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        if bad := [name for name in arms if not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,39}", name, re.ASCII)]:
+        if bad := [name for name in arms if not re.fullmatch(ARM_NAME, name)]:
             raise ValueError(f"{bad[0]!r} cannot name an arm. Use up to 40 letters, digits, and any of . _ + -")
         return arms
 

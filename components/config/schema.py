@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, WithJsonSchema
 
 from components.config.errors import ConfigError
 
@@ -47,7 +47,12 @@ def _leave_ours(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-TemplateOptions = Annotated[dict[str, Any], AfterValidator(_leave_ours)]  # names that a chat template asks for
+# Names that a chat template asks for.
+TemplateOptions = Annotated[
+    dict[str, Any],
+    AfterValidator(_leave_ours),
+    WithJsonSchema({"type": "object", "additionalProperties": True, "propertyNames": {"not": {"enum": list(_OURS)}}}),
+]
 
 
 # Stop strings, and characters of one: each token that is drawn is a search for all of them.

@@ -12,7 +12,15 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, GetJsonSchemaHandler, PlainSerializer, PlainValidator, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -86,6 +94,8 @@ MemberField = Annotated[Member, PlainValidator(_member), PlainSerializer(_writte
 
 class Ensemble(Judge):
     """Judges with weights, of which only the proportions count. A process keeps all their models loaded."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [{"properties": {"truncated_penalty": {"enum": [0, LOSE]}}}]})
 
     name: Literal["ensemble"] = "ensemble"
     judges: list[MemberField] = Field(

@@ -38,6 +38,8 @@ DEMO_JUDGE = {"name": "verifier", "function": "components.demo:score"}
 # In place of a judge that nobody named, for as long as it takes to refuse the config with all that is wrong with it.
 NOT_GIVEN = cast(Judge, None)
 
+_RUN = "latest|[^/]+/[^/]+"
+
 AlgorithmField = Annotated[SerializeAsAny[BaseAlgorithm], PlugIn("algorithms", BaseAlgorithm)]
 JudgeField = Annotated[SerializeAsAny[Judge], PlugIn("judges", Judge)]
 EngineField = Annotated[SerializeAsAny[Engine], PlugIn("generation", Engine)]
@@ -66,6 +68,7 @@ class RunFields(Section):
         None,
         description="FLOW/RUN, whose last policy, reference and prompts to continue with; latest: the newest finished "
         "run with the same policy, prompts, judge and evaluation, or none",
+        json_schema_extra={"pattern": f"^({_RUN})$"},
     )
     demo: Annotated[DemoConfig | None, ASIDE, KEPT, ONE_POLICY] = None
     policy: Annotated[PolicyConfig, KEPT, ONE_POLICY] = PolicyConfig()
@@ -95,7 +98,7 @@ class RunFields(Section):
     @field_validator("start_from")
     @classmethod
     def _names_a_run(cls, run: str | None) -> str | None:
-        if run is not None and not re.fullmatch("latest|[^/]+/[^/]+", run):
+        if run is not None and not re.fullmatch(_RUN, run):
             raise ValueError(
                 f"{run!r} does not name a run. Write FLOW/RUN, such as WindFlow/1795473051411960, or latest."
             )

@@ -37,6 +37,11 @@ def here(tmp_path, monkeypatch):
         (f"--config config {'x' * 5000} run", ["File name too long"]),
         ("run --max-workers 0", ["--max-workers: 0", "Use 1 or more"]),
         ("run --max-workers=-3", ["--max-workers: -3", "Use 1 or more"]),
+        (
+            "--datastore-root ~nosuchuser/x run",
+            ["--datastore-root: ~nosuchuser/x cannot be", "Check the path"],
+        ),
+        (f"--datastore-root={'x' * 300} run", ["--datastore-root: xxx", "File name too long", "Check the path"]),
         ("--datastore-root good.yaml run", ["--datastore-root: good.yaml", "Name a directory"]),
         ("--datastore-root=good.yaml/there run", ["--datastore-root: good.yaml/there", "Name a directory"]),
         ("--datastore-root /proc/nope run", ["--datastore-root: /proc/nope cannot be written", "Name a directory"]),
