@@ -54,7 +54,7 @@ def keep_turn_end(
     """Lists `ends`, all that end a response, in generation_config.json, for whoever loads the files."""
     file = folder / "generation_config.json"
     settings = strict_json.read_object(file) if file.is_file() else {}
-    listed = settings.get("eos_token_id", model.config.get_text_config().eos_token_id)
+    listed = settings.get("eos_token_id", getattr(model.config.get_text_config(), "eos_token_id", None))
     known = {*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id}
     added = [i for i in ends if i not in known]
     if not added:

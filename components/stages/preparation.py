@@ -138,8 +138,10 @@ def _base_policy(work: Workspace, folder: Path) -> Policy:
 def _examined(base: Policy, folder: Path) -> Policy:
     """The policy with what its cache is good for, which is kept in its folder, as is the end of its turns."""
     from components.generation import _caching
-    from components.policy import findings, logprobs, vocabulary
+    from components.policy import findings, logprobs, pretrained, vocabulary, whole
 
+    pretrained.require_embedded(base.model, base.tokenizer, "policy")
+    whole.require_finite(base.model, "policy", type(base.model).__name__)
     vocabulary.keep_turn_end(folder, base.model, base.tokenizer, base.eos_ids)
     logprobs.check_head(base)
     found = findings.Findings(caching=_caching.choose(base))
