@@ -113,7 +113,7 @@ def chat_of(loaded: Loaded, options: Mapping[str, Any], *, answers: bool) -> Cha
 
     Raises JudgeError for one that no judgement could be made with.
     """
-    chat = Chat(loaded.tokenizer, options, called="the chat template of the judge's model")
+    chat = Chat(loaded.tokenizer, options, called="the chat template of the judge's model", key="judge")
     try:
         check_template(chat, "judge")
         if answers:

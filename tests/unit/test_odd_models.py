@@ -173,3 +173,9 @@ def test_a_reward_model_of_encoder_and_decoder_is_refused(saved, config):
     folder = saved(AutoModelForSequenceClassification.from_config(config))
     with pytest.raises(JudgeError, match=r"judge\.model: .* is an encoder with a decoder"):
         RewardModel(model=str(folder), precision="fp32").check()
+
+
+def test_an_option_that_a_judges_template_never_reads(saved):
+    options = {"verdicts": ["w7", "w8"], "min_verdict_mass": 0, "template_options": {"enable_thinkng": False}}
+    with pytest.raises(JudgeError, match=r"^judge\.template_options\.enable_thinkng: .* never reads it"):
+        LLMJudge(model=str(saved()), precision="fp32", **options).check()
