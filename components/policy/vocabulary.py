@@ -40,12 +40,26 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options:
             "Set eos_token_id in generation_config.json or eos_token in tokenizer_config.json."
         )
     if not tokenizer.chat_template:
+        if options:
+            raise PolicyError(
+                f"policy.template_options: the tokenizer has no chat template to read {', '.join(sorted(options))}. "
+                "Remove them."
+            )
         return ids
     template = chat.Chat(tokenizer, options, ids)
     chat.check(template)
     chat.check_generation_prompt(template)
     end = chat.turn_end(template)
     return ids if end is None else tuple(sorted({*ids, end}))
+
+
+def unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
+    """Share of the texts' tokens that stand for what the vocabulary does not hold; 0 without such a token."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None:
+        return 0.0
+    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return sum(row.count(unknown) for row in rows) / max(sum(map(len, rows)), 1)
 
 
 def keep_turn_end(

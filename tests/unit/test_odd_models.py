@@ -24,7 +24,9 @@ from components.judges.llm_judge import LLMJudge
 from components.judges.reward_model import RewardModel
 from components.policy import vocabulary
 from components.policy.model import load, save
+from components.run_config import checked
 from components.stages import preparation
+from components.stages.in_process import Pipeline
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
 
@@ -179,3 +181,38 @@ def test_an_option_that_a_judges_template_never_reads(saved):
     options = {"verdicts": ["w7", "w8"], "min_verdict_mass": 0, "template_options": {"enable_thinkng": False}}
     with pytest.raises(JudgeError, match=r"^judge\.template_options\.enable_thinkng: .* never reads it"):
         LLMJudge(model=str(saved()), precision="fp32", **options).check()
+
+
+# Of eight tokens all, two or none are no word of the vocabulary, w6 to w59.
+@pytest.mark.parametrize(
+    ("texts", "share"),
+    [(["zz1 zz2 zz3", "a b c d e"], 1.0), (["w6 zz w7", "w8 zz w9 w10 w11"], 0.25), (["w6 w7"], 0.0)],
+)
+def test_the_share_of_tokens_that_no_word_is_known_for(make_tokenizer, texts, share):
+    assert vocabulary.unknown_share(make_tokenizer(), texts) == share
+
+
+def test_start_warns_of_prompts_that_the_policy_cannot_read(saved, tmp_path, caplog):
+    lines = [json.dumps({"prompt": f"zz{i} zy{i} zx{i} w{6 + i}"}) for i in range(12)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    (tmp_path / "score.py").write_text("def score(response, prompt):\n    return -len(response)\n")
+    values = {
+        **{"iterations": 1, "policy": {"model": str(saved())}, "training": {"batch_size": 4}},
+        "prompts": {"train": str(tmp_path / "prompts.jsonl"), "per_iteration": 4, "held_out": 4, "shards": 1},
+        "generation": {"responses": 2, "max_new_tokens": 4},
+        "judge": {"name": "verifier", "function": f"{tmp_path}/score.py:score"},
+        "resources": {step: {"cpu": 1} for step in ("start", "score", "generate", "train", "evaluate")},
+    }
+    Pipeline(checked(values), str(tmp_path / "store")).start()
+    assert (
+        "its tokenizer knows no word for 75% of the prompts' tokens: the policy reads them all as '<unk>'"
+        in caplog.text
+    )
+
+
+def test_template_options_need_a_template(saved, make_tokenizer):
+    folder = saved()
+    (folder / "chat_template.jinja").unlink()
+    given = PolicyConfig(model=str(folder), prompt_format="{prompt}", template_options={"thinking": False})
+    with pytest.raises(PolicyError, match=r"^policy\.template_options: .* no chat template to read thinking"):
+        load(folder, given)
