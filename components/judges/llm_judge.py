@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, field_validator
 
-from components.config.errors import JudgeError
+from components.config.errors import JudgeError, PolicyError
 from components.config.schema import TemplateOptions
 from components.data.records import Prompt
 from components.judges import sigmoid
@@ -73,7 +73,15 @@ class LLMJudge(PairwiseModelJudge):
         return require_places(value, "prompt", "response_a", "response_b")
 
     def check(self) -> None:
-        """Loads the model and judges one pair. Raises JudgeError for a model that answers with no verdict."""
+        """Loads the model and judges one pair.
+
+        Raises JudgeError for a model that answers with no verdict, and for one that is no causal language model.
+        """
+        from transformers import AutoModelForCausalLM
+
+        from components.judges import _models
+
+        _require_causal(_models.load(self, AutoModelForCausalLM))
         self.judge([PROBE], PROBE_RESPONSES)
 
     def compare_pairs(
@@ -185,3 +193,24 @@ def _verdict_logprobs(loaded: Loaded, rows: list[NDArray[np.int32]], verdicts: t
         logits_to_keep=1,
     ).logits[:, -1]
     return logits.float().log_softmax(-1)[:, list(verdicts)]
+
+
+def _require_causal(loaded: Loaded) -> None:
+    """Raises JudgeError for a model that does not predict next tokens from those before alone."""
+    import torch
+
+    from components.policy import causality
+    from components.policy.logprobs import REFUSALS
+
+    model = loaded.model
+    name = f"judge.model: {type(model).__name__}"
+    ids = torch.arange(1, 9, device=model.device)[None] % loaded.tokenizer.vocab_size
+    try:
+        with torch.no_grad():
+            causality.require_causal(model, ids, model(input_ids=ids, use_cache=False).logits, name)
+    except PolicyError as error:
+        raise JudgeError(str(error)) from error
+    except (*REFUSALS, ArithmeticError) as error:
+        raise JudgeError(
+            f"{name} does not run on token ids alone ({type(error).__name__}: {error}). Use a causal language model."
+        ) from error

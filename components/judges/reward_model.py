@@ -100,6 +100,11 @@ class RewardModel(ModelJudge):
             raise JudgeError(
                 f"judge.model: {self.model} has {labels} labels, a reward model has one. Use another model."
             )
+        if getattr(loaded.model.config, "is_encoder_decoder", False):
+            raise JudgeError(
+                f"judge.model: {self.model} is an encoder with a decoder ({type(loaded.model).__name__}), which finds "
+                "no end in a padded input. Use a reward model that is only one of them."
+            )
         if self.input_format is None and not loaded.tokenizer.chat_template:
             raise JudgeError(
                 f"judge.input_format: is required, the tokenizer of {self.model} has no chat template. "

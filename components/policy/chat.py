@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from components.config.errors import PolicyError
 from components.data.records import Prompt
+from components.policy import templates
 
 # What a template that asks for today's date is told, or a prompt would be another one tomorrow. Llama's templates fall
 # back on this day.
@@ -53,6 +54,7 @@ class Chat:
     options: Mapping[str, Any] = field(default_factory=dict)  # for the template
     eos_ids: tuple[int, ...] = ()
     called: str = "the model's chat template"  # in messages
+    key: str = "policy"  # section of the config with model and options, in messages
 
     @cached_property
     def names(self) -> dict[bool, re.Pattern[str]]:
@@ -97,15 +99,21 @@ class Chat:
         except TEMPLATE_ERRORS as error:  # some templates take no system turn, or only alternating roles
             roles = ", ".join(turn["role"] for turn in turns)
             raise PolicyError(
-                f"prompt {prompt_id!r}: {self.called} refuses its turns ({roles}): {error}. "
-                "Change the prompt's messages."
+                f"prompt {prompt_id!r}: {self.called} refuses its turns ({roles}): {error}. {self._remedy()}"
             ) from error
-        if lost := _lost(turns, text):
+        if lost := templates.lost(turns, text):
             raise PolicyError(
                 f"prompt {prompt_id!r}: {self.called} leaves out what its {lost} turn says. Change "
                 "the prompt's messages, or the template in the model's directory."
             )
         return text
+
+    def _remedy(self) -> str:
+        try:
+            self._render([self._as_read({"role": "user", "content": QUESTION})], answer=True)
+        except TEMPLATE_ERRORS:
+            return templates.remedy(self.options, self.key)
+        return "Change the prompt's messages."
 
     def plain(self, text: str, shown: str, prompt: Prompt) -> list[int]:
         """Token ids of a format with `shown`, the prompt's text, in its place; of control tokens, it alone has none."""
@@ -163,21 +171,6 @@ def _any_of(names: set[str]) -> re.Pattern[str]:
     return re.compile("|".join([*map(re.escape, longest), _MARKS.pattern]))  # marks of a user's own stay text, too
 
 
-def _lost(turns: Sequence[Mapping[str, str]], text: str) -> str | None:
-    """The role of a turn whose content is not in the text. Spaces do not count, nor what a model thought before."""
-    left = " ".join(text.split())
-    for turn in sorted(turns, key=lambda turn: -len(turn["content"])):
-        content = turn["content"].rpartition("</think>")[2] if turn["role"] == "assistant" else turn["content"]
-        content = " ".join(content.split())
-        if not content:
-            continue
-        before, shown, after = left.partition(content)
-        if not shown:
-            return turn["role"]
-        left = f"{before}\0{after}"
-    return None
-
-
 def check(chat: Chat, key: str = "policy") -> None:
     """Raises PolicyError for a template that draws at random, and for several of which none is chosen."""
     template = chat.tokenizer.chat_template
@@ -191,6 +184,8 @@ def check(chat: Chat, key: str = "policy") -> None:
                 f"Choose one, such as {{chat_template: {sorted(template)[0]}}}."
             )
         template = template[chosen]
+    elif "chat_template" in chat.options:
+        template = str(chat.options["chat_template"])
     try:
         chat._render([chat._as_read({"role": "user", "content": QUESTION})], answer=True)
     except TemplateSyntaxError as error:
@@ -200,6 +195,7 @@ def check(chat: Chat, key: str = "policy") -> None:
         ) from error
     except TEMPLATE_ERRORS:
         pass  # the prompts will tell what it refuses
+    templates.require_read(template, chat.options, key)
     if re.search(r"\|\s*random\b|\blipsum\s*\(", template):
         raise PolicyError(f"{key}.model: its chat template draws at random, so no prompt is ever the same. Change it.")
 

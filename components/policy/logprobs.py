@@ -19,6 +19,7 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from components.config.errors import PolicyError
 from components.data.records import Ragged
 from components.policy.batches import Batch, by_length, collate, distinct_tokens, extended, prefix_positions
+from components.policy.causality import require_causal, tolerance
 from components.policy.model import Policy
 from components.runtime.progress import Progress, silent
 
@@ -237,12 +238,9 @@ def check_head(policy: Policy) -> None:
             f"policy.model: {name} changes its weights when it runs, so trained ones would be saved wrong. "
             "Use another model; for RWKV, set rescale_every: 0 in config.json."
         )
-    tolerance = (3e-2 if own.dtype in (torch.bfloat16, torch.float16) else 1e-4) * own.abs().max().item()
-    before = policy.model(input_ids=ids[:, :4], use_cache=False).logits
-    if (before - own[:, :4]).abs().max().item() > tolerance:
-        raise PolicyError(f"{name} is not causal: its logits depend on later tokens. Use a causal language model.")
+    require_causal(policy.model, ids, own, f"policy.model: {name}")
     difference = (own - ours).abs().max().item()
-    if difference > tolerance:
+    if difference > tolerance(own):
         raise PolicyError(
             f"{name} changes its logits after the head by up to {difference:.3g}, in a "
             "way that components/policy/logprobs.py does not know. Add it to `head_logits`."

@@ -30,6 +30,7 @@ UNLOADABLE = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, IndexError, KeyError, MemoryError, OSError),
     *(RuntimeError, SafetensorError, StrictDataclassError, TypeError, ValueError),
 )
+GENERATION = "generation_config.json"
 UNHEARD_OF = "\U0010fffd"  # a character that no vocabulary holds, as some word of a prompt may be
 MOST_SAID = 500  # characters of a library's own message
 
@@ -91,6 +92,9 @@ def _require_use(tokenizer: PreTrainedTokenizerBase) -> None:
         raise ValueError(f"its tokenizer_config.json has model_max_length {longest!r}. Write a number of 1 or more")
     if tokenizer.vocab_size < 1:
         raise ValueError("its tokenizer.json has no tokens but added ones")
+    for name, token in tokenizer.special_tokens_map.items():
+        if str(token) == "" and "" not in tokenizer.get_vocab():
+            raise ValueError(f"its tokenizer_config.json has {name} '', which is no token. Write the token, or null")
     for text in ("a", UNHEARD_OF):
         tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
@@ -98,7 +102,7 @@ def _require_use(tokenizer: PreTrainedTokenizerBase) -> None:
 def without_weights(directory: Path, *, code: bool) -> PreTrainedModel:
     """The model that a directory's config describes, on the meta device: no weights are read and none take memory."""
     model = skeleton(AutoConfig.from_pretrained(directory, trust_remote_code=code), code=code)
-    if (directory / "generation_config.json").is_file():
+    if (directory / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(directory)
     return model
 
@@ -153,10 +157,15 @@ def read(
             held[file] = whole.require_numbers(directory / file)
     whole.require_one_place(directory, held, begin)
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": code, "use_safetensors": True}
+    if (directory / GENERATION).is_file():
+        with Refusals(begin, f"Check its {GENERATION}, or remove it"):
+            GenerationConfig.from_pretrained(directory)
     with Refusals(begin, f"Check its {CONFIG} and, if it has one, {INDEX}. {ANEW} if they are damaged"):
         model, report = kind.from_pretrained(
             directory, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     whole.require_whole(model, report, key=key, name=name, begin=begin, remedy=remedy)
+    for settings in (model.config, model.config.get_text_config()):  # nothing here reads them, and no save takes them
+        settings.output_attentions = settings.output_hidden_states = False
     loaded: PreTrainedModel = model
     return loaded

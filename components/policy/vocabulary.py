@@ -40,6 +40,11 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options:
             "Set eos_token_id in generation_config.json or eos_token in tokenizer_config.json."
         )
     if not tokenizer.chat_template:
+        if options:
+            raise PolicyError(
+                f"policy.template_options: the tokenizer has no chat template to read {', '.join(sorted(options))}. "
+                "Remove them."
+            )
         return ids
     template = chat.Chat(tokenizer, options, ids)
     chat.check(template)
@@ -48,13 +53,22 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options:
     return ids if end is None else tuple(sorted({*ids, end}))
 
 
+def unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
+    """Share of the texts' tokens that stand for what the vocabulary does not hold; 0 without such a token."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None:
+        return 0.0
+    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return sum(row.count(unknown) for row in rows) / max(sum(map(len, rows)), 1)
+
+
 def keep_turn_end(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
 ) -> None:
     """Lists `ends`, all that end a response, in generation_config.json, for whoever loads the files."""
     file = folder / "generation_config.json"
     settings = strict_json.read_object(file) if file.is_file() else {}
-    listed = settings.get("eos_token_id", model.config.get_text_config().eos_token_id)
+    listed = settings.get("eos_token_id", getattr(model.config.get_text_config(), "eos_token_id", None))
     known = {*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id}
     added = [i for i in ends if i not in known]
     if not added:

@@ -95,6 +95,18 @@ def require_whole(
         )
 
 
+def require_finite(model: PreTrainedModel, key: str, name: str) -> None:
+    """Raises PolicyError for a weight with a number that is none, or with an infinite one in a matrix."""
+    for weight, values in model.named_parameters():
+        # A bias may rule a token out for good.
+        found = values.isnan() if values.dim() < 2 else ~values.isfinite()
+        if found.any():
+            raise PolicyError(
+                f"{key}.model: {name} has NaN or infinity in {int(found.sum())} of the {values.numel()} numbers of "
+                f"{weight}, its weights are damaged. Download it anew."
+            )
+
+
 def left_over(model: PreTrainedModel, unexpected: Sequence[str]) -> list[str]:
     """Of the weights that a model does not take, sorted, those that something was computed with in training."""
     idle = [*_IDLE, *(_HEADS_OF_TEXT if model.get_output_embeddings() is None else _HEADS_OF_VALUES)]

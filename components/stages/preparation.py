@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+MOST_UNKNOWN = 0.1  # share of the prompts' tokens, from which a user must hear of it
 
 
 def start(work: Workspace, origin: Origin | None = None) -> Started:
@@ -100,6 +101,7 @@ def _check_base(work: Workspace, base: Policy, asked: list[Prompt], folder: Path
     """Raises UserError for a base policy, with its files in `folder`, that these prompts or the training cannot use."""
     from components.generation import _stopping as stopping
     from components.policy import model as policies
+    from components.policy import vocabulary
 
     config = work.config
     policies.check_lengths(
@@ -108,6 +110,13 @@ def _check_base(work: Workspace, base: Policy, asked: list[Prompt], folder: Path
         max_prompt_tokens=config.policy.max_prompt_tokens,
         max_new_tokens=config.generation.max_new_tokens,
     )
+    unknown = vocabulary.unknown_share(base.tokenizer, [turn["content"] for p in asked for turn in p.messages])
+    if unknown > MOST_UNKNOWN:
+        logger.warning(
+            "policy.model: its tokenizer knows no word for %.0f%% of the prompts' tokens: the policy reads them all as "
+            "%r. See whether the tokenizer is the model's, and the prompts are in its language.",
+            *(100 * unknown, base.tokenizer.unk_token),
+        )
     stopping.Stopping(base.tokenizer, config.generation.stop, base.shown)  # raises what is wrong with them
     checks.check(config.training, base.model)
     space.check(config, work.store, space.of_base(config, base, folder))
@@ -138,8 +147,10 @@ def _base_policy(work: Workspace, folder: Path) -> Policy:
 def _examined(base: Policy, folder: Path) -> Policy:
     """The policy with what its cache is good for, which is kept in its folder, as is the end of its turns."""
     from components.generation import _caching
-    from components.policy import findings, logprobs, vocabulary
+    from components.policy import findings, logprobs, pretrained, vocabulary, whole
 
+    pretrained.require_embedded(base.model, base.tokenizer, "policy")
+    whole.require_finite(base.model, "policy", type(base.model).__name__)
     vocabulary.keep_turn_end(folder, base.model, base.tokenizer, base.eos_ids)
     logprobs.check_head(base)
     found = findings.Findings(caching=_caching.choose(base))
