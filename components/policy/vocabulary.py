@@ -59,7 +59,8 @@ def unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> f
     if unknown is None:
         return 0.0
     rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    return sum(row.count(unknown) for row in rows) / max(sum(map(len, rows)), 1)
+    count: int = sum(row.count(unknown) for row in rows)
+    return count / max(sum(map(len, rows)), 1)
 
 
 def keep_turn_end(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -84,3 +86,6 @@ def serving(answer: Callable[[dict[str, Any], int], Any]) -> Iterator[Server]:
         server.shutdown()
         server.server_close()
         thread.join()
+        with warnings.catch_warnings():  # connections that broke are left to the garbage collector, by clients too
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()

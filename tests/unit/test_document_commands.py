@@ -22,6 +22,8 @@ from components.cli.overrides import split, with_overrides
 from components.run_config import parse
 from support.pages import MINE, ROOT, commands, files
 
+pytestmark = pytest.mark.thorough
+
 USERS = [path for path in files() if path.parent.name != "infra" and path.parent.parent.name != "infra"]
 OURS = {"wind", "python", "make", "pip", "infra/s3/server"}
 OTHERS = {"vllm", "curl", "tail", "export"}  # what users have installed, and their shell

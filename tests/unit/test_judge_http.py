@@ -24,6 +24,8 @@ from components.data.records import Prompt
 from components.judges import Judge
 from support.loopback_server import Answer, serving
 
+pytestmark = pytest.mark.thorough
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "reward_server"
 CHAT = (
     "{{ bos_token }}{% for m in messages %} {{ 'user:' if m['role'] == 'user' else 'w6' }} {{ m['content'] }} <end>"

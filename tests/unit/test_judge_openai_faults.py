@@ -15,6 +15,8 @@ from components.data.records import Prompt
 from components.judges import Judge
 from support.loopback_server import Answer, said, serving
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("openai", reason="needs openai: pip install -r requirements-openai.txt")
 
 KEY = "sk-test-0123456789"

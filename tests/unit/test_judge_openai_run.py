@@ -10,6 +10,8 @@ from components.run_config import RunConfig, parse
 from components.stages.in_process import Pipeline
 from support.loopback_server import said, serving
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("openai", reason="needs openai: pip install -r requirements-openai.txt")
 
 SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"

@@ -17,6 +17,8 @@ from components.config.marks import sections
 from components.config.schema import Section
 from components.run_config.fields import AlgorithmField, EngineField, JudgeField, RunFields
 
+pytestmark = pytest.mark.thorough
+
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 

@@ -8,7 +8,10 @@ from components.samples import page
 from components.samples.records import Asked, Batch, Samples, Side
 from support.chromium import browser, installed
 
-pytestmark = pytest.mark.skipif(installed() is None, reason="needs Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.skipif(installed() is None, reason="needs Chromium: apt-get install chromium"),
+    pytest.mark.thorough,
+]
 
 N, K, T = 500, 5, 4  # prompts and responses of an iteration, iterations: 10,000 responses
 HOSTILE = '</script><img src=x onerror="hacked=1"><script>hacked=2</script><b>bold</b>'

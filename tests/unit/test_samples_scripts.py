@@ -8,7 +8,10 @@ from components.samples import page
 from components.samples.records import Asked, Batch, Samples, Side
 from support.chromium import browser, installed
 
-pytestmark = pytest.mark.skipif(installed() is None, reason="needs Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.skipif(installed() is None, reason="needs Chromium: apt-get install chromium"),
+    pytest.mark.thorough,
+]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from components.config.errors import StoreError
 from components.store import Manifest, Store, open_store
 from components.store.references import uses
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:

@@ -20,6 +20,8 @@ with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)
 from support.housekeeping import client_sees, finished, leave_note, make_old, put, sha
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch) -> Store:

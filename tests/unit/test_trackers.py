@@ -14,6 +14,8 @@ from components.stages import tracking
 from components.trackers import TrackerError
 from components.trackers.mlflow import entity
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -18,6 +18,8 @@ from wandb_server import serving
 from components.stages import tracking
 from components.trackers import TrackerError
 
+pytestmark = pytest.mark.thorough
+
 KEY = "k" * 40
 
 
