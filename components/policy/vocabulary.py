@@ -58,7 +58,7 @@ def unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> f
     unknown = tokenizer.unk_token_id
     if unknown is None:
         return 0.0
-    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     return sum(row.count(unknown) for row in rows) / max(sum(map(len, rows)), 1)
 
 
