@@ -18,7 +18,7 @@ from components.config.errors import JudgeError, PolicyError
 from components.config.sections import PolicyConfig
 from components.data.records import Prompt
 from components.judges._settings import ModelSettings
-from components.policy import pretrained, whole
+from components.policy import pretrained
 from components.policy.batches import by_length
 from components.policy.chat import Chat, check_generation_prompt
 from components.policy.chat import check as check_template
@@ -80,7 +80,6 @@ def _load(name: str, revision: str | None, trust_remote_code: bool, precision: s
         dtype = torch.bfloat16 if half else torch.float32
         model = pretrained.read(directory, kind, **options, dtype=dtype, remedy=remedy)
         pretrained.require_embedded(model, tokenizer, "judge")
-        whole.require_finite(model, "judge", name)
     except PolicyError as error:
         raise JudgeError(str(error)) from error
     model.config.get_text_config().use_cache = False  # keys and values that nothing reads again

@@ -196,16 +196,17 @@ def _verdict_logprobs(loaded: Loaded, rows: list[NDArray[np.int32]], verdicts: t
 
 
 def _require_causal(loaded: Loaded) -> None:
-    """Raises JudgeError for a model that does not predict next tokens from those before alone."""
+    """Raises JudgeError for a model that does not predict next tokens from those before alone, or has NaN in it."""
     import torch
 
-    from components.policy import causality
+    from components.policy import causality, whole
     from components.policy.logprobs import REFUSALS
 
     model = loaded.model
     name = f"judge.model: {type(model).__name__}"
     ids = torch.arange(1, 9, device=model.device)[None] % loaded.tokenizer.vocab_size
     try:
+        whole.require_finite(model, "judge", type(model).__name__)
         with torch.no_grad():
             causality.require_causal(model, ids, model(input_ids=ids, use_cache=False).logits, name)
     except PolicyError as error:

@@ -58,9 +58,8 @@ def unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> f
     unknown = tokenizer.unk_token_id
     if unknown is None:
         return 0.0
-    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    count: int = sum(row.count(unknown) for row in rows)
-    return count / max(sum(map(len, rows)), 1)
+    rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return sum(row.count(unknown) for row in rows) / max(sum(map(len, rows)), 1)
 
 
 def keep_turn_end(
