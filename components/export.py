@@ -1,6 +1,6 @@
 """Writes a policy of a run as a plain Hugging Face directory; an adapter is merged into its base.
 
-    python -m components.export WindFlow/RUN [DIR] [--iteration N|last] [--dtype fp32|bf16|fp16]
+    wind export WindFlow/RUN [DIR] [--iteration N|last] [--dtype fp32|bf16|fp16]
 
 Run it where the flow ran: Metaflow looks for runs in `.metaflow` of the working directory or one above it, or in the
 datastore that your Metaflow is configured for.
@@ -11,15 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from components import findings, runs
-from components.errors import UserError
-from components.policy_files import ADAPTER
-from components.scratch import scratch
+from components.config.errors import UserError
+from components.config.paths import argument
+from components.policy import findings
+from components.policy.files import ADAPTER
+from components.runtime.scratch import scratch
+from components.runtime.terminal import plain_errors
+from components.stages import runs
 from components.store import Manifest, Store, open_store
 
 
@@ -63,12 +65,12 @@ def export(
     wanted = DTYPES[dtype] if dtype else _dtype(store, getattr(data, "reference", policy))
     if not adapted and wanted in (None, stored):
         return store.get(policy, directory)
-    from components import adapters  # torch and transformers take seconds to import
+    from components.policy import lora  # torch and transformers take seconds to import
 
     directory.parent.mkdir(parents=True, exist_ok=True)
     with scratch("export", directory.parent) as folder:  # a disk with room for the model
         source = store.get(policy, folder / "policy")
-        write = adapters.merge if adapted else adapters.convert
+        write = lora.merge if adapted else lora.convert
         return write(source, directory, "auto" if wanted is None else wanted)
 
 
@@ -94,13 +96,13 @@ def load_snippet(directory: Path) -> str:
     )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line; a UserError ends it with its message and status 1."""
+def main(arguments: list[str] | None = None, prog: str = "wind export") -> None:
+    """The command line; see `plain_errors`."""
     parser = argparse.ArgumentParser(
-        prog="python -m components.export", description="Writes a policy of a run as a plain Hugging Face directory."
+        prog=prog, description="Writes a policy of a run as a plain Hugging Face directory."
     )
     parser.add_argument("run", metavar="FLOW/RUN", help="such as WindFlow/1795473051411960")
-    parser.add_argument("directory", metavar="DIR", nargs="?", type=Path, help="new or empty; default: ./RUN")
+    parser.add_argument("directory", metavar="DIR", nargs="?", type=argument, help="new or empty; default: ./RUN")
     parser.add_argument(
         "--iteration",
         type=_iteration,
@@ -111,12 +113,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights; default: as the base model's files have them")
     given = parser.parse_args(arguments)
     directory = given.directory or Path(given.run.rpartition("/")[2])
-    try:
+    with plain_errors(written=directory):
         export(given.run, directory, iteration=given.iteration, dtype=given.dtype)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {directory}: cannot be written ({error.strerror}). Name another directory.")
     which = "final policy" if given.iteration is None else f"policy after iteration {given.iteration}"
     if given.iteration == "last":
         which = "policy after the last whole iteration"

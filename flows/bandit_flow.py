@@ -14,7 +14,7 @@ from metaflow import Config, FlowSpec, card, current, step
 
 from base import BadConfig
 from components.bandit import config as bandit_config
-from components.errors import UserError
+from components.config.errors import UserError
 from launcher import main, run_folder, script
 
 # Inherited by the tasks: on bandits this small, a second BLAS thread only waits.
@@ -56,7 +56,7 @@ class BanditFlow(FlowSpec):
     def play(self):
         """Let one method play one bandit, all iterations."""
         from components.bandit import laboratory
-        from components.cards import StepProgress
+        from components.reporting.cards import StepProgress
 
         self.cell = self.input
         with StepProgress(f"{self.cell.method} on {self.cell.setting}, seed {self.cell.seed}") as progress:

@@ -15,15 +15,16 @@ from metaflow import Config, FlowMutator, FlowSpec, Parameter, card, config_expr
 from metaflow.exception import MetaflowException
 from metaflow.util import get_username
 
-from components import gpus, report
-from components.cards import StepProgress
-from components.config import RunConfig, parse
-from components.errors import BlobError, ConfigError, StoreError, UserError
-from components.schema import validated
+from components.config.errors import BlobError, ConfigError, StoreError, UserError
+from components.config.schema import validated
+from components.reporting import commands
+from components.reporting.cards import StepProgress
+from components.run_config import RunConfig, parse
+from components.runtime import gpus
+from components.stages.context import Workspace, open_workspace
 from components.store import Manifest, open_store, store_root
 from components.store.references import manifests
 from components.store.task_notes import STORED, Task, noted
-from components.workspace import Workspace, open_workspace
 from launcher import LAUNCHER
 
 # Metaflow refuses to run as an unnamed user or as root, which is all that many containers have.
@@ -49,7 +50,7 @@ class BadRun(MetaflowException):
 
 
 def parse_config(text: str) -> dict[str, Any]:
-    """`components.config.parse` with its error as Metaflow prints it: no traceback."""
+    """`components.run_config.parse` with its error as Metaflow prints it: no traceback."""
     try:
         return parse(text)
     except UserError as error:
@@ -87,7 +88,7 @@ class LiveCards(FlowMutator):
         """Adds `@card(id="progress")`; above `@unroll`, so that the copies get it and no step of a base class."""
         chosen = dict(mutable_flow.configs)["config"]["live_cards"]
         for name, step in mutable_flow.steps:
-            if report.kind_of(name) in chosen:
+            if commands.kind_of(name) in chosen:
                 options = {"type": "blank", "id": "progress", "refresh_interval": CARD_SECONDS}
                 step.add_decorator(card, deco_kwargs=options)
 
@@ -206,7 +207,6 @@ def _model_ready(settings: RunConfig, kind: str) -> Iterator[None]:
     if not settings.runs_model(kind):
         yield
         return
-    with gpus.claim(gpus.visible(), settings.gpus(kind)):
+    with gpus.claim(gpus.visible(), settings.num_gpus(kind)):
         importlib.import_module("components.training.on_policy")
-        settings.build_engine()
         yield

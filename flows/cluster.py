@@ -15,8 +15,9 @@ from metaflow.packaging_sys import ContentType
 
 import shipping
 from base import BadConfig
-from components.cluster_sections import ClusterConfig
-from components.report import kind_of
+from components.config.cluster import ClusterConfig
+from components.config.steps import SHARDED
+from components.reporting.commands import kind_of
 
 COMMANDS = {"argo-workflows", "kubernetes"}
 RENAMED = {"volumes": "persistent_volume_claims"}
@@ -101,7 +102,7 @@ def most_iterations(config: Mapping[str, Any], steps: Sequence[str]) -> int:
 
     def size(step: str) -> int:
         kind = kind_of(step)
-        tasks = 1 if kind in ("start", "join", "end") else branches * (shards if kind in ("generate", "score") else 1)
+        tasks = 1 if kind in ("start", "join", "end") else branches * (shards if kind in SHARDED else 1)
         return STEP_BYTES + len(json.dumps(pod_options(cluster, kind))) + tasks * TASK_BYTES
 
     inside = {step for step in steps if step != kind_of(step)}
@@ -117,7 +118,7 @@ def refuse_too_many(config: Mapping[str, Any], steps: Sequence[str]) -> None:
         return
     remedy = f"Use {most} or fewer" if most > 0 else "Use fewer arms, seeds or shards"
     if not config["compare"]:
-        remedy += ", and let each run go on where the last one ended: `start_from: latest`"
+        remedy += ", and let each run continue where the last one ended: `start_from: latest`"
     raise BadConfig(
         f"iterations: {wanted} are too many for Argo Workflows, which keeps the steps of a run and how each task ended "
         f"in one object of at most 1 MiB. {remedy}. `run --with kubernetes` has no such limit."

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from components import strict_json
-from components.errors import ConfigError, StoreError, UserError
-from components.strict_yaml import read_text
+from components.config import strict_json
+from components.config.errors import ConfigError, StoreError, UserError
+from components.config.paths import user_path
+from components.config.strict_yaml import read_text
 
 CONFIG, VARIABLE = "--config", "METAFLOW_FLOW_CONFIG"
-WORKERS, ROOT = "--max-workers", "--datastore-root"
+WORKERS, ROOT, RUN_ID_FILE = "--max-workers", "--datastore-root", "--run-id-file"
+LOCAL_ROOT = "METAFLOW_DATASTORE_SYSROOT_LOCAL"
+KINDS = ("datastore", "metadata")
 
 
 class OptionError(UserError):
@@ -20,7 +25,10 @@ class OptionError(UserError):
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Raises UserError for config files that cannot be read, for no workers and for a datastore without a place."""
+    """Raises UserError for what Metaflow cannot run with.
+
+    That is a config file that cannot be read, no workers, and a datastore or a --run-id-file without a place.
+    """
     words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for path in map(Path, _configs(words)):
         if not _is_pipe(path):  # what comes through one can be read once
@@ -29,7 +37,12 @@ def check(arguments: Sequence[str]) -> None:
         if option == WORKERS and value.lstrip("-").isdecimal() and int(value) < 1:
             raise OptionError(f"{WORKERS}: {value} would never run a task. Use 1 or more.")
         if option == ROOT and "://" not in value:
-            _require_place(Path(value).expanduser())
+            _require_place(user_path(value, ROOT, StoreError))
+        if option == RUN_ID_FILE:
+            _require_file(Path(value))
+    sysroot = os.environ.get(LOCAL_ROOT)
+    if sysroot and ROOT not in words and _keeps_locally(words):
+        _require_place(Path(sysroot), LOCAL_ROOT)
 
 
 def _is_pipe(path: Path) -> bool:
@@ -54,8 +67,48 @@ def _configs(words: Sequence[str]) -> Iterator[str]:
     yield from files.values()
 
 
-def _require_place(root: Path) -> None:
-    """Raises StoreError where a local datastore cannot be made."""
-    there = next(place for place in [root, *root.absolute().parents] if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise StoreError(f"{ROOT}: {root} cannot be written, for {there}. Name a directory that can be.")
+def _keeps_locally(words: Sequence[str]) -> bool:
+    """Whether Metaflow keeps a run's data, or what it knows of the run, on this machine's file system."""
+    said = dict(pairwise(words))
+    kinds = [said.get(f"--{kind}", os.environ.get(f"METAFLOW_DEFAULT_{kind.upper()}")) for kind in KINDS]
+    return bool({None, "local"} & set(kinds))
+
+
+def _require_place(root: Path, said: str = ROOT) -> None:
+    """Raises StoreError, about what was `said`, where a local datastore cannot be made."""
+    try:
+        there = next(place for place in [root, *root.absolute().parents] if _is_there(place))
+        _try_folder(there)
+    except OSError as error:
+        raise StoreError(
+            f"{said}: {root} cannot be written ({error.strerror}). Name a directory that can be."
+        ) from error
+
+
+def _require_file(path: Path) -> None:
+    """Raises OptionError where Metaflow could not write the run's number."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _try_folder(path.parent)
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise OptionError(
+            f"{RUN_ID_FILE}: {path} cannot be written ({error.strerror}). Name a file in a directory that is there."
+        ) from error
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something of this name, be it a link to nowhere. Raises OSError for what cannot be a name."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _try_folder(folder: Path) -> None:
+    """Raises OSError unless folders can be made there: of some file systems only trying tells."""
+    with tempfile.TemporaryDirectory(prefix=".wind-check-", dir=folder):
+        pass

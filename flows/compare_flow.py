@@ -13,8 +13,9 @@ from metaflow import card, config_expr, current, resources, step
 
 from base import LiveCards, config_file, parse_comparison, told_plainly
 from cluster import OnCluster
-from components.config import RunConfig
-from iteration import BODY, Iteration
+from components.config.steps import BODY
+from components.run_config import RunConfig
+from iteration import Iteration
 from launcher import main, run_folder, script
 from loop import unroll
 
@@ -50,11 +51,14 @@ class CompareFlow(Iteration):
     def branch(self):
         """Turn to one arm with one seed; with a budget of seconds, measure what it affords."""
         from components.comparison import arms
+        from components.stages import tracking
 
         self.chosen = self.input
         with told_plainly():
             self.follow_store()
             config = arms.branch_config(self.settings, self.chosen, self.started, self.store_root)
+            self.tracked = f"CompareFlow/{current.run_id}/{self.chosen.arm}/{self.chosen.seed}"
+            self.links = tracking.begin(config, self.store_root, self.tracked)
         self.branch_config = config.model_dump()
         self.begin(self.started)
         self.next(self.plan)
@@ -71,6 +75,7 @@ class CompareFlow(Iteration):
         self.results = analysis.tidy([(key.arm, key.seed, done[key].history) for key in order])
         self.reach = analysis.to_reach(self.results, analysis.levels(self.results, self.settings.compare.levels))
         self.policies = {(key.arm, key.seed): done[key].policy for key in order}
+        self.links = {f"{k.arm}, seed {k.seed}: {name}": at for k in order for name, at in done[k].links.items()}
         self.next(self.end)
 
     @card(type="blank", id="report")
@@ -79,13 +84,15 @@ class CompareFlow(Iteration):
     def end(self):
         """Report: verdicts, curves, tables and the commands that come next."""
         from components.comparison import arms, cards, report
+        from components.reporting.cards import link_table
+        from components.stages import tracking
 
         title = f"CompareFlow/{current.run_id}"
         with self.work("end") as work:
             arms.remember(work, title, self.started, self.policies.values())
         shown = cards.report_card(self.results, self.reach, self.settings.model_dump(), title=title)
-        current.card["report"].extend(shown)
-        print(f"{report.text(self.results, self.reach)}\n")
+        current.card["report"].extend([*shown, *link_table(self.links)])
+        print(f"{report.text(self.results, self.reach)}\n\n{tracking.link_lines(self.links)}\n")
         print(report.next_commands(script(), "CompareFlow", current.run_id, run_folder()))
 
 

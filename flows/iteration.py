@@ -6,20 +6,21 @@ from typing import TYPE_CHECKING
 
 from metaflow import config_expr, resources, step
 
-from base import AlignmentFlow
+from base import AlignmentFlow, told_plainly
 
 if TYPE_CHECKING:
-    from components.origin import Origin
-    from components.preparation import Started
-
-BODY = ("plan", "generate", "score", "gather", "train", "evaluate")
+    from components.stages.handover import Started
+    from components.stages.start_from import Origin
 
 
 class Iteration(AlignmentFlow):
     """The body of the loop, whose last step goes back to its first."""
 
+    tracked: str  # name of the tracked run; see `components.stages.tracking`
+    links: dict[str, str]  # where to look at it, by tracker
+
     def begin(self, started: Started, origin: Origin | None = None) -> None:
-        """The artifacts with which the first iteration begins, those of a run to go on from if there is one."""
+        """The artifacts with which the first iteration begins, those of a run to continue from if there is one."""
         self.reference, self.prompts, self.precision = started.policy, started.prompts, started.precision
         self.evaluated_reference, self.reward_reference = started.evaluated, started.reward
         last = origin or started
@@ -76,12 +77,12 @@ class Iteration(AlignmentFlow):
     @resources(**config_expr("config.resources.train"))
     @step
     def train(self):
-        """Train the next policy from the current one; the optimiser goes on where it was."""
+        """Train the next policy from the current one; the optimiser continues where it was."""
         from components import stages
 
-        before = stages.Before(self.policy, self.optimizer, self.iteration, self.since)
+        given = stages.TrainInput(self.policy, self.optimizer, self.shards, self.rollouts, self.iteration, self.since)
         with self.work("train") as work:
-            trained = stages.train(work, before, self.shards, self.rollouts)
+            trained = stages.train(work, given)
         self.seconds["train"] += trained.seconds_before
         self.policy, self.optimizer, self.training = trained.policy, trained.optimizer, trained.figures
         self.counts = {**self.counts, **trained.counts}
@@ -92,26 +93,28 @@ class Iteration(AlignmentFlow):
     @step
     def evaluate(self):
         """Compare with the reference and the last policy evaluated on held-out prompts; add a row to `history`."""
-        import pandas as pd
+        from components import stages
+        from components.reporting import report
+        from components.stages import tracking
 
-        from components import evaluation, stages
-
-        settings, rivals = self.settings, [self.evaluated_reference, self.evaluated]
-        due = evaluation.due(settings.evaluation, self.iteration, since=self.since, iterations=settings.iterations)
-        result = evaluation.skipped(self.evaluated)
+        rivals = self.evaluated_reference, self.evaluated
+        given = stages.EvaluateInput(self.policy, self.reference, self.prompts, *rivals, self.iteration, self.since)
+        due = stages.evaluation_due(self.settings, self.iteration, self.since)
         with self.work("evaluate", runs_model=due) as work:
             stages.forget_unfinished(work, self.unfinished)
-            if due:
-                result = stages.evaluate(work, self.policy, self.reference, self.prompts, rivals, self.iteration)
+            result = stages.evaluate(work, given)
         self.evaluated = result.rollout
-        row = evaluation.history_row(
-            iteration=self.iteration,
-            algorithm=settings.algorithm["name"],
-            evaluated=result,
+        self.history = stages.add_row(
+            self.history,
+            self.settings,
+            self.iteration,
+            result,
             counts=self.counts,
             seconds=self.seconds,
             training=self.training,
             warnings=self.warnings,
         )
-        self.history = pd.concat([self.history, row], ignore_index=True)
+        print(report.standing(self.history, self.since + self.settings.iterations))
+        with told_plainly():
+            self.links |= tracking.log(self.settings, self.store_root, self.tracked, self.history, self.since)
         self.next(self.plan)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from metaflow import current
+from metaflow import current, runtime
 from metaflow.exception import MetaflowException
 
 import command_line
-from components import processes, report, runs
-from components.errors import UserError
+from components.cli import COMMAND
+from components.config.errors import UserError
+from components.reporting import commands
+from components.runtime import processes
+from components.stages import runs
 from components.store import open_store, store_root
 
 LAUNCHER = "WIND_LAUNCHER"  # environment variable: process id of what starts a run's tasks on this machine
@@ -34,7 +39,7 @@ class ResumeError(UserError):
 def main(flow: Any) -> None:
     """Runs the command line of a flow, a FlowSpec as its decorators left it.
 
-    After a failed run or resume, says what killed it and the command to go on.
+    After a failed run or resume, says what killed it and the command that resumes it.
     """
     # Metaflow looks for the origin's config under the option as a word of its own, or else takes another run's.
     sys.argv = [part for word in sys.argv for part in (word.split("=", 1) if word.startswith(ORIGIN) else [word])]
@@ -44,6 +49,8 @@ def main(flow: Any) -> None:
         os.environ[LAUNCHER] = str(os.getpid())
         for command in ("RUN", "RESUME"):
             os.environ.setdefault(f"METAFLOW_{command}_MAX_NUM_SPLITS", MOST_SPLITS)
+        # Else Metaflow names all steps that have not started, every five minutes; `evaluate` says what is to come.
+        runtime.PROGRESS_INTERVAL = math.inf
         came = processes.end_with_children()
     elif "step" in sys.argv[1:]:
         processes.end_in_order()
@@ -68,10 +75,10 @@ def main(flow: Any) -> None:
 def _after(run: str, came: Sequence[int]) -> str:
     """What to do about a failed run."""
     ended = runs.killed(run) if not came else []
-    said = [f"{report.killed(step)}\n" for step in ended]
-    again = report.resume_command(script(), run.split("/")[1], kept_options(sys.argv[1:]), run_folder())
+    said = [f"{commands.killed(step)}\n" for step in ended]
+    again = commands.resume_command(script(), run.split("/")[1], kept_options(sys.argv[1:]), run_folder())
     faults = set() if came or ended else runs.faults(run)
-    anew = report.command_line(["python", script(), *_anew(sys.argv[1:])], run_folder())
+    anew = commands.command_line(_anew(sys.argv[1:]), run_folder())
     kinds = {kind for _, kind in faults}
     if {step for step, _ in faults} == {"start"} and kinds <= PUT_RIGHT:
         same = "" if "BadConfig" in kinds else f"\nIf the config can stay as it is, this does as well:\n  {again}"
@@ -79,14 +86,14 @@ def _after(run: str, came: Sequence[int]) -> str:
     if {"BadConfig", "FloatingPointError"} & kinds:  # the latter where training diverged
         keep = f"; to keep what this one has trained, add `start_from: {run}`" if run.startswith("WindFlow/") else ""
         return f"A resumed run keeps its config. Correct it, and begin a new run{keep}:\n  {anew}"
-    return "\n".join([*said, f"To go on where it failed:\n  {again}"])
+    return "\n".join([*said, f"To resume it where it failed:\n  {again}"])
 
 
 def _anew(arguments: Sequence[str]) -> list[str]:
     """The command line of a run in the place of this one."""
-    if "resume" not in arguments:
-        return list(arguments)
-    return [*kept_options(arguments), "--config", "config", "FILE", "run"]
+    if "resume" in arguments:
+        return ["python", script(), *kept_options(arguments), "--config", "config", "FILE", "run"]
+    return shlex.split(os.environ.get(COMMAND, "")) or ["python", script(), *arguments]
 
 
 def script() -> str:
@@ -137,14 +144,14 @@ def check_resume(flow: str, arguments: Sequence[str]) -> None:
         raise ResumeError(f"--origin-run-id: is required, no run of {flow} was started in {where}. Name the run.")
     if named := re.fullmatch(r"([^/]+)/([^/]+)/?", run):
         flow_file = FLOWS.get(named[1], Path(sys.argv[0]).name)
-        right = report.resume_command(str(Path(sys.argv[0]).resolve().with_name(flow_file)), named[2])
+        right = commands.resume_command(str(Path(sys.argv[0]).resolve().with_name(flow_file)), named[2])
         raise ResumeError(f"--origin-run-id: {run} is to be the run's number alone:\n  {right}")
     if storage and _has(storage, flow, run):
         return
     for other, file in FLOWS.items():
         if storage and other != flow and _has(storage, other, run):
             path = Path(sys.argv[0]).resolve().with_name(file)
-            right = report.resume_command(str(path), run, kept_options(arguments))
+            right = commands.resume_command(str(path), run, kept_options(arguments))
             raise ResumeError(f"--origin-run-id: {run} is a run of {other}, not of {flow}:\n  {right}")
     raise ResumeError(
         f"--origin-run-id: {flow} has no run {run} in {where}. Correct the number, go to the directory that the flow "

@@ -26,7 +26,7 @@ from typing import Any
 from metaflow import FlowMutator, step
 from metaflow.exception import MetaflowException
 
-from components.config import MAX_ITERATIONS
+from components.run_config import MAX_ITERATIONS
 
 # Metaflow's checks call themselves once per consecutive step, and Python stops them at about 950.
 MAX_STEPS = 900

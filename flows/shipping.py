@@ -8,15 +8,15 @@ pod works in the folder where they are unpacked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from base import BadConfig
-from components.errors import UserError
+from components.config.errors import UserError
+from components.config.paths import user_path
 from components.judges._functions import taken_by
 from components.judges._sources import locate, named_data
-from components.prompts.files import suffix
+from components.prompts.files import matching, suffix
 from components.prompts.sources import NAMED, PATTERN
 
 MOST = 200_000_000  # bytes of prompts and task files: each pod fetches the package
@@ -31,7 +31,7 @@ def files(config: Mapping[str, Any], *, begins: bool = True) -> dict[str, Path]:
     found: dict[str, Path] = {}
     mounts = _mounts(config)
     for key, value in _models(config):
-        path = Path(value).expanduser()
+        path = user_path(value, key, BadConfig)
         if path.is_dir() and not _under(path, mounts):
             raise BadConfig(
                 f"{key}: {value} is a directory of this machine, which pods do not have. Name a hub id, or mount a "
@@ -68,7 +68,7 @@ def _models(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if config["policy"]["model"]:
         yield "policy.model", config["policy"]["model"]
     for judge in _members(config["judge"]):
-        if isinstance(judge.get("model"), str):
+        if isinstance(judge.get("model"), str) and "base_url" not in judge:  # there it is a name at the endpoint
             yield "judge.model", judge["model"]
 
 
@@ -88,11 +88,11 @@ def _data(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _shipped(key: str, value: str, mounts: Sequence[PurePosixPath]) -> dict[str, Path]:
     """A file, or all files of a directory; none for a name that stands for something elsewhere."""
-    path = Path(value).expanduser()
+    path = user_path(value, key, BadConfig)
     if _under(path, mounts):
         return {}
     if not path.exists():
-        if matches := sorted(glob(str(path), recursive=True)):  # noqa: PTH207 - as a run expands the pattern
+        if matches := matching(path):  # as a run expands the pattern
             return {name: file for match in matches for name, file in _shipped(key, match, mounts).items()}
         if (suffix(path) in NAMED or PATTERN.search(value)) and not path.is_absolute():
             raise BadConfig(f"{key}: {value}: there is no such file here ({path.absolute()}). Correct the path.")
@@ -126,7 +126,8 @@ def _function(function: str, mounts: Sequence[PurePosixPath]) -> dict[str, Path]
 def _function_files(function: str, mounts: Sequence[PurePosixPath]) -> dict[str, Path]:
     place = function.rpartition(":")[0]
     is_file = place.endswith(".py")
-    if is_file and (_under(Path(place).expanduser(), mounts) or not Path(place).expanduser().exists()):
+    path = user_path(place, "judge.function", BadConfig)
+    if is_file and (_under(path, mounts) or not path.exists()):
         return _shipped("judge.function", place, mounts)
     source = locate(place)
     if source is None:

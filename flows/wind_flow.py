@@ -11,7 +11,8 @@ from metaflow import card, config_expr, current, resources, step
 
 from base import LiveCards, config_file, parse_run, told_plainly
 from cluster import OnCluster
-from iteration import BODY, Iteration
+from components.config.steps import BODY
+from iteration import Iteration
 from launcher import main, run_folder, script
 from loop import unroll
 
@@ -28,13 +29,16 @@ class WindFlow(Iteration):
     @step
     def start(self):
         """Check config, policy, prompts, judge and store; sample the reference's responses for evaluation."""
-        from components import origin, stages
+        from components import stages
+        from components.stages import start_from, tracking
 
         with told_plainly():
             self.remember_store()
         with self.work("start") as work:
-            earlier = origin.find(work)
-            print(origin.beginning(work, earlier))
+            earlier = start_from.find(work)
+            print(start_from.beginning(work, earlier))
+            self.tracked = f"WindFlow/{current.run_id}"
+            self.links = tracking.begin(work.config, self.store_root, self.tracked)
             self.begin(stages.start(work, earlier), earlier)
         self.next(self.plan)
 
@@ -43,22 +47,26 @@ class WindFlow(Iteration):
     @step
     def end(self):
         """Report: charts, examples and the commands that come next."""
-        from components import cards, origin, report, stages
+        from components import stages
+        from components.reporting import cards, commands, report
+        from components.stages import start_from, tracking
 
         run = f"WindFlow/{current.run_id}"
         with self.work("end") as work:
             self.examples = stages.examples(work, self.prompts, self.evaluated_reference, self.evaluated)
-            origin.remember(work, origin.of(run, self))
+            start_from.remember(work, start_from.of(run, self))
         shown = cards.report_card(
             self.history,
             self.examples,
             self.settings.model_dump(),
             title=run,
             reward_reference=self.reward_reference,
+            links=self.links,
         )
         current.card["report"].extend(shown)
         print(f"{report.verdict(self.history)}\n\n{report.summary_table(self.history)}\n")
-        print(report.next_commands(script(), "WindFlow", current.run_id, run_folder()))
+        print(f"{tracking.link_lines(self.links)}\n")
+        print(commands.next_commands(script(), "WindFlow", current.run_id, run_folder()))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every-kill", action="store_true", help="run the tests that kill runs for a long time")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test that is `thorough(but=[…])`, members with one of these in their id belong to every run."""
+    for item in items:
+        for mark in [mark for mark in item.own_markers if mark.name == "thorough" and mark.kwargs]:
+            if {item.callspec.id, *item.callspec.id.split("-")} & {*mark.kwargs["but"]}:
+                item.own_markers.remove(mark)
+
+
 @pytest.fixture(scope="session")
 def every_kill(request: pytest.FixtureRequest) -> None:
     """For tests that `make test` has no time for."""

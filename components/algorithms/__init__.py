@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from components.schema import Section
+from components.config.schema import Section
 
 if TYPE_CHECKING:  # configs are read in steps that need no torch; importing it takes seconds
     from torch import Tensor
-
-    from components.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,11 @@ class BaseAlgorithm(Section, ABC):
 
     name: str
 
+    on_policy: ClassVar[bool] = False  # whether its training step draws and judges the responses itself
     reads_rewards: ClassVar[bool] = False  # its loss looks at the judge's scores where there are some
 
     @abstractmethod
-    def responses_per_prompt(self, config: RunConfig) -> int:
+    def responses_per_prompt(self, *, k: int, epochs: int) -> int:
         """How many responses to each of its prompts an iteration draws for training."""
 
 
@@ -81,9 +80,9 @@ class Algorithm(BaseAlgorithm):
         """Whether its loss looks at single tokens, `Group.tokens`."""
         return False
 
-    def responses_per_prompt(self, config: RunConfig) -> int:
+    def responses_per_prompt(self, *, k: int, epochs: int) -> int:  # noqa: ARG002 - on-policy ones read the epochs
         """K; every epoch trains on the same ones."""
-        return config.generation.responses
+        return k
 
     def select(self, win_rate: NDArray[np.float64]) -> NDArray[np.int64]:
         """Which responses of each prompt to train on: indices (n, m) into K. Default: all of them."""
@@ -112,11 +111,13 @@ class Algorithm(BaseAlgorithm):
 class OnPolicyAlgorithm(BaseAlgorithm):
     """Hyper-parameters of an algorithm that draws its responses inside the training step; see `training.on_policy`."""
 
+    on_policy: ClassVar[bool] = True
+
     anchor_rate: float = Field(ge=0, le=1, description="share of the policy in the anchor's moving average, per step")
 
-    def responses_per_prompt(self, config: RunConfig) -> int:
+    def responses_per_prompt(self, *, k: int, epochs: int) -> int:  # noqa: ARG002 - they draw so many whatever K is
         """One from the policy and two from the anchor, anew in each epoch."""
-        return 3 * config.training.epochs
+        return 3 * epochs
 
     @abstractmethod
     def weights(self, group: FreshGroup) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 
 from components.algorithms._pairwise import Pairwise
 
@@ -20,7 +20,7 @@ class Dpo(Pairwise):
     """DPO's hyper-parameter."""
 
     name: Literal["dpo"] = "dpo"
-    beta: PositiveFloat = 0.1
+    beta: PositiveFloat = Field(0.1, description="strength of the KL to the reference")
 
     def pair_loss(self, margin: Tensor) -> Tensor:
         """-log sigmoid(beta·margin), (n,)."""

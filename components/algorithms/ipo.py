@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 
 from components.algorithms import Group
 from components.algorithms._pairwise import Pairwise
@@ -21,7 +21,7 @@ class Ipo(Pairwise):
     """IPO's hyper-parameter."""
 
     name: Literal["ipo"] = "ipo"
-    beta: PositiveFloat = 0.1
+    beta: PositiveFloat = Field(0.1, description="the paper's tau: the margin is drawn to 1 / (2 beta)")
 
     def pair_loss(self, margin: Tensor) -> Tensor:
         """[margin - 1/(2·beta)]², (n,)."""

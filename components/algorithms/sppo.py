@@ -25,7 +25,7 @@ class Sppo(Algorithm):
     """SPPO's hyper-parameter."""
 
     name: Literal["sppo"] = "sppo"
-    eta: PositiveFloat = 10.0
+    eta: PositiveFloat = Field(10.0, description="step size: a response that always wins is to rise by eta / 2 nats")
     paper_scale: bool = Field(
         False, description="loss times eta², as in the paper, so that max_grad_norm clips as in its recipe"
     )

@@ -60,8 +60,8 @@ def report_card(
 
 def wind_rates(config: LabConfig) -> Mapping[str, float]:
     """1 + beta·eta of the first WIND among the methods, for each setting; empty without one."""
-    etas = [method.eta for method in config.build_methods().values() if isinstance(method, Wind)]
-    return {where: 1 + s.beta * etas[0] for where, s in config.build_settings().items()} if etas else {}
+    etas = [method.eta for method in config.methods.values() if isinstance(method, Wind)]
+    return {where: 1 + s.beta * etas[0] for where, s in config.settings.items()} if etas else {}
 
 
 def slope(errors: pd.DataFrame) -> float:
@@ -73,6 +73,6 @@ def slope(errors: pd.DataFrame) -> float:
 def _image(figure: Figure, caption: str) -> Any:
     from metaflow.cards import Image
 
-    from components.charts import png
+    from components.reporting.charts import png
 
     return Image(f"data:image/png;base64,{base64.b64encode(png(figure)).decode()}", caption)

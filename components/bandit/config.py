@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from components.bandit.methods import METHODS, Method
 from components.bandit.settings import SETTINGS, Setting
-from components.errors import ConfigError
-from components.schema import Section, explain, validated
-from components.strict_yaml import load_yaml
+from components.config.errors import ConfigError
+from components.config.schema import KeyedError, Section, cut, explain, validated
+from components.config.strict_yaml import load_yaml
 
 Named = TypeVar("Named", bound=Section)
 
@@ -27,8 +36,8 @@ class SamplingConfig(Section):
         [256, 512, 1024, 2048, 4096, 8192, 16384, 32768], min_length=2, description="M, responses in all"
     )
     repeats: PositiveInt = Field(20, description="independent iterations per seed and M")
-    beta: PositiveFloat = 0.1
-    eta: PositiveFloat = 1.0
+    beta: PositiveFloat = Field(0.1, description="KL strength of the game")
+    eta: PositiveFloat = Field(1.0, description="step size")
 
     @field_validator("samples")
     @classmethod
@@ -42,27 +51,18 @@ class SamplingConfig(Section):
         return samples
 
 
-def _all_methods() -> dict[str, dict[str, Any]]:
-    return {name: {} for name in METHODS}
-
-
-def _one_setting() -> dict[str, dict[str, Any]]:
-    """The one that every method can play."""
-    return {"reward": {}}
-
-
 class LabConfig(Section):
     """A whole run of the laboratory: every method plays every setting with every seed."""
 
     seeds: list[int] = Field([0, 1, 2], min_length=1, description="each draws its own bandits")
     iterations: int = Field(150, ge=1, le=100_000, description="T")
-    methods: dict[str, dict[str, Any]] = Field(
-        default_factory=_all_methods,
+    methods: dict[str, SerializeAsAny[Method]] = Field(
+        default_factory=lambda: {name: method(name=name) for name, method in METHODS.items()},
         min_length=1,
         description="label: settings of the method; `name` is the label unless given",
     )
-    settings: dict[str, dict[str, Any]] = Field(
-        default_factory=_one_setting,
+    settings: dict[str, SerializeAsAny[Setting]] = Field(
+        default_factory=lambda: {"reward": SETTINGS["reward"](name="reward")},  # the one that every method can play
         min_length=1,
         description="label: settings of the bandit; `name` is the label unless given",
     )
@@ -75,13 +75,21 @@ class LabConfig(Section):
             raise ValueError(f"{seeds} names a seed twice. Remove the repetition.")
         return seeds
 
-    def build_methods(self) -> dict[str, Method]:
-        """The methods by label."""
-        return {label: _build("methods", label, values, METHODS) for label, values in self.methods.items()}
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _known_methods(cls, given: Any) -> Any:
+        return _resolved(given, METHODS)
 
-    def build_settings(self) -> dict[str, Setting]:
-        """The settings by label."""
-        return {label: _build("settings", label, values, SETTINGS) for label, values in self.settings.items()}
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _known_settings(cls, given: Any) -> Any:
+        return _resolved(given, SETTINGS)
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if problems := list(_misfits(self.methods, self.settings)):
+            raise ValueError("\n".join(problems))
+        return self
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -89,21 +97,12 @@ def parse(text: str) -> dict[str, Any]:
 
     Raises ConfigError that names every bad key, its value and the remedy.
     """
-    config = validated(LabConfig, load_yaml(text))
-    methods, settings = config.build_methods(), config.build_settings()
-    problems = list(_misfits(methods, settings))
-    if problems:
-        raise ConfigError("\n".join(problems))
-    filled = {
-        "methods": {label: method.model_dump() for label, method in methods.items()},
-        "settings": {label: setting.model_dump() for label, setting in settings.items()},
-    }
-    return config.model_copy(update=filled).model_dump()
+    return validated(LabConfig, load_yaml(text)).model_dump()
 
 
 def cautions(config: LabConfig) -> list[str]:
     """A sentence for each method whose results want one."""
-    found = {label: method.caution() for label, method in config.build_methods().items()}
+    found = {label: method.caution() for label, method in config.methods.items()}
     return [f"methods.{label}: {caution}" for label, caution in found.items() if caution]
 
 
@@ -132,13 +131,30 @@ def _misfits(methods: Mapping[str, Method], settings: Mapping[str, Setting]) -> 
                 yield f"methods.{label}: in settings.{where}, {reason}"
 
 
-def _build(key: str, label: str, values: Mapping[str, Any], table: Mapping[str, type[Named]]) -> Named:
-    """An instance of the class that `name`, or else the label, names in the table."""
+def _resolved(given: Any, table: Mapping[str, type[Named]]) -> Any:
+    """Instances by label, of the class that `name`, or else the label, names in the table."""
+    if not isinstance(given, dict):
+        return given
+    found, problems = {}, []
+    for label, values in given.items():
+        try:
+            found[label] = values if isinstance(values, Section) else _build(label, values, table)
+        except ConfigError as error:
+            problems += [f"{label}{line}" for line in str(error).splitlines()]
+    if problems:
+        raise KeyedError("\n".join(problems))
+    return found
+
+
+def _build(label: str, values: Any, table: Mapping[str, type[Named]]) -> Named:
+    """One instance. Raises ConfigError, whose lines follow the label."""
+    if not isinstance(values, dict):
+        raise ConfigError(f": {cut(repr(values))} cannot be used. Write a mapping of settings, or leave it out.")
     name = values.get("name", label)
     if name not in table:
-        raise ConfigError(f"{key}.{label}: there is no {name!r}. Give a `name`, one of: {', '.join(table)}.")
+        raise ConfigError(f": there is no {name!r}. Give a `name`, one of: {', '.join(table)}.")
     try:
         return table[name].model_validate({**values, "name": name})
     except ValidationError as error:
         lines = explain(error, table[name]).splitlines()
-        raise ConfigError("\n".join(f"{key}.{label}.{line}" for line in lines)) from error
+        raise ConfigError("\n".join(f".{line}" for line in lines)) from error

@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import StrMethodFormatter
 
 from components.bandit.sampling import fitted_slope
-from components.charts import BLUE, BROWN, DARK, GREEN, GREY, ORANGE, SKY, VERMILION, Values, prepare
+from components.reporting.charts import BLUE, BROWN, DARK, GREEN, GREY, ORANGE, SKY, VERMILION, Values, prepare
 
 COLORS = (BLUE, VERMILION, ORANGE, GREY, GREEN, SKY, BROWN)
 DASHES = ("-", "-", "-", "-", (0, (4, 1.5)), (0, (1.5, 1.2)), "-")  # of methods that often lie on another's line

@@ -14,8 +14,8 @@ from components.bandit.methods import Method
 from components.bandit.metrics import duality_gap
 from components.bandit.policies import Array, expectation, kl
 from components.bandit.solver import equilibrium
-from components.progress import Progress, silent
-from components.seeds import generator
+from components.data.seeds import generator
+from components.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +32,10 @@ class Cell:
 
 def cells(config: LabConfig) -> list[Cell]:
     """All cells of a run, in the order of the config."""
-    methods = config.build_methods()
+    methods = config.methods
     return [
         Cell(where, label, seed)
-        for where, setting in config.build_settings().items()
+        for where, setting in config.settings.items()
         for label in players(setting, methods)
         for seed in config.seeds
     ]
@@ -47,8 +47,8 @@ def play(config: LabConfig, cell: Cell, progress: Progress = silent) -> pd.DataF
     The bandit depends on setting and seed only, so all methods play the same one.
     """
     rng = generator("bandit", cell.setting, cell.seed)
-    bandit = config.build_settings()[cell.setting].bandit(rng)
-    rows = trajectory(bandit, config.build_methods()[cell.method], config.iterations, progress)
+    bandit = config.settings[cell.setting].bandit(rng)
+    rows = trajectory(bandit, config.methods[cell.method], config.iterations, progress)
     for place, name in enumerate(("setting", "method", "seed")):
         rows.insert(place, name, getattr(cell, name))
     return rows

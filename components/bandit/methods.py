@@ -15,8 +15,8 @@ from components.bandit.games import Bandit, RewardOrder
 from components.bandit.metrics import extragradient_step, extragradient_step_size
 from components.bandit.policies import LOWEST, Array, normalise
 from components.bandit.solver import equilibrium
-from components.errors import ConfigError
-from components.schema import Section
+from components.config.errors import ConfigError
+from components.config.schema import Section
 
 MAX_FIXED_POINT_STEPS = 100_000
 

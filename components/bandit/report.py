@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from components.report import command_lines
+from components.reporting.commands import command_lines
 
 if TYPE_CHECKING:
     import pandas as pd

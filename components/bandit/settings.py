@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 from components.bandit.games import Bandit, Game, PreferenceMatrix, RewardOrder
 from components.bandit.policies import Array, normalise
 from components.bandit.solver import SMALLEST_BETA
-from components.schema import Section
+from components.config.schema import Section
 
 
 class Setting(Section, ABC):

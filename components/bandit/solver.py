@@ -14,7 +14,7 @@ import numpy as np
 from components.bandit.games import Bandit
 from components.bandit.metrics import best_response, duality_gap, extragradient_step, extragradient_step_size
 from components.bandit.policies import Array, normalise
-from components.errors import ConfigError
+from components.config.errors import ConfigError
 
 EXTRAGRADIENT_BETA = 0.02
 SMALLEST_BETA = 1e-6

@@ -1,39 +1,35 @@
 """Writes the results of a finished comparison as comparison.csv, comparison.png and comparison.md.
 
-    python -m components.comparison CompareFlow/RUN DIR
+    wind compare CompareFlow/RUN DIR
 
-Run it where the flow ran, as `components.export`.
+Run it where the flow ran, as `wind export`.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from components.comparison import report
-from components.errors import UserError
+from components.config.paths import argument
+from components.runtime.terminal import plain_errors
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line; a UserError ends it with its message and status 1."""
-    from components.runs import finished
+def main(arguments: list[str] | None = None, prog: str = "wind compare") -> None:
+    """The command line; see `plain_errors`."""
+    from components.stages.runs import finished
 
     parser = argparse.ArgumentParser(
-        prog="python -m components.comparison",
+        prog=prog,
         description="Writes the results of a finished comparison as comparison.csv, comparison.png and comparison.md.",
     )
     parser.add_argument("run", metavar="CompareFlow/RUN", help="such as CompareFlow/1795473051411960")
-    parser.add_argument("directory", metavar="DIR", nargs="?", type=Path, help="default: ./comparison")
+    parser.add_argument("directory", metavar="DIR", nargs="?", type=argument, help="default: ./comparison")
     given = parser.parse_args(arguments)
     directory = given.directory or Path("comparison")
-    try:
+    with plain_errors(written=directory):
         data = finished(given.run, flow="CompareFlow", result="comparison", artifacts=("results", "reach"))
         report.write(data.results, data.reach, directory, title=given.run)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {directory}: cannot be written ({error.strerror}). Name another directory.")
     print(f"The results of {given.run} are in {directory}: comparison.csv, comparison.png and comparison.md.")
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from components.intervals import interval
-from components.report import evaluated
+from components.evaluation.intervals import interval
+from components.evaluation.parts import evaluated
 
 LEVELS = (0.6, 0.7, 0.8, 0.85, 0.9)
 SPENT = ["seconds_generate", "seconds_score", "seconds_train"]  # evaluation only measures

@@ -14,13 +14,14 @@ import pandas as pd
 
 from components import stages
 from components.comparison import analysis
-from components.config import RunConfig, checked
-from components.errors import ConfigError
-from components.pipeline import SPENT, Pipeline
-from components.preparation import Started
-from components.progress import Progress, silent
+from components.config.errors import ConfigError
+from components.config.steps import SPENT
+from components.run_config import RunConfig, checked
+from components.runtime.progress import Progress, silent
+from components.stages.context import Workspace, open_workspace
+from components.stages.handover import Started
+from components.stages.in_process import Pipeline
 from components.store import Manifest
-from components.workspace import Workspace, open_workspace
 
 CALIBRATION_BATCHES = 4
 
@@ -62,7 +63,7 @@ def branch_config(config: RunConfig, branch: Branch, started: Started, store_roo
     budget = config.compare.budget
     if budget is None or budget.seconds is None:
         return arm
-    share, cost = config.compare.arm(branch.arm).share, seconds_per_prompt(arm, started, store_root)
+    share, cost = config.compare.share(branch.arm), seconds_per_prompt(arm, started, store_root)
     try:
         arm = arm.within(share * budget.seconds, cost, "seconds")
     except ConfigError as error:
@@ -112,7 +113,7 @@ def run_in_process(
         config: with a `compare` section.
         store_root: directory of the weights store.
         processes: how many branches run at once, each in a process of its own.
-        folder: keeps what is finished, so that a call after an interruption goes on. Its files are named after config
+        folder: keeps what is finished, so that a call after an interruption continues. Its files are named after config
             and base policy; empty it when the code has changed.
         progress: called with the number of finished branches.
 
@@ -173,7 +174,7 @@ def _history(config: RunConfig, branch: Branch, started: Started, store_root: st
     if path is not None and path.exists():
         return pd.read_parquet(path)
     own = branch_config(config, branch, started, store_root)
-    *_, history = Pipeline(own, store_root, precision=started.precision).iterate(started)
+    history = Pipeline(own, store_root, precision=started.precision).run(started)
     if path is not None:
         partial = path.with_suffix(".partial")
         history.to_parquet(partial)

@@ -29,8 +29,8 @@ def report_card(
     """
     from metaflow.cards import Image, Markdown, Table, YAMLViewer
 
-    from components.charts import png
     from components.comparison.charts import comparison_figure
+    from components.reporting.charts import png
 
     chart = base64.b64encode(png(comparison_figure(results))).decode()
     components = [

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from components.charts import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, SKY, VERMILION, unit_of_time
 from components.comparison import analysis
+from components.reporting.charts import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, SKY, VERMILION, unit_of_time
 
 # Okabe and Ito's, without their yellow, which is faint on white; the marker tells arms apart without colour.
 PURPLE, BLACK = "#CC79A7", "#111827"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from components.comparison import analysis
-from components.report import aligned, command_lines, duration, number
+from components.reporting.commands import command_lines
+from components.reporting.text import aligned, duration, number
 
 SUMMARY_HEADERS = ["arm", "win rate", "95% interval", "KL", "reward", "samples", "time", "prompts", "seeds"]
 COSTS = {"samples": "Samples", "seconds": "Time"}
+WIDTH = 120  # characters of a line of prose in a file
 SUMMARY_NOTE = (
     "Means over seeds after the last iteration. Win rate against the reference, with its 95% t-interval over seeds, of "
     "each arm for itself; KL in nats per response; samples are responses drawn for training, time that of generate, "
@@ -70,11 +73,11 @@ def text(results: pd.DataFrame, reach: pd.DataFrame) -> str:
 def markdown(results: pd.DataFrame, reach: pd.DataFrame, *, title: str) -> str:
     """The same as Markdown, beside comparison.png."""
     parts = [f"# {title}", verdict_list(results), "![Win rates](comparison.png)"]
-    parts += [_table(SUMMARY_HEADERS, summary_rows(results)), SUMMARY_NOTE]
+    parts += [_table(SUMMARY_HEADERS, summary_rows(results)), textwrap.fill(SUMMARY_NOTE, WIDTH)]
     if len(reach):
         for cost, heading in COSTS.items():
             parts += [f"## {heading} to reach a win rate", _table(reach_headers(reach), reach_rows(reach, cost))]
-        parts += [REACH_NOTE]
+        parts += [textwrap.fill(REACH_NOTE, WIDTH)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -91,7 +94,7 @@ def next_commands(flow_file: str, flow: str, run_id: str, folder: str | None = N
     return command_lines(
         [
             ("see the report", ["python", flow_file, "card", "view", f"{run_id}/end"]),
-            ("write it to files", ["python", "-m", "components.comparison", f"{flow}/{run_id}", "comparison"]),
+            ("write it to files", ["wind", "compare", f"{flow}/{run_id}", "comparison"]),
             ("read the results", ["python", "-c", read]),
         ],
         folder,
@@ -111,8 +114,8 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def write(results: pd.DataFrame, reach: pd.DataFrame, directory: Path, *, title: str) -> None:
     """Writes comparison.csv, comparison.png and comparison.md over older ones; makes the directory if need be."""
-    from components.charts import save_png
     from components.comparison.charts import comparison_figure
+    from components.reporting.charts import save_png
 
     directory.mkdir(parents=True, exist_ok=True)
     results.to_csv(directory / "comparison.csv", index=False)

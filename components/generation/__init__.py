@@ -5,17 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.progress import Progress, silent
-from components.records import Ragged, TokenIds
-from components.schema import Section
+from components.config.schema import Section
+from components.config.sections import GenerationConfig
+from components.data.records import Ragged, TokenIds
+from components.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from components.policy import Policy
+    from components.policy.model import Policy
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class Sampling:
     top_k: int | None = None
     min_p: float = 0.0
     stop: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: GenerationConfig) -> Self:
+        """As the config says."""
+        limits = settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k, settings.min_p
+        return cls(*limits, stop=tuple(settings.stop))
 
 
 @dataclass(frozen=True)

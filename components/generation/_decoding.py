@@ -1,6 +1,6 @@
 """What a sampler needs before each token, the hidden states that predict it: from a cache, or by reading all again.
 
-How far an architecture's cache can be trusted is `Policy.caching`, which `components.caching` finds out.
+How far an architecture's cache can be trusted is `Policy.caching`, which `components.generation._caching` finds out.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
 
-from components.batches import extended, left_padded, prefix_positions
+from components.data.records import TokenIds
 from components.generation._attention import grouped_heads, has_groups
-from components.policy import Policy
-from components.records import TokenIds
+from components.policy.batches import extended, left_padded, prefix_positions
+from components.policy.model import Policy
 
 
 class Decoder(ABC):

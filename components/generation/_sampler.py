@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from components.data.records import Ragged, TokenIds
 from components.generation import Samples, Sampling
 from components.generation._decoding import decoder
 from components.generation._stopping import Stopping
-from components.logprobs import head_logits
-from components.policy import Policy
-from components.progress import Progress, silent
-from components.records import Ragged, TokenIds
+from components.policy.logprobs import head_logits
+from components.policy.model import Policy
+from components.runtime.progress import Progress, silent
 
 COMPACT = 0.75  # finished responses leave the batch when this share still runs; a copy of the rest's cache each time
 

@@ -10,39 +10,17 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator
 
-from components.errors import EngineError
-from components.records import TokenIds
-from components.texts import decode, special_tokens
+from components.config.errors import EngineError
+from components.data.records import TokenIds
+from components.data.texts import decode, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-MOST, LONGEST = 64, 200  # stop strings, and characters of one: each token that is drawn is a search for all of them
-UNFINISHED = "\ufffd"  # what a tokenizer shows of a character whose last bytes are still to come
-
-
-def _check(stop: list[str]) -> list[str]:
-    if len(stop) > MOST:
-        raise ValueError(f"{len(stop)} stop strings are too many. Use {MOST} or fewer.")
-    for text in stop:
-        if not text:
-            raise ValueError("'' is in every text. Remove it, or write what ends a response.")
-        if len(text) > LONGEST:
-            raise ValueError(f"{text[:20]!r}… has {len(text)} characters. Use {LONGEST} or fewer.")
-        if UNFINISHED in text:
-            raise ValueError(f"{text!r} holds U+FFFD, which stands for a character that is not whole yet. Remove it.")
-        if stop.count(text) > 1:
-            raise ValueError(f"{text!r} is given twice. Keep one of the two.")
-    return stop
-
-
-StopStrings = Annotated[list[str], AfterValidator(_check)]
 
 
 def before(text: str, stop: Sequence[str]) -> str:

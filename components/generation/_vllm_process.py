@@ -1,7 +1,7 @@
 """Runs vLLM's worker and sees to it that nothing of it is left, however the worker or the task ends.
 
 The worker is asked to end by the end of its standard input, which the system brings about when the task is killed. It
-then kills its own helpers; only the tracker of shared memory goes on for the moment it takes to free that.
+then kills its own helpers; only the tracker of shared memory continues for the moment it takes to free that.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from components.errors import EngineError
-from components.progress import Progress
+from components.config.errors import EngineError
+from components.runtime.progress import Progress
 
 WORKER = "components.generation._vllm_worker"
 GRACE = 5.0  # seconds to end in

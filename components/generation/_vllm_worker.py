@@ -17,8 +17,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from components.data.records import Ragged
 from components.generation._stopping import Stopping
-from components.records import Ragged
 
 REQUEST, PROMPTS, SAMPLES = Path("request.json"), Path("request.npz"), Path("samples.npz")
 
@@ -96,7 +96,7 @@ def _stopping(request: dict[str, Any]) -> Stopping | None:
     """What finds the stop strings; None where there are none to be found in texts."""
     if not request["stop"]:
         return None
-    from components import pretrained
+    from components.policy import pretrained
 
     code = request["engine"]["trust_remote_code"]
     tokenizer = pretrained.read_tokenizer(Path(request["engine"]["model"]), key="policy", name="model", code=code)

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from components.data.records import TokenIds
 from components.generation import Engine, Samples, Sampling
-from components.progress import Progress, silent
-from components.records import TokenIds
+from components.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from components.policy import Policy
+    from components.policy.model import Policy
 
 
 class TransformersEngine(Engine):
-    """Settings of the engine."""
+    """Draws with the policy's own forward, wherever that runs."""
 
     name: Literal["transformers"] = "transformers"
     batch_size: int = Field(512, ge=1, description="responses sampled at once")

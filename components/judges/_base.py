@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
-from collections.abc import Sequence
-from itertools import permutations
-from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
-
-from components.judges import Judge, Judgement, preference_from_pairs, refuse_ragged, with_pair_rate
-from components.progress import Progress, silent
-from components.records import Prompt
+from components.data.records import Prompt
+from components.judges import Judge
+from components.judges._pairwise import PairwiseJudge
+from components.judges._settings import ModelSettings
 
 PROBE = Prompt("probe", ({"role": "user", "content": "What is 2 + 2?"},))  # judged by `check`, before work starts
 PROBE_RESPONSES = [["4", "5"]]
 
 
-class ModelJudge(Judge):
-    """Settings of every judge with a model, which a process loads once and keeps."""
-
-    model: str = Field(description="Hugging Face directory or hub id")
-    revision: str | None = Field(None, description="hub revision")
-    trust_remote_code: bool = Field(False, description="run code that ships with the model")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of weights and forward pass; auto: bf16 on GPUs that have it, else fp32"
-    )
-    tokens_per_batch: PositiveInt = Field(8192, description="padded tokens of one forward pass")
+class ModelJudge(ModelSettings, Judge):
+    """Settings of every judge with a model."""
 
     def unload(self) -> None:
         """Frees the models of all judges of this process."""
@@ -38,41 +23,8 @@ class ModelJudge(Judge):
         _models.unload()
 
 
-class PairwiseModelJudge(ModelJudge):
-    """A judge whose model reads two responses at once, in both orders, and gives no rewards."""
-
-    @property
-    def has_scores(self) -> bool:
-        """None: only pairs are compared."""
-        return False
-
-    def model_inputs(self, n: int, k: int) -> int:
-        """All ordered pairs."""
-        return n * k * (k - 1)
-
-    def judge(
-        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress = silent
-    ) -> Judgement:
-        """Compares all ordered pairs of responses and averages both orders; see `Judge.judge`."""
-        refuse_ragged(prompts, responses)
-        n, k = len(prompts), len(responses[0])
-        if k == 1:  # evaluation with one response of the reference alone
-            return Judgement(np.full((n, 1, 1), 0.5), np.full((n, 1), np.nan))
-        first_wins = self._first_wins(prompts, responses, with_pair_rate(progress, n, k))
-        pairs = np.full((n, k, k), np.nan)
-        pairs[:, ~np.eye(k, dtype=bool)] = first_wins.reshape(n, -1)
-        return Judgement(preference_from_pairs(pairs, [p.id for p in prompts]), np.full((n, k), np.nan))
-
-    @abstractmethod
-    def _first_wins(
-        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress
-    ) -> NDArray[np.float64]:
-        """Probability that the response shown first wins, (n·K·(K - 1),), in the order of `ordered_pairs`."""
-
-
-def ordered_pairs(n: int, k: int) -> list[tuple[int, int, int]]:
-    """(prompt, first response, second response), for all pairs of two different responses in both orders."""
-    return [(i, first, second) for i in range(n) for first, second in permutations(range(k), 2)]
+class PairwiseModelJudge(ModelJudge, PairwiseJudge):
+    """A judge whose model reads two responses at once."""
 
 
 def conversation(prompt: Prompt) -> str:

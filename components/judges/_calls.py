@@ -38,7 +38,7 @@ def in_order(
         call: one worker calls it in this thread, several in threads of their own.
         count: of calls.
         workers: calls at a time.
-        seconds: that a call may take. In the main thread it is interrupted then; in another it goes on unseen, since
+        seconds: that a call may take. In the main thread it is interrupted then; in another it continues unseen, since
             nothing ends a thread, and one that holds the interpreter throughout, as a regular expression does, is
             noticed only when it ends.
         late: the error of a call that takes longer.
@@ -97,7 +97,7 @@ def _alarm(seconds: float | None, rang: list[bool]) -> Iterator[None]:
         finally:  # it may have rung just before
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, handler)
-        if left:  # someone else's alarm goes on
+        if left:  # someone else's alarm continues
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - begin), 1e-3), interval)
 
 

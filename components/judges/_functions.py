@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
 from components.judges._sources import OURS, Source, imported, locate
 
 logger = logging.getLogger(__name__)

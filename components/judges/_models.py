@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from components import pretrained
-from components.batches import by_length
-from components.chat import Chat, check_generation_prompt
-from components.chat import check as check_template
-from components.errors import JudgeError, PolicyError
-from components.judges._base import ModelJudge
-from components.policy import best_device
-from components.policy_files import fetch
-from components.progress import Progress
-from components.records import Prompt
-from components.sections import PolicyConfig
+from components.config.errors import JudgeError, PolicyError
+from components.config.sections import PolicyConfig
+from components.data.records import Prompt
+from components.judges._settings import ModelSettings
+from components.policy import pretrained
+from components.policy.batches import by_length
+from components.policy.chat import Chat, check_generation_prompt
+from components.policy.chat import check as check_template
+from components.policy.files import fetch
+from components.policy.model import best_device
+from components.runtime.progress import Progress
 
 TEXTS_AT_ONCE = 1000  # what a tokenizer returns takes far more memory than the ids that are kept of it
 
@@ -54,7 +54,7 @@ class Loaded:
         return min(known, default=None)
 
 
-def load(settings: ModelJudge, kind: Any) -> Loaded:
+def load(settings: ModelSettings, kind: Any) -> Loaded:
     """The model that a judge names, in eval mode on the best device; only the first call loads it.
 
     Args:
@@ -62,7 +62,7 @@ def load(settings: ModelJudge, kind: Any) -> Loaded:
         kind: class with the `from_pretrained` to use, such as AutoModelForCausalLM.
 
     Raises:
-        JudgeError: the model is not to be had, needs code that nobody allowed, lacks weights, or its tokenizer has
+        JudgeError: the model is not available, needs code that nobody allowed, lacks weights, or its tokenizer has
             tokens that it does not embed.
     """
     return _load(settings.model, settings.revision, settings.trust_remote_code, settings.precision, kind)
@@ -79,17 +79,12 @@ def _load(name: str, revision: str | None, trust_remote_code: bool, precision: s
         tokenizer = pretrained.read_tokenizer(directory, **options)
         dtype = torch.bfloat16 if half else torch.float32
         model = pretrained.read(directory, kind, **options, dtype=dtype, remedy=remedy)
+        pretrained.require_embedded(model, tokenizer, "judge")
     except PolicyError as error:
         raise JudgeError(str(error)) from error
-    rows, tokens = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
-    if tokens > rows:
-        raise JudgeError(
-            f"judge.model: the tokenizer of {name} has {tokens} tokens, the model's embedding only {rows}. "
-            "Use the tokenizer that belongs to the model."
-        )
     model.config.get_text_config().use_cache = False  # keys and values that nothing reads again
-    pad_id = model.config.get_text_config().pad_token_id
-    known = pad_id is not None and 0 <= pad_id < rows
+    pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
+    known = pad_id is not None and 0 <= pad_id < model.get_input_embeddings().weight.shape[0]
     return Loaded(model.to(device).eval(), tokenizer, pad_id if known else None)
 
 
@@ -103,7 +98,7 @@ def unload() -> None:
 def blank_special(tokenizer: PreTrainedTokenizerBase, *more: str) -> Callable[[str], str]:
     """A function that blanks the names of special tokens in a text.
 
-    Else a response could end its own turn and go on in the judge's name: tokenizers read such names as the tokens
+    Else a response could end its own turn and continue in the judge's name: tokenizers read such names as the tokens
     themselves.
     """
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
@@ -117,7 +112,7 @@ def chat_of(loaded: Loaded, options: Mapping[str, Any], *, answers: bool) -> Cha
 
     Raises JudgeError for one that no judgement could be made with.
     """
-    chat = Chat(loaded.tokenizer, options, called="the chat template of the judge's model")
+    chat = Chat(loaded.tokenizer, options, called="the chat template of the judge's model", key="judge")
     try:
         check_template(chat, "judge")
         if answers:

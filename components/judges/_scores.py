@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.errors import JudgeError
-from components.parts import ENDINGS
+from components.config.errors import JudgeError
+from components.data.parts import ENDINGS
 
 SCORE = "score"
+LARGEST = 1e100  # of a score or part: sums and squares of larger ones leave the range of floats
 LONGEST = 200  # characters of a value in an error
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -33,13 +34,14 @@ class Answer:
 def read_answer(value: Any, source: str) -> Answer:
     """What a function returned: a finite number, or a dict with one as `score` and a number or bool for each part.
 
-    `source` says of which response and by which function. Raises JudgeError for anything else.
+    `source` says of which response and by which function. Raises JudgeError for anything else, and
+    for numbers beyond LARGEST.
     """
     if not isinstance(value, Mapping):
         score = _number(value)
         if score is None:
             raise JudgeError(f"{source} returned {_shown(value)}. Make it return a finite number.")
-        return Answer(score)
+        return Answer(_within(score, source))
     if SCORE not in value:
         raise JudgeError(
             f"{source} returned a dict without {SCORE!r}, which decides preferences; its names: "
@@ -50,7 +52,7 @@ def read_answer(value: Any, source: str) -> Answer:
         number = _number(part)
         if number is None:
             raise JudgeError(f"{source} returned {_shown(part)} as {name!r}. Make it a finite number or a bool.")
-        figures[name] = number
+        figures[name] = _within(number, f"{source}: {name!r}")
     score = figures.pop(SCORE)
     for name in figures:
         _check_name(name, source)
@@ -110,6 +112,12 @@ def _number(value: Any) -> float | None:
     except (OverflowError, ValueError):  # a whole number or a fraction beyond what a float holds; a signalling NaN
         return None
     return number if math.isfinite(number) else None
+
+
+def _within(number: float, source: str) -> float:
+    if abs(number) > LARGEST:
+        raise JudgeError(f"{source} returned {number!r}. Make it a number from {-LARGEST:g} to {LARGEST:g}.")
+    return number
 
 
 def _shown(value: Any) -> str:

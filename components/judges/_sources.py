@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.config.paths import user_path
 
 OURS = "components"  # always this project's own
 
@@ -43,7 +44,7 @@ def locate(place: str) -> Source | None:
     Raises JudgeError for a path without a file.
     """
     if place.endswith(".py"):
-        path = Path(place).expanduser()
+        path = user_path(place, "judge.function", JudgeError)
         if not path.is_file():
             raise JudgeError(f"judge.function: there is no file {path.absolute()}. Correct the path.")
         return Source(path.resolve(), path.resolve().parent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 MARKS = ("<think>", "</think>")
 
@@ -20,7 +20,8 @@ def _marks(value: Any) -> Any:
     return value
 
 
-ThinkingMarks = Annotated[list[str] | None, BeforeValidator(_marks)]
+_Pair = Annotated[list[Annotated[str, Field(pattern=r"\S")]], Field(min_length=2, max_length=2)]
+ThinkingMarks = Annotated[list[str] | None, BeforeValidator(_marks, json_schema_input_type=bool | _Pair | None)]
 
 
 def cut(text: str, opening: str, closing: str, *, prompt_end: str = "") -> str:

@@ -7,19 +7,25 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
+
+from components.judges._scores import LARGEST
 
 LOSE: Literal["lose"] = "lose"
 
 
 def _penalty(value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value == LOSE or (number and 0 <= value < math.inf):
+    if value == LOSE or (number and 0 <= value <= LARGEST):
         return float(value) if number else value
-    raise ValueError(f"{value!r} cannot be used. Give a number of at least 0, or {LOSE}.")
+    bound = f"at most {LARGEST:g}" if number and LARGEST < value < math.inf else "at least 0"
+    raise ValueError(f"{value!r} cannot be used. Give a number of {bound}, or {LOSE}.")
 
 
-TruncatedPenalty = Annotated[float | Literal["lose"], BeforeValidator(_penalty)]
+TruncatedPenalty = Annotated[
+    float | Literal["lose"],
+    BeforeValidator(_penalty, json_schema_input_type=Annotated[float, Field(ge=0, le=LARGEST)] | Literal["lose"]),
+]
 
 
 def lost(preference: NDArray[np.float64], truncated: NDArray[np.bool_]) -> NDArray[np.float64]:

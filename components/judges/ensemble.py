@@ -4,46 +4,115 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from components import registry
-from components.errors import ConfigError, JudgeError
-from components.judges import Answers, Judge, Judgement, with_pair_rate
+from components.config import registry
+from components.config.errors import ConfigError, JudgeError
+from components.config.schema import KeyedError, cut
+from components.data.records import Prompt
+from components.judges import Answers, Judge, Judgement, summed, with_pair_rate
 from components.judges._truncated import LOSE, TruncatedPenalty
-from components.progress import Progress, silent
-from components.records import Prompt
+from components.runtime.progress import Progress, silent
+
+
+class Member(NamedTuple):
+    """A judge of an ensemble."""
+
+    judge: Judge
+    weight: float
+
+
+def _member(settings: Any) -> Member:
+    """A member from a judge's section with its weight."""
+    if isinstance(settings, Member):
+        return settings
+    own = {key: value for key, value in settings.items() if key != "weight"} if isinstance(settings, dict) else settings
+    weight = settings.get("weight", 1.0) if isinstance(settings, dict) else 1.0
+    problems, judge = [] if _can_weigh(weight) else [f"weight: {cut(repr(weight))} cannot be used. {_WEIGHTS}"], None
+    try:
+        judge = registry.resolve("judges", own, Judge)
+    except KeyedError as error:
+        problems.insert(0, str(error))
+    except ConfigError as error:  # of the section as a whole
+        if not problems:
+            raise
+        problems.insert(0, f"name: {error}")
+    if judge is None or problems:
+        raise KeyedError("\n".join(problems))
+    return Member(judge, float(weight))
+
+
+_WEIGHTS = f"Give a positive number of at most {sys.float_info.max:.0e}."
+
+
+def _can_weigh(weight: Any) -> bool:
+    number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    return number and 0 < weight <= sys.float_info.max
+
+
+def _written(member: Member) -> dict[str, Any]:
+    return {**member.judge.model_dump(), "weight": member.weight}
+
+
+class _MemberSchema:
+    """A member in the JSON schema: any judge's section with a weight; an ensemble's own members are not followed."""
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        weight = {"type": "number", "exclusiveMinimum": 0, "default": 1, "description": "of its verdict"}
+        own = Ensemble.model_fields["name"].default
+        known = [registry.find("judges", name, Judge) for name in registry.names("judges") if name != own]
+        schemas = [handler.resolve_ref_schema(handler(judge.__pydantic_core_schema__)) for judge in known]
+        nested = {"type": "object", "required": ["name", "judges"], "properties": {"name": {"const": own}}}
+        return {
+            "anyOf": [
+                *({**s, "required": ["name"], "properties": {**s["properties"], "weight": weight}} for s in schemas),
+                nested,
+            ]
+        }
+
+
+MemberField = Annotated[Member, PlainValidator(_member), PlainSerializer(_written), _MemberSchema()]
 
 
 class Ensemble(Judge):
     """Judges with weights, of which only the proportions count. A process keeps all their models loaded."""
 
+    model_config = ConfigDict(json_schema_extra={"allOf": [{"properties": {"truncated_penalty": {"enum": [0, LOSE]}}}]})
+
     name: Literal["ensemble"] = "ensemble"
-    judges: list[dict[str, Any]] = Field(
+    judges: list[MemberField] = Field(
         min_length=1, description="each a judge's section, with a `weight` of 1 unless given"
     )
 
-    @model_validator(mode="before")
+    @field_validator("judges")
     @classmethod
-    def _members_filled(cls, values: Any) -> Any:
-        """Fills the members' own defaults in. Raises ValueError that names every bad key of every member."""
-        if not isinstance(values, dict) or not isinstance(values.get("judges"), list):
-            return values
-        members, problems = [], []
-        for i, member in enumerate(values["judges"]):
-            try:
-                members.append(_filled(f"judges.{i}", member))
-            except ConfigError as error:
-                problems.append(str(error))
-        if problems:
-            raise ValueError("\n".join(problems))
-        return {**values, "judges": members}
+    def _all_count(cls, judges: list[Member]) -> list[Member]:
+        most = max(member.weight for member in judges)
+        if nothing := [(i, member.weight) for i, member in enumerate(judges) if most + member.weight == most]:
+            place, weight = nothing[0]
+            raise ValueError(
+                f"the weight {weight!r} of member {place} is nothing beside {most!r}. Give it a larger one, or remove "
+                "the member."
+            )
+        return judges
 
     @field_validator("truncated_penalty")
     @classmethod
@@ -55,36 +124,50 @@ class Ensemble(Judge):
     @property
     def has_scores(self) -> bool:
         """Whether all members have some."""
-        return all(judge.has_scores for judge, _ in self._members())
+        return all(judge.has_scores for judge, _ in self.judges)
 
     @property
     def scores_what_loses(self) -> bool:
         """Whether it or a member lets responses lose, and all members have scores."""
-        lose = [self.truncated_penalty, *(judge.truncated_penalty for judge, _ in self._members())]
+        lose = [self.truncated_penalty, *(judge.truncated_penalty for judge, _ in self.judges)]
         return LOSE in lose and self.has_scores
 
     def marks(self) -> set[str]:
         """Its own, and those of all members."""
-        return super().marks().union(*(judge.marks() for judge, _ in self._members()))
+        return super().marks().union(*(judge.marks() for judge, _ in self.judges))
 
-    def model_inputs(self, n: int, k: int) -> int:
+    @property
+    def draws_opponents(self) -> bool:
+        """Whether a member does."""
+        return any(judge.draws_opponents for judge, _ in self.judges)
+
+    @model_validator(mode="after")
+    def _knows_all_pairs(self) -> Self:
+        if self.truncated_penalty == LOSE and self.draws_opponents:
+            raise ValueError(
+                "truncated_penalty: lose decides pairs that a member with `opponents` did not compare. "
+                "Set it in `judges`, for each."
+            )
+        return self
+
+    def model_inputs(self, n: int, k: int, policies: int = 1) -> int:
         """Those of all members."""
-        return sum(judge.model_inputs(n, k) for judge, _ in self._members())
+        return sum(judge.model_inputs(n, k, policies) for judge, _ in self.judges)
 
     def deciding(self) -> dict[str, Any]:
         """Those of all members, and their weights."""
-        members = [{**judge.deciding(), "weight": weight} for judge, weight in self._members()]
+        members = [{**judge.deciding(), "weight": weight} for judge, weight in self.judges]
         return {**self.model_dump(), "judges": members}
 
     def check(self) -> None:
         """Checks all members. Raises JudgeError with the member's place."""
-        for i, (judge, _) in enumerate(self._members()):
+        for i, (judge, _) in enumerate(self.judges):
             with _at(i, judge):
                 judge.check()
 
     def unload(self) -> None:
         """Frees the memory of all members."""
-        for judge, _ in self._members():
+        for judge, _ in self.judges:
             judge.unload()
 
     def judge(
@@ -101,36 +184,27 @@ class Ensemble(Judge):
         """
         n, k = answers.truncated.shape
         read = replace(answers, texts=self.readable(answers))
-        total, before = self.model_inputs(n, k), 0
+        total, before = self.model_inputs(n, k, answers.policies), 0
         show = with_pair_rate(progress, n, k)
-        judgements, weights = [], []
-        for i, (judge, weight) in enumerate(self._members()):
-            inputs = judge.model_inputs(n, k)
+        judgements, weights = [], _scaled([member.weight for member in self.judges])
+        for i, (judge, _) in enumerate(self.judges):
+            inputs = judge.model_inputs(n, k, answers.policies)
             with _at(i, judge):
                 judgements.append(judge.verdict(prompts, read, _part(show, before, inputs, total)))
-            weights.append(weight)
             before += inputs
         mean = Judgement(
             np.average([judgement.preference for judgement in judgements], axis=0, weights=weights),
             np.average([judgement.reward for judgement in judgements], axis=0, weights=weights),
             _all_parts(judgements),
+            summed(judgement.usage for judgement in judgements),
         )
         return self.after_penalty(mean, answers.truncated)
 
-    def _members(self) -> list[tuple[Judge, float]]:
-        return [
-            (registry.build("judges", {k: v for k, v in member.items() if k != "weight"}, Judge), member["weight"])
-            for member in self.judges
-        ]
 
-
-def _filled(key: str, member: Any) -> dict[str, Any]:
-    settings = {k: v for k, v in member.items() if k != "weight"} if isinstance(member, dict) else member
-    filled = registry.fill(key, "judges", settings, Judge)
-    weight = member.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-        raise ConfigError(f"{key}.weight: {weight!r} cannot be used. Give a positive number.")
-    return {**filled, "weight": float(weight)}
+def _scaled(weights: Sequence[float]) -> list[float]:
+    """Weights below 1, for their sum to be a number; a power of 2 between them changes no other bit of a mean."""
+    exponent = math.frexp(max(weights))[1]
+    return [math.ldexp(weight, -exponent) for weight in weights]
 
 
 def _all_parts(judgements: Sequence[Judgement]) -> dict[str, NDArray[np.float64]]:

@@ -15,20 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, field_validator
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError, PolicyError
+from components.config.schema import TemplateOptions
+from components.data.records import Prompt
 from components.judges import sigmoid
-from components.judges._base import (
-    PROBE,
-    PROBE_RESPONSES,
-    PairwiseModelJudge,
-    conversation,
-    filled,
-    ordered_pairs,
-    require_places,
-)
-from components.progress import Progress
-from components.records import Prompt
-from components.schema import TemplateOptions
+from components.judges._base import PROBE, PROBE_RESPONSES, PairwiseModelJudge, conversation, filled, require_places
+from components.judges._pairwise import FirstWins, Pairs
+from components.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:  # a config is read in steps that need no torch
     from torch import Tensor
@@ -53,7 +46,10 @@ Which response is better? Answer with the letter A or the letter B alone."""
 
 
 class LLMJudge(PairwiseModelJudge):
-    """Settings of the judge; K(K - 1) inputs per prompt."""
+    """A language model that is asked which of two responses is better.
+
+    K(K - 1) inputs per prompt; with `opponents` m about K·m.
+    """
 
     name: Literal["llm_judge"] = "llm_judge"
     prompt: str = Field(DEFAULT_PROMPT, description="with {prompt}, {response_a} and {response_b}")
@@ -77,12 +73,21 @@ class LLMJudge(PairwiseModelJudge):
         return require_places(value, "prompt", "response_a", "response_b")
 
     def check(self) -> None:
-        """Loads the model and judges one pair. Raises JudgeError for a model that answers with no verdict."""
+        """Loads the model and judges one pair.
+
+        Raises JudgeError for a model that answers with no verdict, and for one that is no causal language model.
+        """
+        from transformers import AutoModelForCausalLM
+
+        from components.judges import _models
+
+        _require_causal(_models.load(self, AutoModelForCausalLM))
         self.judge([PROBE], PROBE_RESPONSES)
 
-    def _first_wins(
-        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress
-    ) -> NDArray[np.float64]:
+    def compare_pairs(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], pairs: Pairs, progress: Progress = silent
+    ) -> FirstWins:
+        """See `PairwiseJudge.compare_pairs`."""
         from transformers import AutoModelForCausalLM
 
         from components.judges import _models
@@ -101,7 +106,7 @@ class LLMJudge(PairwiseModelJudge):
             return logp[:, 0] - logp[:, 1]
 
         logits = _models.run(
-            self._encode(loaded, prompts, texts),
+            self._encode(loaded, prompts, texts, pairs),
             logit,
             tokens_per_batch=self.tokens_per_batch,
             progress=lambda done, total, **figures: progress(done, total, verdict_mass=float(np.mean(mass)), **figures),
@@ -112,7 +117,7 @@ class LLMJudge(PairwiseModelJudge):
                 f"probability of {np.mean(mass):.2g} only, so its preferences mean little. Change judge.prompt or "
                 "judge.verdicts, turn its thinking off with judge.template_options, or lower judge.min_verdict_mass."
             )
-        return sigmoid(logits)
+        return FirstWins(sigmoid(logits))
 
     def _verdict_ids(self, loaded: Loaded) -> tuple[int, int]:
         ids = []
@@ -144,14 +149,13 @@ class LLMJudge(PairwiseModelJudge):
         return [texts[i : i + k] for i in range(0, len(texts), k)], cut / len(texts)
 
     def _encode(
-        self, loaded: Loaded, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]
+        self, loaded: Loaded, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]], pairs: Pairs
     ) -> list[NDArray[np.int32]]:
-        """Token ids of all ordered pairs, up to where the verdict begins."""
+        """Token ids of ordered pairs, up to where the verdict begins."""
         from components.judges import _models
 
         tokenizer, blank = loaded.tokenizer, _models.blank_special(loaded.tokenizer)
         shown = [blank(conversation(prompt)) for prompt in prompts]
-        pairs = ordered_pairs(len(prompts), len(texts[0]))
         asked = [
             filled(self.prompt, prompt=shown[i], response_a=texts[i][first], response_b=texts[i][second])
             for i, first, second in pairs
@@ -179,7 +183,7 @@ class LLMJudge(PairwiseModelJudge):
 
 def _verdict_logprobs(loaded: Loaded, rows: list[NDArray[np.int32]], verdicts: tuple[int, int]) -> Tensor:
     """Log-probs of the two verdicts as the next token of B inputs, (B, 2), fp32."""
-    from components.batches import left_padded, prefix_positions
+    from components.policy.batches import left_padded, prefix_positions
 
     batch = left_padded(rows, loaded.pad_id or 0, loaded.model.device)
     logits: Tensor = loaded.model(
@@ -189,3 +193,25 @@ def _verdict_logprobs(loaded: Loaded, rows: list[NDArray[np.int32]], verdicts: t
         logits_to_keep=1,
     ).logits[:, -1]
     return logits.float().log_softmax(-1)[:, list(verdicts)]
+
+
+def _require_causal(loaded: Loaded) -> None:
+    """Raises JudgeError for a model that does not predict next tokens from those before alone, or has NaN in it."""
+    import torch
+
+    from components.policy import causality, whole
+    from components.policy.logprobs import REFUSALS
+
+    model = loaded.model
+    name = f"judge.model: {type(model).__name__}"
+    ids = torch.arange(1, 9, device=model.device)[None] % loaded.tokenizer.vocab_size
+    try:
+        whole.require_finite(model, "judge", type(model).__name__)
+        with torch.no_grad():
+            causality.require_causal(model, ids, model(input_ids=ids, use_cache=False).logits, name)
+    except PolicyError as error:
+        raise JudgeError(str(error)) from error
+    except (*REFUSALS, ArithmeticError) as error:
+        raise JudgeError(
+            f"{name} does not run on token ids alone ({type(error).__name__}: {error}). Use a causal language model."
+        ) from error

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.data.records import Prompt
 from components.judges import sigmoid
-from components.judges._base import PROBE, PROBE_RESPONSES, PairwiseModelJudge, conversation, ordered_pairs
-from components.progress import Progress
-from components.records import Prompt
+from components.judges._base import PROBE, PROBE_RESPONSES, PairwiseModelJudge, conversation
+from components.judges._pairwise import FirstWins, Pairs, ordered_pairs
+from components.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:  # a config is read in steps that need no torch
     from torch import Tensor
@@ -32,7 +33,7 @@ Row = NDArray[np.int32]
 
 
 class PairRM(PairwiseModelJudge):
-    """Settings of PairRM; K(K - 1) inputs per prompt."""
+    """PairRM, which reads two responses side by side; K(K - 1) inputs per prompt."""
 
     name: Literal["pairrm"] = "pairrm"
     model: str = Field("llm-blender/PairRM-hf", description="Hugging Face directory or hub id")
@@ -47,22 +48,23 @@ class PairRM(PairwiseModelJudge):
 
     def check(self) -> None:
         """Loads the model and encodes one pair. Raises JudgeError for a model that is no PairRM."""
-        self._encode(self._load(), [PROBE], PROBE_RESPONSES)
+        self._encode(self._load(), [PROBE], PROBE_RESPONSES, ordered_pairs(1, 2))
 
-    def _first_wins(
-        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], progress: Progress
-    ) -> NDArray[np.float64]:
+    def compare_pairs(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], pairs: Pairs, progress: Progress = silent
+    ) -> FirstWins:
+        """See `PairwiseJudge.compare_pairs`."""
         from components.judges import _models
 
         loaded = self._load()
-        rows, truncated = self._encode(loaded, prompts, responses)
+        rows, truncated = self._encode(loaded, prompts, responses, pairs)
         logits = _models.run(
             rows,
             partial(_logits, loaded),
             tokens_per_batch=self.tokens_per_batch,
             progress=progress if self.truncate == "never" else partial(progress, truncated=truncated),
         )
-        return sigmoid(logits)
+        return FirstWins(sigmoid(logits))
 
     def _load(self) -> Loaded:
         from components.judges import _models
@@ -80,9 +82,9 @@ class PairRM(PairwiseModelJudge):
         return loaded
 
     def _encode(
-        self, loaded: Loaded, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
+        self, loaded: Loaded, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], pairs: Pairs
     ) -> tuple[list[Row], float]:
-        """Token ids of all ordered pairs, and the share of pairs in which a text lost its end."""
+        """Token ids of ordered pairs, and the share of pairs in which a text lost its end."""
         from components.judges import _models
 
         tokenizer, config = loaded.tokenizer, loaded.model.config
@@ -93,7 +95,7 @@ class PairRM(PairwiseModelJudge):
         candidates = _models.encode(tokenizer, texts, add_special_tokens=True)
         k = len(responses[0])
         rows, truncated = [], []
-        for i, first, second in ordered_pairs(len(prompts), k):
+        for i, first, second in pairs:
             source = self._cut(sources[i], self.source_tokens)
             room = (self.source_tokens + 2 * self.candidate_tokens - len(source)) // 2
             whole = [candidates[i * k + first], candidates[i * k + second]]

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.config.schema import TemplateOptions
+from components.data.records import Prompt
 from components.judges import Judgement, preference_from_scores, refuse_ragged, with_pair_rate
 from components.judges._base import PROBE, PROBE_RESPONSES, ModelJudge, conversation, filled, require_places
-from components.progress import Progress, silent
-from components.records import Prompt
-from components.schema import TemplateOptions
+from components.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:  # a config is read in steps that need no torch
     from torch import Tensor
@@ -99,6 +99,11 @@ class RewardModel(ModelJudge):
         if labels != 1:
             raise JudgeError(
                 f"judge.model: {self.model} has {labels} labels, a reward model has one. Use another model."
+            )
+        if getattr(loaded.model.config, "is_encoder_decoder", False):
+            raise JudgeError(
+                f"judge.model: {self.model} is an encoder with a decoder ({type(loaded.model).__name__}), which finds "
+                "no end in a padded input. Use a reward model that is only one of them."
             )
         if self.input_format is None and not loaded.tokenizer.chat_template:
             raise JudgeError(

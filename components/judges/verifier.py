@@ -5,22 +5,23 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.config.paths import user_path
+from components.data.records import Prompt
 from components.judges import Judge, Judgement, preference_from_scores, refuse_ragged, with_pair_rate
 from components.judges._calls import HEARTBEAT, awaited, in_order
 from components.judges._functions import load, path_note
 from components.judges._scores import Answer, parts_of, read_answer, read_list, require_same_parts
-from components.progress import Progress, silent
-from components.records import Prompt
+from components.judges._surroundings import unchanged
+from components.runtime.progress import Progress, silent
 
 Asked = tuple[Prompt, int, str]  # a prompt, the number of a response to it, and that response
 
@@ -28,7 +29,7 @@ Asked = tuple[Prompt, int, str]  # a prompt, the number of a response to it, and
 class Verifier(Judge):
     """Scores a response by `score(response, prompt)`, a number or a dict with `score` and parts; more is better.
 
-    The function may be async: it is awaited.
+    The function may be async: it is awaited. Its prompts are copies, for it to change as it likes.
     """
 
     name: Literal["verifier"] = "verifier"
@@ -55,8 +56,9 @@ class Verifier(Judge):
     def check(self) -> None:
         """Imports the function. Raises JudgeError unless it can be called as `judge` calls it."""
         for name in self.files:
-            if not Path(name).expanduser().exists():
-                raise JudgeError(f"judge.files: there is no {Path(name).expanduser().absolute()}. Correct the path.")
+            path = user_path(name, "judge.files", JudgeError)
+            if not path.exists():
+                raise JudgeError(f"judge.files: there is no {path.absolute()}. Correct the path.")
         self._load()
 
     def judge(
@@ -75,7 +77,7 @@ class Verifier(Judge):
         size = self.batch_size or 1
         calls = [asked[begin : begin + size] for begin in range(0, len(asked), size)]
         show = _by_prompt(with_pair_rate(progress, len(prompts), k), len(prompts), k)
-        with chdir("."):  # a function that goes elsewhere does not take the step along
+        with unchanged():  # a function that goes elsewhere does not take the step along
             first = self._in_order(function, calls[:1], lambda done: show(done * size))
             same_as = first[0] if first else None
             rest = self._in_order(function, calls[1:], lambda done: show((done + 1) * size), same_as)
@@ -113,9 +115,9 @@ class Verifier(Judge):
     def _call(self, function: Callable[..., Any], asked: Sequence[Asked], first: Answer | None) -> list[Answer]:
         where = _where(asked)
         if self.batch_size is None:
-            arguments: tuple[Any, Any] = asked[0][2], asked[0][0]
+            arguments: tuple[Any, Any] = asked[0][2], asked[0][0].copy()
         else:
-            arguments = [text for _, _, text in asked], [prompt for prompt, _, _ in asked]
+            arguments = [text for _, _, text in asked], [prompt.copy() for prompt, _, _ in asked]
         with self._told(where):
             result = function(*arguments)
             if inspect.isawaitable(result):
@@ -151,7 +153,7 @@ class Verifier(Judge):
 
     def _load(self) -> Callable[..., Any]:
         many = self.batch_size is not None
-        with chdir("."):
+        with unchanged():
             return load(self.function, "score(responses, prompts)" if many else "score(response, prompt)")
 
 
@@ -161,7 +163,7 @@ def _where(asked: Sequence[Asked]) -> str:
 
 
 def _by_prompt(progress: Progress, prompts: int, k: int) -> Callable[[int], None]:
-    """Told how many responses are judged, shows how many prompts; between two prompts, that it goes on."""
+    """Told how many responses are judged, shows how many prompts; between two prompts, that it continues."""
     shown, at = 0, time.monotonic()
 
     def show(responses: int) -> None:

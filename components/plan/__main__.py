@@ -1,6 +1,6 @@
 """Prints what a run would take before it is started: GPU hours, memory, storage and money, and by which formula.
 
-    python -m components.plan CONFIG [--gpu H100] [--price USD] [--parameters [MODEL=]COUNT]
+    wind plan CONFIG [--gpu H100] [--price USD] [--parameters [MODEL=]COUNT]
 
 Sizes of models come from their config.json, of a directory, which may hold nothing else, or of the hub. The formulas
 are in `components.plan.costs`.
@@ -10,34 +10,29 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.config import checked
-from components.errors import UserError
+from components.config.strict_yaml import load_yaml, read_text
 from components.plan.costs import Lengths
 from components.plan.memory import stored
 from components.plan.models import PlanError, sizes
 from components.plan.table import GB, GPUS, assumptions, gpu_hours, number, render, runs
-from components.strict_yaml import load_yaml, read_text
+from components.run_config import checked
+from components.runtime.terminal import plain_errors
 
 LARGEST = 1e15
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line; a UserError ends it with its message and status 1."""
-    given = _parser().parse_args(arguments)
-    try:
+def main(arguments: list[str] | None = None, prog: str = "wind plan") -> None:
+    """The command line; see `plain_errors`."""
+    given = _parser(prog).parse_args(arguments)
+    with plain_errors():
         print(_plan(given))
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m components.plan", description="Prints what a run would take, before it is started."
-    )
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description="Prints what a run would take, before it is started.")
     parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of the run")
     parser.add_argument("--gpu", choices=GPUS, default="H100", help="default: H100")
     parser.add_argument("--price", metavar="USD", type=_number, help="of a GPU hour")
@@ -46,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="[MODEL=]COUNT",
         action="append",
         default=[],
-        help="size of a model whose config.json is not to be had, such as 8.0e9; without a name, the policy's",
+        help="size of a model whose config.json is not available, such as 8.0e9; without a name, the policy's",
     )
     parser.add_argument(
         "--prompt-tokens", metavar="N", type=_number, default=200.0, help="mean of a prompt; default: 200"

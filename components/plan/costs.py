@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.algorithms import Algorithm, OnPolicyAlgorithm
-from components.config import RunConfig
 from components.judges import Judge
 from components.judges._base import PairwiseModelJudge
+from components.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ def work(config: RunConfig, models: Models, lengths: Lengths) -> dict[str, Work]
     """The operations of each kind of step, all of a run's iterations together."""
     n, k, m = config.prompts.per_iteration, config.generation.responses, config.evaluation.responses
     held_out, t = config.prompts.held_out, config.iterations
-    on_policy = isinstance(config.build_algorithm(), OnPolicyAlgorithm)
+    on_policy = config.algorithm.on_policy
     # In the first iteration policy and reference are one.
     passes = 2 * t - (config.start_from is None)
     drawn = _generated(models, n, k, lengths) * t
     scored = _read(models, n, k, lengths) * passes + _judged(models, n, k, lengths) * t
     answers = _generated(models, held_out, m, lengths)
-    judged = _read(models, held_out, m, lengths) * 2 + _judged(models, held_out, 3 * m, lengths)
+    judged = _read(models, held_out, m, lengths) * 2 + _judged(models, held_out, 3 * m, lengths, policies=3)
     return {
         "start": answers + _judged(models, held_out, m, lengths),
         "generate": Work() if on_policy else drawn,
@@ -111,30 +111,34 @@ def _read(models: Models, n: int, k: int, lengths: Lengths) -> Work:
     return Work(read=2 * models.policy.parameters * n * (lengths.prompt + k * lengths.response))
 
 
-def _judged(models: Models, n: int, k: int, lengths: Lengths) -> Work:
-    """Judging k responses to each of n prompts."""
+def _judged(models: Models, n: int, k: int, lengths: Lengths, policies: int = 1) -> Work:
+    """Judging k responses of so many policies to each of n prompts."""
     flops = 0.0
     for judge, shape in models.judges:
         tokens = lengths.prompt + lengths.response * (2 if isinstance(judge, PairwiseModelJudge) else 1)
-        flops += 2 * shape.parameters * judge.model_inputs(n, k) * tokens
+        flops += 2 * shape.parameters * judge.model_inputs(n, k, policies) * tokens
     return Work(read=flops)
 
 
 def _trained(config: RunConfig, models: Models, lengths: Lengths) -> Work:
     """One iteration's training; on-policy algorithms draw and judge there too."""
-    settings, algorithm, n = config.training, config.build_algorithm(), config.prompts.per_iteration
+    settings, algorithm, n = config.training, config.algorithm, config.prompts.per_iteration
     # Backward costs a forward pass for the activations and another for the weights, of which frozen ones have none;
     # with checkpointing, the forward pass happens twice.
     flops = models.policy.parameters * ((4 if settings.lora else 6) + 2 * settings.gradient_checkpointing)
     train = Work(train=flops * n * tokens_trained(config, lengths))
     if isinstance(algorithm, OnPolicyAlgorithm):
-        train += _generated(models, n, 3, lengths) + _judged(models, n, 3, lengths) + _read(models, n, 1, lengths)
+        train += (
+            _generated(models, n, 3, lengths)
+            + _judged(models, n, 3, lengths, policies=2)
+            + _read(models, n, 1, lengths)
+        )
     return train * settings.epochs
 
 
 def responses_trained(config: RunConfig) -> int:
     """How many responses to a prompt an optimiser step reads."""
-    algorithm, k = config.build_algorithm(), config.generation.responses
+    algorithm, k = config.algorithm, config.generation.responses
     return algorithm.select(np.zeros((1, k))).shape[1] if isinstance(algorithm, Algorithm) else 3
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from components.algorithms import OnPolicyAlgorithm
-from components.config import RunConfig
 from components.plan.costs import Lengths, Models, Shape, tokens_trained
-from components.space import FP32, MOMENTS
+from components.plan.space import FP32, MOMENTS
+from components.run_config import RunConfig
 
 BF16 = 2  # bytes
 # Bytes of a layer's activations per token that wait for backward: multiples of hidden and of intermediate size.
@@ -23,7 +22,7 @@ def memory(config: RunConfig, models: Models, lengths: Lengths) -> dict[str, flo
     longest = Lengths(lengths.prompt, config.generation.max_new_tokens)
     judges, generate = _judges(models), generation_memory(config, models, longest)
     score, train = scoring_memory(config, models, longest), training_memory(config, models, longest)
-    on_policy = isinstance(config.build_algorithm(), OnPolicyAlgorithm)
+    on_policy = config.algorithm.on_policy
     return {
         "start": max(generate + judges, score),  # it loads the judge first, to check it
         "generate": 0.0 if on_policy else generate,
@@ -48,7 +47,7 @@ def weights_memory(config: RunConfig, models: Models) -> float:
 
 def generation_memory(config: RunConfig, models: Models, lengths: Lengths) -> float:
     """Weights, and the cache of the responses that are drawn at once; `vllm` waits where one does not fit."""
-    engine = config.build_engine()
+    engine = config.generation.engine
     if engine.reads_files:
         return engine_weights(config, models) + cache(config, models, lengths)
     return weights_memory(config, models) + getattr(engine, "batch_size", 1) * cache(config, models, lengths)
@@ -78,7 +77,7 @@ def training_memory(config: RunConfig, models: Models, lengths: Lengths) -> floa
     trained = models.adapter if settings.lora else shape.parameters
     state = (FP32 + MOMENTS[settings.optimizer]) * trained
     tokens, anchor = tokens_trained(config, lengths), 0.0
-    if isinstance(config.build_algorithm(), OnPolicyAlgorithm):
+    if config.algorithm.on_policy:
         tokens, anchor = lengths.prompt + lengths.response, FP32 * trained  # there, a micro-batch counts responses
     layer = _layer(shape, number)
     kept = FP32 * shape.hidden * shape.layers + layer if settings.gradient_checkpointing else layer * shape.layers
@@ -121,7 +120,7 @@ def stored(config: RunConfig, models: Models, lengths: Lengths) -> Stored:
     trained = models.adapter if config.training.lora else models.policy.parameters
     held_out = _rollout(config.prompts.held_out, m, lengths)
     kept = held_out + (FP32 + MOMENTS[config.training.optimizer]) * trained
-    if isinstance(config.build_algorithm(), OnPolicyAlgorithm):
+    if config.algorithm.on_policy:
         kept += FP32 * trained  # the anchor
     else:  # as generated, and again with the scores
         kept += 2 * _rollout(n, k, lengths) + SCORES_PER_RESPONSE * n * k * (k + 3)

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import gguf_files, model_checks, registry
-from components.config import RunConfig
-from components.errors import UserError
+from components.config.errors import UserError
+from components.config.sections import LoraConfig
 from components.judges import Judge
 from components.judges._base import ModelJudge
 from components.judges.ensemble import Ensemble
-from components.model_sources import locate
 from components.plan.costs import Models, Shape
 from components.plan.memory import BF16
-from components.sections import LoraConfig
-from components.space import FP32
+from components.plan.space import FP32
+from components.policy import checks, gguf_files
+from components.policy.sources import locate
+from components.run_config import RunConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,9 +37,9 @@ def sizes(config: RunConfig, given: Mapping[str, float]) -> Models:
         given: parameters of models by name, in place of what their config.json says.
 
     Raises:
-        PlanError: a model whose config.json is not to be had, or a name in `given` that the config does not have.
+        PlanError: a model whose config.json is not available, or a name in `given` that the config does not have.
     """
-    members = [judge for judge in judges(config.build_judge()) if isinstance(judge, ModelJudge)]
+    members = [judge for judge in judges(config.judge) if isinstance(judge, ModelJudge)]
     names = [str(config.policy.model), *(judge.model for judge in members)]
     if unknown := sorted(given.keys() - set(names)):
         raise PlanError(f"--parameters {unknown[0]}: the config has no such model. It has {', '.join(names)}.")
@@ -52,8 +52,7 @@ def judges(judge: Judge) -> Iterator[Judge]:
     if not isinstance(judge, Ensemble):
         yield judge
         return
-    for member in judge.judges:
-        yield registry.build("judges", {key: value for key, value in member.items() if key != "weight"}, Judge)
+    yield from (member.judge for member in judge.judges)
 
 
 def _policy(config: RunConfig, given: Mapping[str, float]) -> tuple[Shape, float, int]:
@@ -93,23 +92,19 @@ def _judge(judge: ModelJudge, given: Mapping[str, float]) -> Shape:
 
 
 def _without_weights(name: str, key: str, kind: Any, revision: str | None, code: bool) -> PreTrainedModel:
-    import torch
     from transformers import AutoConfig
 
-    from components import pretrained
+    from components.policy import pretrained
 
     try:
         if Path(name).is_dir():
-            model_checks.require_json(Path(name))
-            model_checks.require_settings(Path(name))
+            checks.require_json(Path(name))
+            checks.require_settings(Path(name))
         config = AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=code)
-        with torch.device("meta"):
-            if hasattr(kind, "from_config"):
-                return kind.from_config(config, trust_remote_code=code)
-            return kind(config)
+        return pretrained.skeleton(config, kind, code=code)
     except pretrained.UNLOADABLE as error:
         raise PlanError(
-            f"{key}.model: the config.json of {name} is not to be had ({pretrained.said(error)}). Put it into a "
+            f"{key}.model: the config.json of {name} is not available ({pretrained.said(error)}). Put it into a "
             f"directory and name that, or give the size: --parameters {name}=8.0e9"
         ) from error
 
@@ -134,12 +129,12 @@ def _shape(model: PreTrainedModel) -> Shape:
     )
 
 
-def _added(model: PreTrainedModel, lora: LoraConfig | None) -> float:
+def _added(model: PreTrainedModel, settings: LoraConfig | None) -> float:
     """Parameters of the adapter that LoRA trains."""
-    if lora is None:
+    if settings is None:
         return 0.0
-    from components import adapters
+    from components.policy import lora
 
-    adapters.check(model, lora)
-    adapters.add(model, lora, seed=0)
-    return sum(parameter.numel() for parameter in adapters.weights(model).values())
+    lora.check(model, settings)
+    lora.add(model, settings, seed=0)
+    return sum(parameter.numel() for parameter in lora.weights(model).values())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from components.config import RunConfig
 from components.plan.costs import Lengths, Models, work
 from components.plan.memory import BF16, bytes_of, cache, engine_weights, memory, stored
 from components.plan.models import PlanError
-from components.report import aligned
+from components.reporting.text import aligned
+from components.run_config import RunConfig
 
 GB = 1e9
 
@@ -61,7 +61,7 @@ def gpu_hours(config: RunConfig, models: Models, lengths: Lengths, gpu: Gpu) -> 
 
 
 def _sampling(config: RunConfig) -> float:
-    return SAMPLING.get(config.generation.engine["name"], SAMPLING["transformers"])
+    return SAMPLING.get(config.generation.engine.name, SAMPLING["transformers"])
 
 
 def render(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) -> str:
@@ -97,7 +97,7 @@ def _inputs(config: RunConfig, models: Models, lengths: Lengths) -> list[str]:
 
 def _room(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) -> list[str]:
     """What an engine that takes a share of the GPU has left for the cache."""
-    share = getattr(config.build_engine(), "gpu_memory_utilization", None)
+    share = getattr(config.generation.engine, "gpu_memory_utilization", None)
     if share is None:
         return []
     longest = Lengths(lengths.prompt, config.generation.max_new_tokens)

@@ -18,16 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from components.errors import PromptError
-from components.progress import Progress, silent
+from components.config.errors import PromptError
+from components.data.records import Prompt
+from components.data.seeds import generator
 from components.prompts import sources
 from components.prompts.gathering import SHOWN, Gathering
 from components.prompts.plain import plain
 from components.prompts.records import Turns, turns
 from components.prompts.sources import Source, configured
 from components.prompts.tables import Columns
-from components.records import Prompt
-from components.seeds import generator
+from components.runtime.progress import Progress, silent
 
 __all__ = [
     "Columns",

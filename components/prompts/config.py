@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
+from components.config.marks import KEPT, ONE_TASK
+from components.config.schema import Section
 from components.prompts.records import BESIDE
-from components.schema import Section
 
 Names = str | list[str]
 
@@ -15,37 +16,41 @@ Names = str | list[str]
 class PromptsConfig(Section):
     """Where prompts come from and how many an iteration uses."""
 
-    train: Names | None = Field(
+    train: Annotated[Names | None, KEPT, ONE_TASK] = Field(
         None,
         description="JSONL or Parquet file, also as .gz, a pattern such as data/*.jsonl, or a Hugging Face dataset's "
         "name or directory; or a list of these",
     )
-    evaluation: Names | None = Field(
+    evaluation: Annotated[Names | None, KEPT, ONE_TASK] = Field(
         None, description="held-out prompts, named likewise; absent: `evaluation_split`, or split off from `train`"
     )
-    subset: str | None = Field(
+    subset: Annotated[str | None, KEPT, ONE_TASK] = Field(
         None, min_length=1, description="of a Hugging Face dataset that has several, such as main of openai/gsm8k"
     )
-    split: str = Field("train", min_length=1, description="split of a Hugging Face dataset")
-    evaluation_split: str | None = Field(
+    split: Annotated[str, KEPT, ONE_TASK] = Field("train", min_length=1, description="split of a Hugging Face dataset")
+    evaluation_split: Annotated[str | None, KEPT, ONE_TASK] = Field(
         None,
         min_length=1,
         description="split with the held-out prompts, of `evaluation` or else of `train`; absent: `split`",
     )
-    column: str | None = Field(
+    column: Annotated[str | None, KEPT, ONE_TASK] = Field(
         None,
         min_length=1,
         description="that holds the prompt, as text or as chat turns, of which the assistant's answer at the end is "
         "left out; absent: `prompt` or `messages`",
     )
-    leave_out: list[str] = Field([], description="columns that are not read, such as pictures, which JSON cannot hold")
-    drop_longer: PositiveInt | None = Field(
+    leave_out: Annotated[list[str], KEPT, ONE_TASK] = Field(
+        [], description="columns that are not read, such as pictures, which JSON cannot hold"
+    )
+    drop_longer: Annotated[PositiveInt | None, KEPT, ONE_TASK] = Field(
         None, description="tokens; prompts of more, in the policy's chat template, are dropped in `start`"
     )
-    held_out: PositiveInt = Field(256, description="at most this many evaluation prompts")
+    held_out: Annotated[PositiveInt, KEPT, ONE_TASK] = Field(256, description="at most this many evaluation prompts")
     per_iteration: PositiveInt = Field(512, description="n, prompts per iteration")
     shards: PositiveInt = Field(2, description="parallel generate and score tasks per iteration")
-    allow_duplicates: bool = False
+    allow_duplicates: Annotated[bool, ONE_TASK] = Field(
+        False, description="keep prompts that repeat another's id or text; otherwise they stop the run"
+    )
 
     @field_validator("train", "evaluation", mode="before")
     @classmethod

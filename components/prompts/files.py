@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from components.errors import PromptError
+from components.config.errors import PromptError
 from components.prompts import tables
 
 LINES = {".jsonl", ".json"}
@@ -17,6 +18,11 @@ TABLES: dict[str, Callable[[str, bytes, tables.Columns], tables.Table]] = {
     ".parquet": tables.parquet,
     ".csv": tables.csv,
 }
+
+
+def matching(pattern: Path) -> list[str]:
+    """Paths that a pattern such as data/**/*.jsonl matches, sorted; none if nothing does."""
+    return sorted(glob.glob(str(pattern), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
 
 
 def suffix(path: Path) -> str:

@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from components.errors import PromptError
+from components.config.errors import PromptError
+from components.data.records import Prompt
 from components.prompts.records import Turns, read_record, turns
 from components.prompts.tables import Columns
-from components.records import Prompt
 
 SHOWN = 10  # bad records that one error spells out
 

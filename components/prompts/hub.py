@@ -9,7 +9,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.errors import PromptError
+import yaml
+
+from components.config.errors import PromptError
+from components.config.paths import user_path
 from components.prompts.files import is_lines, is_table, read
 from components.prompts.records import parse
 from components.prompts.tables import Columns, Row, Table, refuse_twins, unreadable_cell
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 SAVED_SPLIT, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what save_to_disk leaves in its directory
 _NAMES = {"name", "version", "data_dir", "data_files", "description"}  # of a builder's config; the rest is settings
+# What `datasets` raises of a README.md whose metadata is no YAML, or none of a dataset.
+_OF_METADATA = (yaml.YAMLError, TypeError, AttributeError, KeyError)
 
 
 def dataset(source: str, split: str, subset: str | None, columns: Columns, *, split_key: str) -> Table | list[Path]:
@@ -30,7 +35,7 @@ def dataset(source: str, split: str, subset: str | None, columns: Columns, *, sp
     """
     import datasets
 
-    path = Path(source).expanduser()
+    path = user_path(source, "prompts", PromptError)
     where = str(path) if path.is_dir() else source
     told = _Told()
     data: Any
@@ -44,7 +49,12 @@ def dataset(source: str, split: str, subset: str | None, columns: Columns, *, sp
                 data = datasets.load_dataset(where, subset, split=split)
     except PromptError:
         raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (*_OF_METADATA, OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, _OF_METADATA):
+            card = path / "README.md" if path.is_dir() else f"README.md of {source}"
+            raise PromptError(
+                f"{card}: its first part, between two lines `---`, does not describe a dataset ({error}). Correct it."
+            ) from error
         if isinstance(error, ValueError):
             _refuse_subset(source, where, subset)
         raise PromptError(
@@ -124,7 +134,7 @@ def _refuse_subset(source: str, where: str, subset: str | None) -> None:
         names = datasets.get_dataset_config_names(where)
     except PromptError:
         raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError):
+    except (*_OF_METADATA, OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError):
         return  # then the subset is not what is wrong
     if subset is None and len(names) > 1:
         raise PromptError(f"{source}: has several subsets. Set prompts.subset to one of: {', '.join(names)}.")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from components.errors import PromptError
+from components.config.errors import PromptError
 
 ESCAPED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are not UTF-8
 

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from components.errors import PromptError
+from components.config.errors import PromptError
+from components.data.records import Prompt
 from components.prompts.plain import ESCAPED, plain
-from components.records import Prompt
 
 ROLES = ("system", "user", "assistant")
 BESIDE = {"id", "answer", "metadata"}  # keys with a meaning of their own, wherever the prompt is
@@ -33,7 +33,7 @@ class Record:
     """What a record holds."""
 
     prompt: Prompt
-    answered: bool  # the conversation went on with the assistant's answer, which the prompt leaves out
+    answered: bool  # the conversation continued with the assistant's answer, which the prompt leaves out
 
 
 def turns(prompt: Prompt) -> Turns:
@@ -80,8 +80,10 @@ def parse(line: bytes) -> Any:
         raise
     except UnicodeDecodeError as error:
         raise PromptError(f"is not UTF-8 JSON ({error}){_undecodable(line)}. Save the file as UTF-8.") from error
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeEncodeError, RecursionError) as error:
         raise PromptError(f"is not UTF-8 JSON ({error}). Write one object on each line.") from error
+    except ValueError as error:  # Python's limit on the digits of a number
+        raise PromptError("holds a number of thousands of digits. Write it as text, or shorter.") from error
     return raw
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.errors import PromptError
+from components.config.errors import PromptError
+from components.config.paths import user_path
 from components.prompts import files, hub, tables
 from components.prompts.config import PromptsConfig
 from components.prompts.records import USUAL
@@ -47,12 +47,17 @@ class Part:
 def configured(settings: PromptsConfig) -> list[Source]:
     """The sources of training and evaluation prompts; one of both if evaluation prompts are split off.
 
-    Raises PromptError for a subset or a split of files, which have none.
+    Raises PromptError for a subset or a split of files, which have none, and for a path that cannot be looked up.
     """
     train, own_split = _names(settings.train), settings.evaluation_split
     evaluation = _names(settings.evaluation) or (train if own_split else ())
+    for key, names in (("train", train), ("evaluation", _names(settings.evaluation))):
+        for name in names:
+            user_path(name, f"prompts.{key}", PromptError)
     _refuse_unused("prompts.subset", settings.subset, [*train, *evaluation], hub.SAVED_SPLIT, hub.SAVED_SPLITS)
     _refuse_unused("prompts.evaluation_split", own_split, evaluation, hub.SAVED_SPLIT)
+    if (split := settings.split) != PromptsConfig().split:  # which stands in every config that was read
+        _refuse_unused("prompts.split", split, [*train, *([] if own_split else evaluation)], hub.SAVED_SPLIT)
     sources = [Source(train, settings.split, settings.subset)]
     if evaluation and own_split:
         sources.append(Source(evaluation, own_split, settings.subset, "prompts.evaluation_split"))
@@ -67,7 +72,7 @@ def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
 
 def _refuse_unused(key: str, value: str | None, names: Sequence[str], *marks: str) -> None:
     """Refuses a setting of datasets where all names are those of files, or of directories with one of the marks."""
-    paths = [Path(name).expanduser() for name in names]
+    paths = [user_path(name, "prompts", PromptError) for name in names]
     without = [files.suffix(path) in NAMED or any((path / mark).exists() for mark in marks) for path in paths]
     if value is not None and all(without):
         what = key.rpartition("_")[2].rpartition(".")[2]
@@ -100,21 +105,21 @@ def expanded(names: Sequence[str]) -> list[str]:
     """The names, with the files that a pattern means in its place."""
     found: list[str] = []
     for name in names:
-        path = Path(name).expanduser()
+        path = user_path(name, "prompts", PromptError)
         if not PATTERN.search(name) or path.exists():
             found.append(name)
-        elif matches := sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
+        elif matches := files.matching(path):
             found += matches
         else:
             raise PromptError(f"{name}: there is no such file (looked from {Path.cwd()}). Correct the pattern.")
-    same = [str(Path(name).expanduser().resolve()) for name in found]
+    same = [str(user_path(name, "prompts", PromptError).resolve()) for name in found]
     if twice := [name for name, path in zip(found, same, strict=True) if same.count(path) > 1]:
         raise PromptError(f"{twice[0]}: is named twice. Name it once.")
     return found
 
 
 def _open(name: str, source: Source, columns: tables.Columns) -> list[tables.Table | tuple[str, Path]]:
-    path = Path(name).expanduser()
+    path = user_path(name, "prompts", PromptError)
     kind = files.suffix(path)
     if name and path.is_dir():
         return _dataset(name, source, columns)

@@ -10,7 +10,7 @@ from csv import reader
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from components.errors import PromptError
+from components.config.errors import PromptError
 from components.prompts.plain import ESCAPED
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 A blob is named by the SHA-256 of its bytes, so equal files are kept once, a stored one never changes, and every
 read is checked. `Store` (base.py) does all that; local.py and s3.py know only where the bytes lie. Who uses the store
-need not know which of them it is. `python -m components.store` lists, checks and cleans it.
+need not know which of them it is. `wind store` lists, checks and cleans it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store.base import Store
 from components.store.files import CHUNK, PARTIAL
 from components.store.local import STALE, LocalStore

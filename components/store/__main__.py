@@ -1,10 +1,10 @@
 """House-keeping of the weights store.
 
-    python -m components.store ls                          every file: size, age, and a run that needs it
-    python -m components.store du                          how much each run refers to
-    python -m components.store verify [FLOW/RUN]           reads files and names those that are missing or damaged
-    python -m components.store gc --older-than 30d         what no run of the last 30 days needs
-    python -m components.store gc --older-than 30d --delete   …and removes it
+    wind store ls                          every file: size, age, and a run that needs it
+    wind store du                          how much each run refers to
+    wind store verify [FLOW/RUN]           reads files and names those that are missing or damaged
+    wind store gc --older-than 30d         what no run of the last 30 days needs
+    wind store gc --older-than 30d --delete   …and removes it
 
 The store is that of the Metaflow datastore used from here; the runs are those of which it has notes, whoever ran them
 and wherever. No artifact is read.
@@ -20,9 +20,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from components.errors import StoreError, UserError
+from components.config.errors import StoreError
+from components.runtime.terminal import plain_errors
 from components.store import Store, open_store, store_root
-from components.store.housekeeping import DAY, Uses, damages, garbage, remove, run_sizes
+from components.store.housekeeping import DAY, Uses, damages, garbage, refuse_unknown_names, remove, run_sizes
 from components.store.references import uses
 
 UNITS = {"h": 3600.0, "d": DAY, "w": 7 * DAY}
@@ -123,6 +124,7 @@ def verify(store: Store, used: Uses, run: str | None) -> int:
 
 def collect(store: Store, used: Uses, options: argparse.Namespace) -> None:
     """`gc`."""
+    refuse_unknown_names(store, used, options.forget)
     found = garbage(store, used, options.older_than)
     rows = [(b.sha256[:16], human(b.size), age(b.used), needed_by(used, b.sha256)) for b in found.blobs]
     if rows:
@@ -135,13 +137,13 @@ def collect(store: Store, used: Uses, options: argparse.Namespace) -> None:
     print(f"{len(found.blobs)} files, {size}, {also}: {done}")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str) -> argparse.ArgumentParser:
     """The command line."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--root", help="the store itself; default: that of the datastore")
     shared.add_argument("--datastore", choices=["local", "s3"], help="default: the one Metaflow is configured for")
     described = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(prog="python -m components.store", description=__doc__, formatter_class=described)
+    top = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=described)
     actions = top.add_subparsers(dest="action", required=True)
     for name, what in (("ls", "list files"), ("du", "sizes by run")):
         actions.add_parser(name, parents=[shared], help=what)
@@ -156,27 +158,29 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Does what was asked; the exit status."""
+    """Does what was asked; the exit status. Notes that cannot be read are named at the end, and stop `gc`."""
     if options.root and "://" not in options.root and not os.path.isdir(options.root):  # noqa: PTH112, Path raises for long names
         raise StoreError(f"--root {options.root}: is no directory. Name that of a store, as `ls` tells it.")
     store = open_store(options.root or default_root(options.datastore))
-    used = uses(store)
+    unreadable: list[StoreError] = []
+    used = uses(store) if options.action == "gc" else uses(store, unreadable.append)
     print(f"{store.root}\n")
+    status = 0
     if options.action == "verify":
-        return verify(store, used, options.run)
-    if options.action == "gc":
+        status = verify(store, used, options.run)
+    elif options.action == "gc":
         collect(store, used, options)
     else:
         (list_files if options.action == "ls" else usage)(store, used)
-    return 0
+    for error in unreadable:
+        print(plain(f"error: {error}"), file=sys.stderr)
+    return 1 if unreadable else status
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line; a UserError ends it with its message and status 1."""
-    try:
-        status = run(parser().parse_args(arguments))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+def main(arguments: list[str] | None = None, prog: str = "wind store") -> None:
+    """The command line; see `plain_errors`."""
+    with plain_errors():
+        status = run(parser(prog).parse_args(arguments))
     sys.exit(status)
 
 

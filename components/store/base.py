@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import BlobError, StoreError
+from components.config.errors import BlobError, StoreError
 from components.store.files import CHUNK, check_name, checked, chunks, files_below, replacing, target_of
 from components.store.records import Blob, FileEntry, Manifest, Note, Unfinished, is_entry
 
@@ -21,8 +21,8 @@ class Store(ABC):
 
     Beside files it holds notes: where unfinished training stands, and what finished runs ended with.
 
-    Methods raise StoreError as they say and when an object store does not answer or refuses; OSError when reading or
-    writing a file fails, e.g. on a full disk.
+    Methods raise StoreError as they say and when the storage does not answer or refuses, e.g. on a full disk; OSError
+    when reading or writing a file outside of the store fails.
     """
 
     root: str  # where the store is; equal roots are the same store
@@ -89,7 +89,7 @@ class Store(ABC):
 
     @abstractmethod
     def check(self, *, space: int = 0) -> None:
-        """Writes a small file and reads it back; raises StoreError, saying how to mend it, if that cannot be done.
+        """Writes a small file and reads it back; raises StoreError, saying how to fix it, if that cannot be done.
 
         Args:
             space: bytes that must be free, where the storage can tell.
@@ -123,17 +123,35 @@ class Store(ABC):
     def write_note(self, name: str, text: str) -> None:
         """Makes or replaces a note, in one step."""
 
-    @abstractmethod
     def read_note(self, name: str) -> str | None:
-        """A note; None if there is none of this name."""
+        """A note, be it empty; None only if there is none of this name. Raises StoreError for what is no text."""
+        content = self._note(name)
+        try:
+            return None if content is None else content.decode()
+        except UnicodeDecodeError as error:
+            raise StoreError(
+                f"{self.root}/notes/{name}: is not UTF-8 text: byte {error.start} cannot be read. Restore it from a "
+                "backup."
+            ) from error
 
     @abstractmethod
     def remove_note(self, name: str) -> None:
         """Deletes a note, if there is one."""
 
     @abstractmethod
+    def write_lines(self, name: str, lines: Sequence[str]) -> str:
+        """Makes the text file `metrics/NAME` hold these lines; returns its path or address.
+
+        It is no blob and no note: the house-keeping leaves it alone.
+        """
+
+    @abstractmethod
     def locate(self, sha256: str) -> str:
         """Path or address of a blob."""
+
+    @abstractmethod
+    def _note(self, name: str) -> bytes | None:
+        """A note's bytes; None if there is none of this name."""
 
     @abstractmethod
     def _read(self, entry: FileEntry) -> Iterator[bytes]:
@@ -210,11 +228,11 @@ class Store(ABC):
         return checked(self._read(entry), entry["sha256"], damaged)
 
     def _bad(self, name: str, entry: FileEntry, how: str) -> BlobError:
-        mend = (
-            "Restore it from a backup, or delete it and have it stored again: `python -m components.store verify` "
+        remedy = (
+            "Restore it from a backup, or delete it and have it stored again: `wind store verify` "
             "names the command that does both, `resume` from the step that stored it"
         )
-        return BlobError(f"{name}: the stored {self.locate(entry['sha256'])} {how}. {mend}.")
+        return BlobError(f"{name}: the stored {self.locate(entry['sha256'])} {how}. {remedy}.")
 
 
 def _parented(path: Path) -> Path:

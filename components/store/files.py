@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 
 CHUNK = 1 << 20  # bytes; larger chunks are no faster and cost memory
 PARTIAL = ".wind-partial-"  # begins the names of unfinished files, in the store and beside copies from it
 
 
 def chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, CHUNK at a time."""
-    with path.open("rb", buffering=0) as file:
+    """The bytes of a file, CHUNK at a time. Raises as `opened`."""
+    with opened(path) as file:
         while chunk := file.read(CHUNK):
             yield chunk
+
+
+def opened(path: Path) -> RawIOBase:
+    """A file to read, not buffered.
+
+    Raises StoreError, and does not wait, for a folder, a pipe or what else is no file; OSError for what cannot be read.
+    """
+    try:
+        file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0)  # noqa: SIM115, PTH123
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.ENXIO):  # ENXIO: a socket
+            raise _no_file(path) from error
+        error.filename = str(path)
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise _no_file(path)
+    return file
+
+
+def _no_file(path: Path) -> StoreError:
+    return StoreError(f"{path}: is no file. Restore the file that was there, or remove what is in its place.")
 
 
 def checked(parts: Iterable[bytes], sha256: str, error: StoreError) -> Iterator[bytes]:
@@ -48,6 +74,23 @@ def replacing(target: Path, scratch: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(target)
         raise
+
+
+def keep_lines(path: Path, lines: Sequence[str]) -> None:
+    """Makes a text file hold these lines, in folders that are made if need be.
+
+    A file that holds the begin of them already, be it that its writer was killed within a line, grows by the rest; one
+    that holds something else is replaced.
+    """
+    text = "".join(f"{line}\n" for line in lines).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    there = b"".join(chunks(path)) if path.exists() else b""
+    if text.startswith(there):
+        with path.open("ab") as file:
+            file.write(text[len(there) :])
+    else:
+        with replacing(path, path.parent) as file:
+            file.write(text)
 
 
 def check_name(name: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store.base import Store
 from components.store.records import Blob, FileEntry, Note, Unfinished
 from components.store.references import Use, uses, without_note
@@ -106,7 +107,7 @@ def remove(
 ) -> Garbage:
     """Removes of `found` what is still garbage and returns that.
 
-    Runs may go on meanwhile: the notes are read once more, and the age of each blob just before it goes. A `put` that
+    Runs may work meanwhile: the notes are read once more, and the age of each blob just before it goes. A `put` that
     finds an old blob renews its age. So a run loses a blob only if it resumes from a run older than the age between
     the second reading and the removal; it then fails with the blob's name, and never reads wrong bytes.
 
@@ -137,6 +138,17 @@ def remove(
     for note in gone:
         store.remove_note(note.name)
     return Garbage(removed, found.unfinished, gone)
+
+
+def refuse_unknown_names(store: Store, used: Uses, forgotten: Collection[str]) -> None:
+    """Raises StoreError for a run to be forgotten of which neither the store nor Metaflow's client knows."""
+    named = {use.run for those in used.values() for use in those}
+    if not (left := [run for run in forgotten if run not in named]):
+        return
+    there = without_note(store, -math.inf)
+    if absent := [run for run in left if run not in there]:
+        known = f" Those without a note: {', '.join(there)}." if there else ""
+        raise StoreError(f"--forget {absent[0]}: there is no such run in {store.root}. Name one as FLOW/RUN.{known}")
 
 
 def _refuse_unknown(store: Store, since: float, forgotten: Collection[str]) -> None:

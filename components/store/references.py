@@ -5,15 +5,15 @@ Artifacts are never read: they are pickled, and whose they are runs code here.
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store.base import Store
+from components.store.note_kinds import content_of
 from components.store.records import FileEntry, Manifest, Note, is_entry
 from components.store.task_notes import STORED, TASK, runs_now
 
@@ -65,14 +65,15 @@ class _Read:
             yield from ((name, manifest) for manifest in manifests(value))
 
 
-def uses(store: Store) -> dict[str, list[Use]]:
+def uses(store: Store, unreadable: Callable[[StoreError], None] | None = None) -> dict[str, list[Use]]:
     """Every use of a blob, by SHA-256, most recently active run first.
 
     A run is active while a task of it runs, or of a run that resumes it. Raises StoreError for a note that cannot be
-    read, so that what it refers to is not known.
+    read or is malformed, so that what it refers to is not known. With `unreadable`, which is told of each, the others
+    count alone: enough to tell what is there, not what may go.
     """
     found: dict[str, list[Use]] = {}
-    read = [_read(store, note) for note in store.notes()]
+    read = list(_all_read(store, unreadable))
     active = _active(read)
     for one in sorted(read, key=lambda one: not one.note.name.startswith(TASK)):  # these have better names for files
         since = active.get(one.run, one.active) if one.run != UNFINISHED else one.active
@@ -84,17 +85,17 @@ def uses(store: Store) -> dict[str, list[Use]]:
     return {sha256: sorted(those, key=lambda use: use.active, reverse=True) for sha256, those in found.items()}
 
 
-def _read(store: Store, note: Note) -> _Read:
-    try:
-        content = json.loads(store.read_note(note.name) or "{}")  # it may be gone by now
-        return _Read(note, content if isinstance(content, dict) else {"files": content})
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, StoreError):
-            raise
-        raise StoreError(
-            f"{store.root}: the note {note.name} cannot be read ({error}), so the files that it refers to are not "
-            "known. Delete it if nothing that it could belong to is needed any more."
-        ) from error
+def _all_read(store: Store, unreadable: Callable[[StoreError], None] | None = None) -> Iterator[_Read]:
+    for note in store.notes():
+        try:
+            content = content_of(store, note.name)
+        except StoreError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+        else:
+            if content is not None:  # else it has gone since
+                yield _Read(note, content)
 
 
 def _active(read: Collection[_Read]) -> dict[str, float]:
@@ -123,7 +124,7 @@ def without_note(store: Store, since: float) -> list[str]:
     from metaflow import Metaflow, namespace
 
     namespace(None)
-    noted = {one.run for one in (_read(store, note) for note in store.notes()) if one.note.name.startswith(TASK)}
+    noted = {one.run for one in _all_read(store) if one.note.name.startswith(TASK)}
     return [
         run.pathspec
         for flow in Metaflow()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store.base import REFRESH, Store
 from components.store.records import Blob, FileEntry, Note, Unfinished
 from components.store.s3_client import ALLOW, CHECK_TRIES, ROOT, code, connect, explained, server_side_encryption
@@ -106,7 +106,8 @@ class S3Store(Store):
     def notes(self) -> Iterator[Note]:
         """See `Store`."""
         for item in self._objects("notes"):
-            yield Note(item["Key"].rpartition("/")[2], item["LastModified"].timestamp())
+            if name := item["Key"].rpartition("/")[2]:  # consoles leave an empty object as a mark of the folder
+                yield Note(name, item["LastModified"].timestamp())
 
     def write_note(self, name: str, text: str) -> None:
         """See `Store`."""
@@ -114,19 +115,26 @@ class S3Store(Store):
         with explained(f"{self.root}/notes/{name}"):
             self._client().put_object(Bucket=self._bucket, Key=key, Body=text.encode(), **server_side_encryption())
 
-    def read_note(self, name: str) -> str | None:
-        """See `Store`."""
-        with explained(f"{self.root}/notes/{name}"):
-            found = self._object(f"notes/{name}").read_small()
-        return None if found is None else found.decode()
-
     def remove_note(self, name: str) -> None:
         """See `Store`."""
         self._delete(self._key(f"notes/{name}"))
 
+    def write_lines(self, name: str, lines: Sequence[str]) -> str:
+        """An object cannot grow: it is written anew; see `Store`."""
+        address = f"{self.root}/metrics/{name}"
+        body = "".join(f"{line}\n" for line in lines).encode()
+        with explained(address):
+            key = self._key(f"metrics/{name}")
+            self._client().put_object(Bucket=self._bucket, Key=key, Body=body, **server_side_encryption())
+        return address
+
     def locate(self, sha256: str) -> str:
         """See `Store`."""
         return f"{self.root}/{self._name(sha256)}"
+
+    def _note(self, name: str) -> bytes | None:
+        with explained(f"{self.root}/notes/{name}"):
+            return self._object(f"notes/{name}").read_small()
 
     def _read(self, entry: FileEntry) -> Iterator[bytes]:
         with explained(self.locate(entry["sha256"])):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -35,12 +35,12 @@ ALLOW = (
 )
 ENCRYPT = "If the bucket demands encryption, set METAFLOW_S3_SERVER_SIDE_ENCRYPTION to AES256 or aws:kms"
 REGION = "Set AWS_DEFAULT_REGION to the bucket's region"
-FULL = ("the storage is full", "Free space (`python -m components.store gc`), or raise the quota")
-AGAIN = "Check that the server is well, then go on with the run"
+FULL = ("the storage is full", "Free space (`wind store gc`), or raise the quota")
+AGAIN = "Check that the server is well, then resume the run"
 NO_S3 = "an error without a code"
 TOKEN = ("the session token is not valid, or no longer", "Log in again, or set a new AWS_SESSION_TOKEN")
 
-# What a server's error code, or the name of boto3's error, means, and how to mend it.
+# What a server's error code, or the name of boto3's error, means, and how to fix it.
 MEANING: dict[str, tuple[str, str]] = {
     "NoSuchBucket": ("there is no such bucket", f"Create it, or correct {ROOT}"),
     "InvalidBucketName": ("the server takes no bucket of this name", f"Correct {ROOT}"),
@@ -131,7 +131,7 @@ def connect(where: str, tries: int | None = None) -> S3Client:
 
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Turns boto3's errors into StoreError: what, where, and how to mend it."""
+    """Turns boto3's errors into StoreError: what, where, and how to fix it."""
     try:
         yield
     except (BotoCoreError, ClientError) as error:
@@ -142,12 +142,12 @@ def meaning(error: BotoCoreError | ClientError, where: str) -> str:
     """What one of boto3's errors means to a user."""
     if isinstance(error, ClientError):
         said = ": ".join(filter(None, [code(error), error.response.get("Error", {}).get("Message")]))
-        what, mend = MEANING.get(code(error), (f"the server says {code(error)}", AGAIN))
-        return f"{where}: {what} ({said}, in answer to {error.operation_name}). {mend}."
+        what, remedy = MEANING.get(code(error), (f"the server says {code(error)}", AGAIN))
+        return f"{where}: {what} ({said}, in answer to {error.operation_name}). {remedy}."
     unknown = ("the connection failed" if isinstance(error, HTTPClientError) else "boto3 gave up", AGAIN)
     names = [kind.__name__ for kind in type(error).__mro__]
-    what, mend = next((MEANING[name] for name in names if name in MEANING), unknown)
-    return f"{where}: {what} ({str(error).rstrip('.')}). {mend}."
+    what, remedy = next((MEANING[name] for name in names if name in MEANING), unknown)
+    return f"{where}: {what} ({str(error).rstrip('.')}). {remedy}."
 
 
 def code(error: ClientError) -> str:

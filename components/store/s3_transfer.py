@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 from urllib3.exceptions import HTTPError
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store import s3_client
 from components.store.s3_client import code, server_side_encryption
 
@@ -149,8 +149,8 @@ class Object:
         raise self._unread(start, stop, f"broke off {s3_client.TRIES} times ({broken})") from broken
 
     def _unread(self, start: int, stop: int | None, how: str) -> StoreError:
-        where, mend = f"s3://{self.bucket}/{self.key}", "Check the network and the server, then go on with the run"
-        return StoreError(f"{where}: reading bytes {start} to {stop or 'the end'} {how}. {mend}.")
+        where, remedy = f"s3://{self.bucket}/{self.key}", "Check the network and the server, then resume the run"
+        return StoreError(f"{where}: reading bytes {start} to {stop or 'the end'} {how}. {remedy}.")
 
 
 def part_size(size: int) -> int:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from components import processes
-from components.errors import StoreError
+from components.config.errors import StoreError
+from components.runtime import processes
 from components.store.base import Store
 from components.store.records import Manifest
 

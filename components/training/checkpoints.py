@@ -19,9 +19,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from components.errors import BlobError
-from components.sections import TrainingConfig
+from components.config.errors import BlobError
+from components.config.sections import TrainingConfig
 from components.store import Manifest, Store
+from components.store.note_kinds import content_of
 from components.training import sharding
 from components.training.leftovers import remove
 from components.training.state import TrainingState
@@ -76,18 +77,17 @@ class Checkpoints:
 
         One that is missing or damaged is reported and not used: training then begins anew, with the same result.
         """
-        while (note := self.store.read_note(self.key)) is not None:
-            manifest: Manifest = json.loads(note)
+        while (manifest := content_of(self.store, self.key)) is not None:
             try:
                 folder = self.store.get(manifest, self.scratch)
             except BlobError as error:
-                if self.store.read_note(self.key) != note:
+                if content_of(self.store, self.key) != manifest:
                     continue  # another attempt, still running, has just put a later one in its place
                 logger.warning("the state of unfinished training cannot be used, so it begins anew. %s", error)
                 return
             self.seconds_before = float(state.restore(folder / FILE)[SECONDS])
             self._latest = manifest
-            logger.warning("training goes on after optimiser step %d, which an earlier attempt saved", state.done)
+            logger.warning("training continues after optimiser step %d, which an earlier attempt saved", state.done)
             return
 
     def step_done(self, state: TrainingState) -> None:

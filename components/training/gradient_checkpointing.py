@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from components.errors import PolicyError
-from components.policy import Policy
+from components.config.errors import PolicyError
+from components.policy.model import Policy
 
 
 def checkpointed(policy: Policy) -> Policy:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.algorithms import Algorithm, Group, Tokens, leave_one_out
-from components.batches import Batch, collate
-from components.logprobs import response_logprobs, response_token_logprobs
-from components.policy import Policy
-from components.records import Scored
+from components.data.records import Scored
+from components.policy.batches import Batch, collate
+from components.policy.logprobs import response_logprobs, response_token_logprobs
+from components.policy.model import Policy
 
 
 @dataclass(frozen=True)

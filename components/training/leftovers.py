@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 from components.store import Manifest, Store
+from components.store.note_kinds import content_of
 
 
 def forget(store: Store, key: str) -> None:
     """Removes the state of a training whose result is recorded."""
-    if note := store.read_note(key):
+    if manifest := content_of(store, key):
         store.remove_note(key)
-        remove(store, json.loads(note))
+        remove(store, manifest)
 
 
 def remove(store: Store, manifest: Manifest | None) -> None:

@@ -16,14 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from components.algorithms import Algorithm
-from components.learning import Seen
-from components.records import Scored
-from components.sections import TrainingConfig
-from components.seeds import generator
+from components.data.records import Scored
+from components.data.seeds import generator
 from components.training import sharding
 from components.training.groups import Selection, group_of, length_for, selected
-from components.training.off_policy import shares, steps_per_iteration
-from components.training.optimizer import learning_rate
+from components.training.learning import Seen
+from components.training.loop import Schedule
+from components.training.off_policy import shares
 from components.training.state import TrainingState
 
 FEW = 8  # prompts that are all monitored
@@ -43,14 +42,6 @@ def monitored(prompts: NDArray[np.int64], most: int, *, seed: int, iteration: in
     return np.sort(generator(seed, "monitor", iteration).permutation(prompts)[:count])
 
 
-def pace(settings: TrainingConfig, prompts: int, *, iteration: int, iterations: int, since: int = 0) -> float:
-    """Mean learning rate of an iteration's optimiser steps as a share of the peak; arguments as `off_policy.train`."""
-    steps = steps_per_iteration(settings, prompts)
-    first = (iteration - 1 - since) * steps
-    rates = [learning_rate(settings, step, iterations * steps) for step in range(first, first + steps)]
-    return float(np.mean(rates)) / settings.learning_rate
-
-
 @dataclass(frozen=True)
 class Monitor:
     """The monitored prompts of an iteration, their responses and how often they are measured."""
@@ -62,11 +53,12 @@ class Monitor:
     steps: int  # optimiser steps of one pass
 
     @classmethod
-    def of(cls, data: Scored, algorithm: Algorithm, settings: TrainingConfig, *, seed: int, iteration: int) -> Monitor:
+    def of(cls, data: Scored, algorithm: Algorithm, schedule: Schedule) -> Monitor:
         """For an iteration of `off_policy.train` with the same arguments."""
+        settings = schedule.settings
         selection = selected(data, algorithm)
         trained = np.flatnonzero(algorithm.informative(selection.win_rate))
-        chosen = monitored(trained, settings.monitor_prompts, seed=seed, iteration=iteration)
+        chosen = monitored(trained, settings.monitor_prompts, seed=schedule.seed, iteration=schedule.iteration)
         return cls(data, algorithm, selection, chosen, math.ceil(len(trained) / settings.batch_size))
 
     def around(self, saved: Callable[[TrainingState], None]) -> Callable[[TrainingState], None]:

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from components import ties
 from components.algorithms import FreshGroup, OnPolicyAlgorithm
-from components.batches import collate
+from components.data.records import Prompt, Ragged, Rollout, TokenIds
 from components.judges import Judgement
-from components.logprobs import response_logprobs
-from components.policy import Policy
-from components.records import Prompt, Ragged, Rollout, TokenIds
-from components.training.optimizer import trained
+from components.policy.batches import collate
+from components.policy.logprobs import response_logprobs
+from components.policy.model import Policy
+from components.training import ties
+from components.training.optimizer import trainable_parameters
 from components.training.state import TrainingState, anchor_weights
 
 Draw = Callable[[Policy, Sequence[Prompt], int, str], Rollout]  # (policy, prompts, how many each, purpose)
@@ -50,7 +50,7 @@ def save_anchor(policy: Policy, anchor: Policy, path: Path) -> None:
 
 @dataclass
 class OnPolicyTrainer:
-    """The optimiser step of an on-policy algorithm, for `training.run_steps`."""
+    """The optimiser step of an on-policy algorithm, for `loop.run_steps`."""
 
     state: TrainingState  # with an anchor
     algorithm: OnPolicyAlgorithm
@@ -70,7 +70,7 @@ class OnPolicyTrainer:
         return self.state.anchor
 
     def gradient(self, chosen: NDArray[np.int64]) -> tuple[float, dict[str, float]]:
-        """See `training.Trainer`: draws y from the policy and y1, y2 from the anchor for each chosen prompt."""
+        """See `loop.Trainer`: draws y from the policy and y1, y2 from the anchor for each chosen prompt."""
         prompts = [self.prompts[i] for i in chosen]
         fresh = self._draw(self.policy, prompts, 1, "policy")
         rivals = self._draw(self.anchor, prompts, 2, "anchor")
@@ -125,7 +125,7 @@ class OnPolicyTrainer:
 
     @torch.no_grad()
     def updated(self) -> None:
-        """See `training.Trainer`: anchor <- (1 - e)·anchor + e·policy."""
+        """See `loop.Trainer`: anchor <- (1 - e)·anchor + e·policy."""
         anchor = tuple(parameter for _, parameter in anchor_weights(self.policy, self.anchor))
-        policy = tuple(parameter for _, parameter in trained(self.policy))
+        policy = tuple(parameter for _, parameter in trainable_parameters(self.policy))
         torch._foreach_lerp_(anchor, policy, self.algorithm.anchor_rate)

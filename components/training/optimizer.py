@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import Embedding, Parameter
 from torch.optim import AdamW, Optimizer, RMSprop
 
-from components.policy import Policy
-from components.sections import TrainingConfig
+from components.config.sections import TrainingConfig
+from components.policy.model import Policy
 from components.training.sharding import rank, spread_like, whole
 
 MOMENTS = {AdamW: ("exp_avg", "exp_avg_sq"), RMSprop: ("square_avg",)}  # torch's state of a weight, beside its step
@@ -41,7 +41,7 @@ def make_optimizer(policy: Policy, settings: TrainingConfig) -> Optimizer:
 
     RMSprop is torch's with its defaults, as in SPPO's recipe; its decay is part of the gradient, AdamW's is decoupled.
     """
-    weights = [parameter for _, parameter in trained(policy)]
+    weights = [parameter for _, parameter in trainable_parameters(policy)]
     groups = [
         {"params": [p for p in weights if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
@@ -88,14 +88,14 @@ def load_optimizer(policy: Policy, optimizer: Optimizer, path: Path) -> None:
     restore_moments(policy, optimizer, load_file(path))
 
 
-def trained(policy: Policy) -> list[tuple[str, Parameter]]:
+def trainable_parameters(policy: Policy) -> list[tuple[str, Parameter]]:
     """Weights that are not frozen, by name; tied ones once."""
     return [(name, p) for name, p in policy.model.named_parameters() if p.requires_grad]
 
 
 def _states(policy: Policy, optimizer: Optimizer) -> Iterator[tuple[str, dict[str, Any]]]:
     """The optimiser's state of each weight; one that got no gradient yet is given what the optimiser begins with."""
-    names = {parameter: name for name, parameter in trained(policy)}
+    names = {parameter: name for name, parameter in trainable_parameters(policy)}
     for g, group in enumerate(optimizer.param_groups):
         for i, parameter in enumerate(group["params"]):
             if not optimizer.state[parameter]:

@@ -15,11 +15,11 @@ from torch import distributed as dist
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from components.policy import Policy
+from components.policy.model import Policy
 from components.training.gradient_checkpointing import layers
 
 if TYPE_CHECKING:
-    from components.batches import Batch
+    from components.policy.batches import Batch
 
 
 def world() -> int:
@@ -53,7 +53,7 @@ class _TokenLogProbs(nn.Module):
         self._policy = policy
 
     def forward(self, batch: Batch) -> Tensor:
-        from components.logprobs import flat_logprobs
+        from components.policy.logprobs import flat_logprobs
 
         return flat_logprobs(self._policy, batch)
 

@@ -1,4 +1,4 @@
-"""All that changes while an iteration trains: it fits in a file, from which another process goes on.
+"""All that changes while an iteration trains: it fits in a file, from which another process continues.
 
 Everything else, such as the order of prompts, the learning rate and the seeds of responses, follows from the inputs
 and from how many optimiser steps are done.
@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from components.policy import Policy
-from components.training.optimizer import moments, restore_moments, trained
+from components.policy.model import Policy
+from components.training.optimizer import moments, restore_moments, trainable_parameters
 from components.training.sharding import rank, spread_like, whole
 
 PROGRESS = "progress"  # key of the file's metadata under which the numbers lie, as JSON
@@ -27,7 +27,7 @@ PROGRESS = "progress"  # key of the file's metadata under which the numbers lie,
 def anchor_weights(policy: Policy, anchor: Policy) -> list[tuple[str, Parameter]]:
     """What an anchor has of its own, in the order of the policy's trained weights; it shares the frozen ones."""
     parameters = dict(anchor.model.named_parameters())
-    return [(name, parameters[name]) for name, _ in trained(policy)]
+    return [(name, parameters[name]) for name, _ in trainable_parameters(policy)]
 
 
 @dataclass
@@ -64,7 +64,9 @@ class TrainingState:
         return about
 
     def _weights(self) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {f"policy.{name}": parameter for name, parameter in trained(self.policy)}
+        found: dict[str, Tensor] = {
+            f"policy.{name}": parameter for name, parameter in trainable_parameters(self.policy)
+        }
         if self.anchor is not None:
             found |= {f"anchor.{name}": parameter for name, parameter in anchor_weights(self.policy, self.anchor)}
         return found

@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
-from loopback import serving
+
+from support.cloud.loopback import serving
 
 
 @dataclass

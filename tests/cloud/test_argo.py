@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
-from argo import UnsupportedError, filled, needs
-from deployment import CLUSTER, SECRET, TELL, deploy, in_cluster, needs_namespaces
-from flow_home import FLOW, Home, differences
+
+from support.cloud.deployment import CLUSTER, SECRET, TELL, deploy, in_cluster, needs_namespaces
+from support.cloud.templates import UnsupportedError, filled, needs
+from support.flows.flow_home import FLOW, Home, differences
 
 STEPS = ("start", "plan-1", "generate-1", "score-1", "gather-1", "train-1", "evaluate-1", "end")
 
-pytestmark = [pytest.mark.s3]
+pytestmark = [pytest.mark.s3, pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_every_container_is_killed_once_and_the_next_goes_on(home: Home, local) 
     (home.folder / "next.yaml").write_text(yaml.safe_dump({**config, "start_from": "latest"}))
     after = in_cluster(home, deploy(home, home.folder / "next.yaml"), "wind-2")
     assert after.run() == "Succeeded", after.containers[-1].log
-    assert "Goes on from WindFlow/argo-wind-1 after its iteration 1." in after.logs("start")
+    assert "Continues from WindFlow/argo-wind-1 after its iteration 1." in after.logs("start")
     assert list(home.artifacts("argo-wind-2")["history"]["iteration"]) == [1, 2]
 
     assert SECRET in str(workflow.secrets)

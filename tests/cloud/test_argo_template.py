@@ -12,13 +12,14 @@ from typing import Any
 import boto3
 import pytest
 import yaml
-from argo import compact
-from deployment import CLUSTER, GUIDE, SECRET, create, deploy
-from flow_home import FLOW, Home
 from hera.workflows.models import WorkflowTemplate
 from pydantic import ValidationError
 
-pytestmark = [pytest.mark.s3]
+from support.cloud.deployment import CLUSTER, GUIDE, SECRET, create, deploy
+from support.cloud.templates import compact
+from support.flows.flow_home import FLOW, Home
+
+pytestmark = [pytest.mark.s3, pytest.mark.thorough]
 
 PRESETS = sorted((FLOW.parent / "configs").glob("*.yaml"))
 COMPARISON = FLOW.with_name("compare_flow.py")

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from flow_home import Home, differences
 
-pytestmark = [pytest.mark.s3, pytest.mark.slow]
+from support.flows.flow_home import Home, differences
+
+pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.thorough]
 
 
 def test_a_resumed_run_on_s3_equals_a_local_one(s3_server, tmp_path: Path) -> None:
     home = Home(tmp_path, s3_server)
     local = home.artifacts(home.flow("local", "run"))
     fault = {"FAIL_AT": "train_1", "FAIL_HOW": "raise after"}
-    failed = home.flow("s3", "run", status=1, inject=["wind_runs.fail"], **fault)
+    failed = home.flow("s3", "run", status=1, inject=["support.flows.wind_runs.fail"], **fault)
     run = home.flow("s3", "resume", "--origin-run-id", failed)
     remote = home.artifacts(run)
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import boto3
 import pytest
-from flow_home import FLOW, Home
 
-pytestmark = [pytest.mark.s3]
+from support.flows.flow_home import FLOW, Home
+
+pytestmark = [pytest.mark.s3, pytest.mark.thorough]
 
 TRAIN = {"cpu": 2, "gpu": 1, "memory": 9000}
 

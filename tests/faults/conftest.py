@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chains import FOUR_STEPS, Chain, Tally
-from flow_home import Home
+
+from support.faults.chains import FOUR_STEPS, Chain, Tally
+from support.flows.flow_home import Home
 
 
 @pytest.fixture(scope="session")

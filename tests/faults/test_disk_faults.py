@@ -12,6 +12,8 @@ import pytest
 
 from components.store import Store, open_store
 
+pytestmark = pytest.mark.thorough
+
 MB = 1 << 20
 
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from chains import POINTS, Chain, Kill, Tally, each, in_turn
 
-pytestmark = pytest.mark.slow
+from support.faults.chains import POINTS, Chain, Kill, Tally, each, in_turn
+
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 WRITERS = [point for point in POINTS if point not in ("gather_1", "end")]  # they write into the store
 
@@ -87,7 +88,7 @@ def test_two_resumes_at_once(datastore: str, make_chain: Callable[..., Chain], u
     with ThreadPoolExecutor(2) as pool:
         ends = list(pool.map(lambda _: chain.attempt(together, origin=origin), range(2)))
     assert [end.status for end in ends] == [0, 0], ends
-    assert all("training goes on after optimiser step" in end.stdout for end in ends), ends
+    assert all("training continues after optimiser step" in end.stdout for end in ends), ends
     _, first, second = chain.runs
     replace(chain, runs=[origin, first]).check(undisturbed("wind"))
     replace(chain, runs=[origin, second], tally=Tally()).check(undisturbed("wind"))
@@ -98,7 +99,7 @@ def test_a_retry_goes_on_like_a_resume(make_chain: Callable[..., Chain], undistu
     chain = make_chain("local")
     end = chain.attempt(Kill("train_1", "task step:2"), retries=1)
     assert end.status == 0, end
-    assert "training goes on after optimiser step 2" in end.stdout
+    assert "training continues after optimiser step 2" in end.stdout
     attempts = [(line["attempt"], line["event"]) for line in chain.noted() if line["task"] == "train_1"]
     assert attempts == [(0, "begin"), (0, "task step:2"), (1, "begin"), (1, "end")]
     tally.kills += 1

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from proxy import Fault, Proxy
 
-from components.errors import StoreError
+from components.config.errors import StoreError
 from components.store import Store, open_store, s3_client
 from components.store.s3_transfer import PART
+from support.faults.proxy import Fault, Proxy
 
-pytestmark = [pytest.mark.s3]
+pytestmark = [pytest.mark.s3, pytest.mark.thorough]
 
 SIZE = 3 * PART + 1000  # bytes: four parts
 
@@ -131,7 +131,7 @@ def test_faults_that_last_end_in_a_clear_error(
         store.get(manifest, tmp_path / "out") if manifest else store.put(source)
     assert f"{store.root}/sha256/" in str(caught.value)
     assert message in str(caught.value)
-    assert "then go on with the run" in str(caught.value) or "Check that it is an S3 server" in str(caught.value)
+    assert "then resume the run" in str(caught.value) or "Check that it is an S3 server" in str(caught.value)
     proxy.faults = []
     if manifest:
         assert {p.name for p in (tmp_path / "out").iterdir()} <= {"config"}

@@ -19,7 +19,8 @@ with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     from metaflow.plugins.datastores.local_storage import LocalStorage
     from metaflow.runner.metaflow_runner import ExecutingRun
 
-FLOWS = Path(__file__).parents[2] / "flows"
+TESTS = Path(__file__).parents[1]
+FLOWS = TESTS.parent / "flows"
 sys.path.insert(0, str(FLOWS))  # a Runner imports the flow here too, to learn its parameters
 
 
@@ -29,9 +30,9 @@ def flow_env(tmp_path: Path) -> dict[str, str]:
 
     Runs and artifacts go to `tmp_path/.metaflow`. Add them to `os.environ` for a subprocess, and start it in
     `tmp_path`: cards go to the working directory's `.metaflow`, and the client looks for them beside the artifacts.
-    Flows find the modules beside the shipped flows, wherever they are themselves.
+    Flows find the modules beside the shipped flows and `support`, wherever they are themselves.
     """
-    modules = [str(FLOWS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    modules = [str(FLOWS), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         "METAFLOW_HOME": str(tmp_path),
         "METAFLOW_PROFILE": "",

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from flow_home import card_content
 
 from components.bandit.config import LabConfig, parse
 from components.bandit.laboratory import cells, play
-from wind_runs import INJECT, NOBODY
+from support.flows.flow_home import card_content
+from support.flows.wind_runs import INJECT, NOBODY
+
+pytestmark = pytest.mark.thorough
 
 FLOW = Path(__file__).parents[2] / "flows" / "bandit_flow.py"
 SMOKE = FLOW.parent / "configs" / "bandit" / "smoke.yaml"
@@ -72,10 +74,9 @@ def test_a_run_of_the_smoke_preset(run_flow, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_failed_run_resumes_where_it_failed(run_flow, flow_env):
+def test_a_failed_run_resumes_where_it_failed(run_flow):
     undisturbed = run_flow(FLOW, config=TINY).run.data
-    path = os.pathsep.join([flow_env["PYTHONPATH"], str(Path(__file__).parent)])
-    fault = {"FAIL_AT": "play/1", "FAIL_HOW": "raise before", "PYTHONPATH": path}
+    fault = {"FAIL_AT": "play/1", "FAIL_HOW": "raise before"}
     failed = run_flow(FLOW, config=TINY, env=fault, status="failed", decospecs=[INJECT], max_workers=1)
     assert sorted(task.successful for task in failed.run["play"]) == [False, True]
     command = re.search(r"^  python (\S+) resume --origin-run-id (\S+)$", failed.stderr, re.MULTILINE)

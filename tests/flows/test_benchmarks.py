@@ -10,14 +10,16 @@ import pandas as pd
 import pytest
 import yaml
 
-from components.config import parse
+from components.run_config import parse
+
+pytestmark = pytest.mark.thorough
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "flows" / "configs" / "compare_smoke.yaml"
 
 
 def run(script, *options):
-    command = [sys.executable, str(ROOT / "tests" / "benchmarks" / script), *map(str, options)]
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *map(str, options)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -54,10 +56,10 @@ def test_search_lists_trials_best_first(tmp_path):
 
 def test_the_recorded_search_covers_every_arm_of_the_comparison():
     """At least six trials of each algorithm that the shipped comparison has, and a search that can be run again."""
-    trials = pd.read_csv(ROOT / "tests" / "benchmarks" / "results" / "search.csv").groupby("algorithm").size()
+    trials = pd.read_csv(ROOT / "benchmarks" / "results" / "search.csv").groupby("algorithm").size()
     arms = parse((ROOT / "flows" / "configs" / "compare.yaml").read_text())["compare"]["arms"]
     assert trials[[arm["algorithm"]["name"] for arm in arms.values()]].min() >= 6
-    again = parse((ROOT / "tests" / "benchmarks" / "search.yaml").read_text())["compare"]["arms"]
+    again = parse((ROOT / "benchmarks" / "search.yaml").read_text())["compare"]["arms"]
     assert {name.rpartition(".")[0] for name in again} == set(trials.index)
 
 

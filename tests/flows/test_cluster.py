@@ -3,9 +3,11 @@
 import pytest
 
 from cluster import leaves_this_machine, pod_options
-from components.cluster_sections import ClusterConfig
-from components.config import parse
-from components.errors import ConfigError
+from components.config.cluster import ClusterConfig
+from components.config.errors import ConfigError
+from components.run_config import parse
+
+pytestmark = pytest.mark.thorough
 
 CLUSTER = """
 demo: {}

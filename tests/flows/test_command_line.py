@@ -9,8 +9,8 @@ import sys
 import pytest
 
 import command_line
-from components.errors import UserError
-from wind_runs import FLOW
+from components.config.errors import UserError
+from support.flows.wind_runs import FLOW
 
 
 @pytest.fixture
@@ -21,6 +21,8 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "sixteen.yaml").write_text("demo: {}", "utf-16")
     (tmp_path / "bytes.yaml").write_bytes(bytes(range(128, 256)))
     (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    monkeypatch.delenv(command_line.LOCAL_ROOT, raising=False)
     return tmp_path
 
 
@@ -35,8 +37,21 @@ def here(tmp_path, monkeypatch):
         (f"--config config {'x' * 5000} run", ["File name too long"]),
         ("run --max-workers 0", ["--max-workers: 0", "Use 1 or more"]),
         ("run --max-workers=-3", ["--max-workers: -3", "Use 1 or more"]),
+        (
+            "--datastore-root ~nosuchuser/x run",
+            ["--datastore-root: ~nosuchuser/x cannot be", "Check the path"],
+        ),
+        (f"--datastore-root={'x' * 300} run", ["--datastore-root: xxx", "File name too long", "Check the path"]),
         ("--datastore-root good.yaml run", ["--datastore-root: good.yaml", "Name a directory"]),
         ("--datastore-root=good.yaml/there run", ["--datastore-root: good.yaml/there", "Name a directory"]),
+        ("--datastore-root /proc/nope run", ["--datastore-root: /proc/nope cannot be written", "Name a directory"]),
+        (f"--datastore-root {'x' * 5000} run", ["--datastore-root: xxx", "File name too long"]),
+        ("--datastore-root dangling/a run", ["--datastore-root: dangling/a cannot be written"]),
+        ("run --run-id-file /nonexistent/x", ["--run-id-file: /nonexistent/x cannot be written (No such file"]),
+        ("run --run-id-file=good.yaml/x", ["--run-id-file: good.yaml/x cannot be written (Not a directory)"]),
+        ("run --run-id-file folder", ["--run-id-file: folder cannot be written (Is a directory)", "Name a file"]),
+        ("resume --run-id-file /proc/x", ["--run-id-file: /proc/x cannot be written"]),
+        (f"run --run-id-file {'x' * 5000}", ["cannot be written (File name too long)"]),
     ],
 )
 def test_options(here, words, parts):
@@ -62,6 +77,17 @@ def test_the_environment_variable(here, monkeypatch, value, part):
     assert part in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["/proc/x", "/etc/passwd", "/etc/passwd/x", "good.yaml", "dangling", "x" * 5000])
+def test_the_variable_of_the_datastore(here, monkeypatch, value):
+    monkeypatch.setenv(command_line.LOCAL_ROOT, value)
+    with pytest.raises(UserError) as caught:
+        command_line.check(["run"])
+    assert str(caught.value).startswith(f"METAFLOW_DATASTORE_SYSROOT_LOCAL: {value} cannot be written (")
+    assert "Name a directory that can be" in str(caught.value)
+    command_line.check(["--datastore-root", "folder", "run"])  # this goes before
+    command_line.check(["--datastore=s3", "--metadata=service", "run"])
+
+
 def test_what_is_well_passes(here, monkeypatch):
     os.mkfifo(here / "pipe")  # what comes through it is Metaflow's to read
     monkeypatch.setenv(command_line.VARIABLE, '{"config": "good.yaml"}')
@@ -69,8 +95,14 @@ def test_what_is_well_passes(here, monkeypatch):
         "run",
         "--config config good.yaml run --max-workers 1",
         "--config config pipe --datastore-root a/b run",
+        "run --run-id-file id",
+        "run --run-id-file good.yaml",
     ):
         command_line.check(words.split())
+    monkeypatch.setenv(command_line.LOCAL_ROOT, str(here / "new" / "one"))
+    before = sorted(here.iterdir())
+    command_line.check(["run"])
+    assert sorted(here.iterdir()) == before
 
 
 @pytest.mark.parametrize(

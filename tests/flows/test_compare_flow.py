@@ -1,28 +1,24 @@
 """CompareFlow: one run that fails in one branch and is resumed, looked at from all sides."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import yaml
-from flow_home import card_content
 
 from base import BadConfig
 from components.comparison.arms import run_in_process
-from components.config import RunConfig, parse
+from components.run_config import RunConfig, parse
 from components.store import open_store
 from components.store.references import manifests
-from wind_runs import FLOW as WIND_FLOW
-from wind_runs import INJECT, NOBODY, SMOKE, figures
+from support.flows.flow_home import card_content
+from support.flows.wind_runs import FLOW as WIND_FLOW
+from support.flows.wind_runs import INJECT, SMOKE, figures, shell
 
 FLOW = WIND_FLOW.parent / "compare_flow.py"
 CONFIG = yaml.safe_load((FLOW.parent / "configs" / "compare_smoke.yaml").read_text())
@@ -52,11 +48,10 @@ def once():
 
 
 @pytest.fixture
-def comparison(once, run_flow, flow_env, open_run):
-    """The run that failed, the one that went on with it, and what that one printed."""
+def comparison(once, run_flow, open_run):
+    """The run that failed, the one that continued with it, and what that one printed."""
     if not once:
-        path = os.pathsep.join([flow_env["PYTHONPATH"], str(Path(__file__).parent)])
-        fault = {"FAIL_AT": f"train_2/{LAST}", "FAIL_HOW": "raise before", "PYTHONPATH": path}
+        fault = {"FAIL_AT": f"train_2/{LAST}", "FAIL_HOW": "raise before"}
         failed = run_flow(FLOW, config=CONFIG, env=fault, status="failed", decospecs=[INJECT])
         once["said"] = failed.stderr
         once["failed"] = failed.run.pathspec
@@ -137,19 +132,6 @@ def test_the_terminal_shows_tables_verdict_and_next_commands(comparison):
         assert row.split()[:2] == [arm, f"{rates[arm].mean():.3f}"]
     assert any(re.search(r" ends \d+\.\d points above .* seeds in pairs\): ", line) for line in lines)
     assert "see the report" in comparison.stdout
-
-
-def shell(words, home):
-    """Runs a printed command as a user without a name would, with no setting of Metaflow's."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("METAFLOW_")}
-    return subprocess.run(
-        [sys.executable if word == "python" else word for word in words],
-        cwd=home,
-        env=env | NOBODY | {"METAFLOW_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def printed_command(stdout, purpose):

@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 import yaml
 from metaflow.plugins.datastores.local_storage import LocalStorage
-from signals import HEARING
 
 import launcher
 from components.store import s3_client
-from wind_runs import FLOW, SMOKE
+from support.flows.signals import HEARING
+from support.flows.wind_runs import FLOW, preset
+
+pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture
@@ -119,14 +121,10 @@ def begin(tmp_path, flow_env):
     return start
 
 
-def smoke(**changes):
-    return {**yaml.safe_load(SMOKE.read_text()), "iterations": 1, **changes}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_to_the_launcher_leaves_nothing_in_tmpdir(begin, tmp_path, number, wait_for):
-    config = smoke()
+    config = preset(iterations=1)
     config["demo"] = {**config["demo"], "steps": 1_000_000}
     scratch = tmp_path / "scratch"
     with begin(config) as process:
@@ -135,7 +133,7 @@ def test_a_signal_to_the_launcher_leaves_nothing_in_tmpdir(begin, tmp_path, numb
         _, said = process.communicate(timeout=60)
     assert process.returncode != 0
     assert [path.name for path in scratch.iterdir() if path.name.startswith("wind-")] == []
-    words = shlex.split(said.rpartition("To go on where it failed:\n")[2])
+    words = shlex.split(said.rpartition("To resume it where it failed:\n")[2])
     assert words[:3] == ["cd", str(tmp_path), "&&"]
     assert words[3:6] == ["python", str(FLOW), "resume"]
     assert "killed from outside" not in said
@@ -158,7 +156,9 @@ def test_what_a_user_can_put_right_comes_without_a_traceback_and_with_a_new_run(
 
 @pytest.mark.slow
 def test_where_the_config_is_at_fault_a_new_run_alone_is_advised(begin, tmp_path):
-    with begin(smoke(training={"optimizer": "adamw", "lora": {"target_modules": ["nowhere"]}})) as process:
+    with begin(
+        preset(iterations=1, training={"optimizer": "adamw", "lora": {"target_modules": ["nowhere"]}})
+    ) as process:
         out, said = process.communicate(timeout=120)
     assert "training.lora.target_modules: 'nowhere' is no linear layer" in out + said
     assert "Traceback" not in out + said
@@ -221,7 +221,7 @@ def test_a_run_on_s3(begin, moto_server, use_server, there):
 @pytest.mark.slow
 def test_more_than_a_hundred_shards(begin, tmp_path):
     """The foreach is made; the first shard then ends the run, for all of them would take minutes."""
-    config = smoke(prompts={"held_out": 16, "per_iteration": 101, "shards": 101})
+    config = preset(iterations=1, prompts={"held_out": 16, "per_iteration": 101, "shards": 101})
     config["demo"] = {**config["demo"], "prompts": 128}
     with begin(config) as process:
         for line in process.stdout:

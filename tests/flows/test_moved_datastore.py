@@ -1,17 +1,15 @@
-"""A copied datastore: a run goes on in the copy, with the weights store beside it, and leaves the original alone."""
+"""A copied datastore: a run continues in the copy, with the weights store beside it, and leaves the original alone."""
 
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from flow_home import Home
+from support.flows.flow_home import Home
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -23,7 +21,7 @@ def test_a_copied_run_goes_on_in_the_copy(tmp_path: Path) -> None:
     folders["original"].mkdir()
     original = Home(folders["original"])
     run = original.flow(
-        "local", "run", status=1, inject=["wind_runs.fail"], FAIL_AT="evaluate_1", FAIL_HOW="raise before"
+        "local", "run", status=1, inject=["support.flows.wind_runs.fail"], FAIL_AT="evaluate_1", FAIL_HOW="raise before"
     )
     before = files(original.folder)
     for name in ("copy", "without"):

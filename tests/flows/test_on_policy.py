@@ -1,20 +1,16 @@
-"""J-BOND through WindFlow: its shards stay empty, its training step draws, and a resume goes on with its anchor."""
-
-import os
-from pathlib import Path
+"""J-BOND through WindFlow: its shards stay empty, its training step draws, and a resume continues with its anchor."""
 
 import pandas as pd
 import pytest
-import yaml
 
-from wind_runs import FLOW, INJECT, SMOKE, figures
+from support.flows.wind_runs import FLOW, INJECT, figures, preset
 
 N, T = 16, 2  # prompts of an iteration, iterations of smoke.yaml
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_in_training_ends_like_one_that_never_did(run_flow, flow_env):
-    config = yaml.safe_load(SMOKE.read_text())
+def test_a_run_that_fails_in_training_ends_like_one_that_never_did(run_flow):
+    config = preset()
     config |= {"algorithm": {"name": "jbond"}, "prompts": {**config["prompts"], "shards": 1}}
     config["training"]["learning_rate"] = 1e-2
     undisturbed = run_flow(FLOW, config=config).run
@@ -28,8 +24,7 @@ def test_a_run_that_fails_in_training_ends_like_one_that_never_did(run_flow, flo
         assert undisturbed[f"gather_{t}"].task.data.rollouts == [{}]
         assert undisturbed[f"train_{t}"].task.data.optimizer.keys() == {"optimizer.safetensors", "anchor.safetensors"}
 
-    path = os.pathsep.join([flow_env["PYTHONPATH"], str(Path(__file__).parent)])
-    fault = {"FAIL_AT": "train_2", "FAIL_HOW": "raise after", "PYTHONPATH": path}
+    fault = {"FAIL_AT": "train_2", "FAIL_HOW": "raise after"}
     failed = run_flow(FLOW, config=config, env=fault, status="failed", decospecs=[INJECT]).run
     run = run_flow(FLOW, resume=failed.id).run
     executed = {step.id for step in run for task in step if "origin-task-id" not in task.metadata_dict}

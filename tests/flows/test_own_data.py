@@ -14,10 +14,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from components import stages
-from components.config import RunConfig, parse
+from components.run_config import RunConfig, parse
+from components.stages.context import open_workspace
 from components.store import open_store
-from components.workspace import open_workspace
-from wind_runs import FLOW, figures
+from support.flows.wind_runs import FLOW, figures
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""WindFlow with a judge that begins to return parts: a run goes on from one without, and tells them by group."""
+"""WindFlow with a judge that begins to return parts: a run continues from one without, and tells them by group."""
 
 import json
 import os
@@ -7,13 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from flow_home import card_content
 
 from components import demo
-from components.sections import DemoConfig
-from wind_runs import FLOW
+from components.config.sections import DemoConfig
+from support.flows.flow_home import card_content
+from support.flows.wind_runs import FLOW
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 PLAIN = """
 def score(response, prompt):
@@ -74,3 +74,20 @@ def test_a_run_goes_on_with_parts_and_groups(run_flow, flow_env, tmp_path):
     report = card_content((tmp_path / "report.html").read_text())
     assert "## Parts and groups" in report
     assert report.count("data:image/png;base64,") == 3
+
+    command = ["-c", "from components.cli import main; main()", "samples", f"WindFlow/{result.run.id}", "samples.html"]
+    subprocess.run([sys.executable, *command], check=True, cwd=tmp_path, env=os.environ | flow_env)
+    page = (tmp_path / "samples.html").read_text("utf-8")
+    shown = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert [batch["iteration"] for batch in shown["trained"]["batches"]] == [2, 3, 4]  # those of this run
+    for batch in shown["trained"]["batches"]:
+        assert (len(batch["texts"]), batch["k"]) == (32, 4)
+        assert batch["parts"]["words"] == batch["reward"] == [len(text.split()) for text in batch["texts"]]
+    held_out = shown["held_out"]
+    assert held_out["fields"] == ["kind"]
+    assert [prompt["metadata"]["kind"] for prompt in held_out["prompts"]] == KINDS
+    # The reference, the first run's policy and two of this run, of which the first was not evaluated.
+    assert [batch["iteration"] for batch in held_out["batches"]] == [0, 1, 3, 4]
+    assert [sorted(batch["parts"]) for batch in held_out["batches"]] == [[], [], *[["ends_even", "words"]] * 2]
+    for batch, mean in zip(held_out["batches"][1:], history["reward_mean"].dropna(), strict=True):
+        assert sum(batch["reward"]) / len(batch["reward"]) == pytest.approx(mean)

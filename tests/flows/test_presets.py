@@ -10,20 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from families import FAMILIES, save_pairrm, save_policy, save_reward_model
 
-from components.config import RunConfig, checked
-from components.evaluation import HISTORY_COLUMNS
-from components.pipeline import Pipeline
-from components.preparation import Started
+from components.config.strict_yaml import load_yaml
+from components.evaluation.metrics import HISTORY_COLUMNS
+from components.run_config import RunConfig, checked
+from components.stages.context import open_workspace
+from components.stages.handover import Started
+from components.stages.in_process import Pipeline
 from components.store import Manifest
-from components.strict_yaml import load_yaml
-from components.workspace import open_workspace
-from wind_runs import FLOW
+from support.flows.wind_runs import FLOW
+from support.models.families import FAMILIES, save_pairrm, save_policy, save_reward_model
 
 # Of the library's own code, when it first imports DeBERTa
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
 ]
 needs_vllm = [
@@ -136,12 +137,12 @@ def run_all(config: RunConfig, root: str) -> tuple[pd.DataFrame, Started, list[M
     update = pipeline.update
 
     def remember(*arguments):
-        trained, counts = update(*arguments)
-        policies.append(trained.policy)
-        return trained, counts
+        made = update(*arguments)
+        policies.append(made.trained.policy)
+        return made
 
     pipeline.update = remember
-    *_, history = pipeline.iterate(started)
+    history = pipeline.run(started)
     return history, started, policies
 
 
@@ -160,7 +161,7 @@ def test_a_preset_runs_to_its_end(preset, engine, tmp_path):
     assert history.responses.tolist() == [N * k] * t
     assert history.win_rate.between(0, 1).all()
     assert np.isfinite(history.kl).all()
-    assert np.isnan(history.reward_mean).all() == (config.judge["name"] == "pairrm")
+    assert np.isnan(history.reward_mean).all() == (config.judge.name == "pairrm")
     check_policies(config, root, [started.policy, *policies])
     check_prompts(config, root, started)
 

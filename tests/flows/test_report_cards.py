@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from flow_home import card_content
 
-from components.report import next_commands
+from components.reporting.commands import next_commands
+from support.flows.flow_home import card_content
+
+pytestmark = pytest.mark.thorough
 
 FLOW = Path(__file__).parent / "card_flows" / "report_flow.py"
 

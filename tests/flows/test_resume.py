@@ -1,14 +1,13 @@
 """WindFlow fails at every kind of step, is resumed each time, and ends as if nothing had happened."""
 
-import os
 import re
-from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
-from wind_runs import FLOW, INJECT, SMOKE, figures
+from support.flows.wind_runs import FLOW, INJECT, figures, preset
+
+pytestmark = pytest.mark.thorough
 
 FAULTS = {
     "start": "raise before",
@@ -27,16 +26,15 @@ TASKS = [
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_everywhere_ends_like_one_that_never_did(run_flow, flow_env):
-    config = {**yaml.safe_load(SMOKE.read_text()), "iterations": 1}
+def test_a_run_that_fails_everywhere_ends_like_one_that_never_did(run_flow):
+    config = preset(iterations=1)
     undisturbed = run_flow(FLOW, config=config).run.data
 
-    path = os.pathsep.join([flow_env["PYTHONPATH"], str(Path(__file__).parent)])
     options = {"decospecs": [INJECT], "max_workers": 1}  # one worker: the tasks come in the order of TASKS
     source = {"config": config}
     origin = []  # tasks that the run before finished
     for failing, how in FAULTS.items():
-        fault = {"FAIL_AT": failing, "FAIL_HOW": how, "PYTHONPATH": path}
+        fault = {"FAIL_AT": failing, "FAIL_HOW": how}
         result = run_flow(FLOW, **source, env=fault, status="failed", **options)
         finished, cloned, unfinished = tasks(result.run)
         assert finished == TASKS[: TASKS.index(failing)]

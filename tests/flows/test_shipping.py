@@ -9,7 +9,9 @@ import yaml
 
 import shipping
 from base import BadConfig
-from components.config import parse
+from components.run_config import parse
+
+pytestmark = pytest.mark.thorough
 
 OWN = {"policy": {"model": "some/model"}, "prompts": {"train": "some/dataset"}}
 
@@ -99,6 +101,12 @@ def test_what_pods_would_not_find_is_refused(place, changes, key, remedy):
         shipping.files(parse(yaml.safe_dump(values)))
     assert str(caught.value).startswith(f"{key}: ")
     assert (remedy or "relative to that, or mount a volume") in str(caught.value)
+
+
+def test_a_model_at_an_endpoint_is_a_name_there(place):
+    endpoint = {"name": "openai", "model": "models/llama", "base_url": "http://judge:8000/v1"}
+    values = {**OWN, "judge": endpoint}
+    assert shipping.files(parse(yaml.safe_dump(values))) == {}
 
 
 def test_an_absolute_path_is_refused_unless_a_volume_is_mounted_there(place):

@@ -12,7 +12,9 @@ import yaml
 
 import shipping
 from base import BadConfig
-from components.config import parse
+from components.run_config import parse
+
+pytestmark = pytest.mark.thorough
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -41,7 +43,7 @@ FILES = {
 }
 SCORES = (
     "import sys, warnings; warnings.simplefilter('ignore'); "
-    "from components.judges.verifier import Verifier; from components.records import Prompt; "
+    "from components.judges.verifier import Verifier; from components.data.records import Prompt; "
     "judge = Verifier(function=sys.argv[1]); judge.check(); "
     "print(judge.judge([Prompt('p', ({'role': 'user', 'content': '?'},))], [['a', 'b']]).reward[0].tolist())"
 )

@@ -1,26 +1,21 @@
-"""A run that goes on from a failed one: as if the first had not failed and had gone on to the same iteration."""
-
-import os
-from pathlib import Path
+"""A run that continues from a failed one: as if the first had not failed and had gone on to the same iteration."""
 
 import pandas as pd
 import pytest
-import yaml
 
-from wind_runs import FLOW, INJECT, SMOKE, figures
+from support.flows.wind_runs import FLOW, INJECT, figures, preset
 
 SAME = ("policy", "optimizer", "reference", "prompts", "evaluated", "evaluated_reference", "counts", "rollouts")
 
 
 @pytest.mark.slow
-def test_going_on_from_a_failed_run(run_flow, flow_env, tmp_path):
+def test_going_on_from_a_failed_run(run_flow, tmp_path):
     """Two iterations at a constant rate, once in one run, once in two."""
-    config = yaml.safe_load(SMOKE.read_text())
+    config = preset()
     config["training"] |= {"schedule": "constant", "warmup_ratio": 0.0, "learning_rate": 1e-2}
     whole = run_flow(FLOW, config=config).run.data
 
-    path = os.pathsep.join([flow_env["PYTHONPATH"], str(Path(__file__).parent)])
-    fault = {"FAIL_AT": "train_2", "FAIL_HOW": "raise after", "PYTHONPATH": path}
+    fault = {"FAIL_AT": "train_2", "FAIL_HOW": "raise after"}
     failed = run_flow(FLOW, config=config, env=fault, status="failed", decospecs=[INJECT]).run
     stored = blobs(tmp_path)
     going_on = {**config, "iterations": 1, "start_from": f"WindFlow/{failed.id}"}
@@ -32,7 +27,7 @@ def test_going_on_from_a_failed_run(run_flow, flow_env, tmp_path):
         assert getattr(data, artifact) == getattr(whole, artifact), artifact
     pd.testing.assert_frame_equal(figures(data.history), figures(whole.history), check_exact=True)
     assert len(set(blobs(tmp_path)) - set(stored)) == 1  # the run's note refers to its history; the rest was there
-    assert f"Goes on from WindFlow/{failed.id} after its iteration 1" in result.stdout
+    assert f"Continues from WindFlow/{failed.id} after its iteration 1" in result.stdout
 
     refused = run_flow(FLOW, config={**going_on, "start_from": "WindFlow/1"}, status="failed")
     assert "WindFlow/1: there is no such run in the datastore" in refused.stdout

@@ -1,5 +1,6 @@
 """One run of WindFlow as a newcomer starts it, looked at from all sides; and configs and prompts that cannot be run."""
 
+import json
 import os
 import re
 import shlex
@@ -10,10 +11,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from flow_home import card_content
 
 from components.store import open_store
-from wind_runs import FLOW, NOBODY, SMOKE
+from support.flows.flow_home import card_content
+from support.flows.wind_runs import FLOW, NOBODY, SMOKE, shell
 
 COLUMNS = [
     "iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl",
@@ -56,19 +57,6 @@ def smoke(once, run_flow, open_run):
         once["stdout"] = re.sub(r"^\S+ \S+ \[\S+ \(pid \d+\)\] ?", "", result.stdout, flags=re.MULTILINE)
     run = open_run(once["pathspec"])
     return SimpleNamespace(run=run, id=run.id, data=run.data, stdout=once["stdout"])
-
-
-def shell(words, home):
-    """Runs a printed command as a user without a name would, with no setting of Metaflow's."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("METAFLOW_")}
-    return subprocess.run(
-        [sys.executable if word == "python" else word for word in words],
-        cwd=home,
-        env=env | NOBODY | {"METAFLOW_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def printed_command(smoke, purpose):
@@ -144,8 +132,9 @@ def test_the_terminal_shows_verdict_table_and_next_commands(smoke):
     for row, (_, figures) in zip(lines[head + 2 : head + 4], smoke.data.history.iterrows(), strict=True):
         cells = re.split("  +", row.strip())
         assert cells[:2] == [str(figures["iteration"]), f"{figures['win_rate']:.3f}"]
-    for purpose in ("see the report", "export the policy", "read the history"):
-        assert printed_command(smoke, purpose)[0] == "python"
+    commands = {"see the report": "python", "see every sample": "wind", "export the policy": "wind"}
+    for purpose, first in {**commands, "read the history": "python"}.items():
+        assert printed_command(smoke, purpose)[0] == first
 
 
 @pytest.mark.slow
@@ -189,6 +178,18 @@ def test_the_printed_export_command_writes_a_policy_that_loads_as_printed(smoke,
     loaded = shell(["python", "-c", f"{code}\n{answer}"], home)
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout == "1\n"
+
+
+@pytest.mark.slow
+def test_the_printed_samples_command_writes_every_response(smoke, home):
+    words = printed_command(smoke, "see every sample")
+    result = shell(words, home)
+    assert result.returncode == 0, result.stderr
+    page = (home / f"samples-{smoke.id}.html").read_text("utf-8")
+    shown = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert [len(batch["texts"]) for batch in shown["trained"]["batches"]] == [N * K] * T
+    rewards = [sum(batch["reward"]) / len(batch["reward"]) for batch in shown["held_out"]["batches"]]
+    assert rewards == pytest.approx([smoke.data.reward_reference, *smoke.data.history["reward_mean"]], rel=1e-5)
 
 
 def refused(home, env, config):

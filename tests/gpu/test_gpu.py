@@ -10,12 +10,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from components.algorithms.wind import Wind
+from components.config.sections import TrainingConfig
+from components.data.records import Ragged, Rollout, Scored
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
-from components.logprobs import score_responses
-from components.policy import Policy
-from components.records import Ragged, Rollout, Scored
-from components.sections import TrainingConfig
+from components.policy.logprobs import score_responses
+from components.policy.model import Policy
+from components.training.loop import Schedule
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
@@ -119,10 +120,7 @@ def trained(model, rows, device):
         TrainingState(policy, make_optimizer(policy, settings), settings.micro_batch_size),
         scored(model, rows),
         Wind(beta=0.02, eta=10.0, clip=None),
-        settings,
-        iteration=1,
-        iterations=1,
-        seed=0,
+        Schedule(settings, 1, 1, seed=0),
     )
     return {name: p.detach().cpu() for name, p in policy.model.named_parameters()}, figures
 

@@ -10,20 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, save_reward_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from components import adapters
 from components.algorithms.wind import Wind
+from components.config.sections import LoraConfig, TrainingConfig
+from components.data.records import Prompt, Ragged, Responses, Scored
 from components.judges import _models
 from components.judges.reward_model import RewardModel
-from components.policy import Policy
-from components.records import Prompt, Ragged, Responses, Scored
-from components.sections import LoraConfig, TrainingConfig
+from components.policy import lora
+from components.policy.model import Policy
 from components.training.gradient_checkpointing import checkpointed
+from components.training.loop import Schedule
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
+from support.models.families import FAMILIES, save_reward_model
 
 pytestmark = [
     pytest.mark.gpu,
@@ -56,9 +57,7 @@ def trained(policy: Policy, **settings) -> tuple[dict[str, torch.Tensor], int, d
     config = TrainingConfig(**{"batch_size": N, "micro_batch_size": N, "schedule": "constant"} | settings)
     state = TrainingState(policy, make_optimizer(policy, config), config.micro_batch_size)
     torch.cuda.reset_peak_memory_stats()
-    figures = train(
-        state, make_scored(), Wind(beta=0.02, eta=10.0, clip=None), config, iteration=1, iterations=1, seed=0
-    )
+    figures = train(state, make_scored(), Wind(beta=0.02, eta=10.0, clip=None), Schedule(config, 1, 1, seed=0))
     weights = {name: p.detach().cpu() for name, p in policy.model.named_parameters() if p.requires_grad}
     return weights, torch.cuda.max_memory_allocated(), figures | {"micro_batch_size": state.micro_batch_size}
 
@@ -75,7 +74,7 @@ def test_gradient_checkpointing_takes_less_memory_for_the_same_step():
 def test_an_adapter_trains_alone():
     policy = make_policy()
     frozen = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
-    adapters.add(policy.model, LoraConfig(rank=4), seed=0)
+    lora.add(policy.model, LoraConfig(rank=4), seed=0)
     weights, _, figures = trained(policy, learning_rate=1e-2)
     assert all("lora" in name for name in weights)
     assert figures["grad_norm"] > 0
@@ -119,7 +118,7 @@ def test_an_unloaded_judge_leaves_its_memory(tmp_path):
 
 
 CLAIM = """
-from components import gpus
+from components.runtime import gpus
 names = gpus.visible()
 with gpus.claim(names, 1):
     import torch

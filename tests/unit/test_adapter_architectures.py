@@ -8,12 +8,12 @@ from collections import Counter
 
 import pytest
 import torch
-from architectures import KINDS, make
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from components import adapters
-from components.sections import LoraConfig
+from components.config.sections import LoraConfig
+from components.policy import lora
+from support.models.architectures import KINDS, make
 
 IDS = torch.arange(6, 26).reshape(2, 10)
 LORA = LoraConfig(rank=2, alpha=8)
@@ -28,30 +28,31 @@ def logits(model):
 def adapted(name):
     """A model whose adapter does something."""
     model = make(name)
-    adapters.add(model, LORA, 0)
+    lora.add(model, LORA, 0)
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for key, parameter in adapters.weights(model).items():
+        for key, parameter in lora.weights(model).items():
             if "lora_B" in key:
                 parameter.copy_(torch.randn(parameter.shape, generator=noise) * 0.3)
     return model
 
 
+@pytest.mark.thorough(but=["llama", "gpt2", "mixtral"])
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind != "refused"])
 def test_kept_loaded_and_merged(name, tmp_path):
     base = make(name)
     base.save_pretrained(tmp_path / "policy")
     model = adapted(name)
     model(input_ids=IDS, use_cache=False).logits.square().sum().backward()
-    weights = adapters.weights(model)
+    weights = lora.weights(model)
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in weights.values())
     assert {key for key, parameter in model.named_parameters() if parameter.requires_grad} == weights.keys()
-    adapters.save(model, tmp_path / "policy")
+    lora.save(model, tmp_path / "policy")
     assert len(load_file(tmp_path / "policy" / "adapter" / "adapter_model.safetensors")) == len(weights)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "policy", dtype=torch.float32)
-    adapters.load(again.eval(), tmp_path / "policy" / "adapter")
+    lora.load(again.eval(), tmp_path / "policy" / "adapter")
     assert torch.equal(logits(again), logits(model))
-    adapters.merge(tmp_path / "policy", tmp_path / "merged")
+    lora.merge(tmp_path / "policy", tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
     assert not (tmp_path / "merged" / "adapter").exists()
     torch.testing.assert_close(logits(merged), logits(model), rtol=1e-4, atol=1e-4 * logits(model).abs().max().item())
@@ -60,7 +61,7 @@ def test_kept_loaded_and_merged(name, tmp_path):
 
 def test_equal_adapters_are_equal_files(tmp_path):
     for name in ("a", "b"):
-        adapters.save(adapted("qwen3_moe"), tmp_path / name)
+        lora.save(adapted("qwen3_moe"), tmp_path / name)
     a, b = ((tmp_path / name / "adapter" / "adapter_config.json").read_bytes() for name in "ab")
     assert a == b
     assert json.loads(a)["r"] == 2
@@ -79,16 +80,16 @@ def test_equal_adapters_are_equal_files(tmp_path):
 def test_what_is_left_out_is_told(name, left_out, caplog):
     model = make(name)
     with caplog.at_level(logging.WARNING):
-        adapters.check(model, LORA)
-    [line] = [record.getMessage() for record in caplog.records]
+        lora.check(model, LORA)
+    [line] = [record.getMessage() for record in caplog.records if record.name.startswith("components.")]
     assert all(weight in line for weight in left_out)
-    adapters.add(model, LORA, 0)
-    reached = Counter(key.partition(".lora_")[0] for key in adapters.weights(model))
+    lora.add(model, LORA, 0)
+    reached = Counter(key.partition(".lora_")[0] for key in lora.weights(model))
     assert not any(weight.removesuffix(".weight") in key for weight in left_out for key in reached)
 
 
 def test_nothing_is_told_of_a_dense_model_or_where_layers_are_named(caplog):
     with caplog.at_level(logging.WARNING):
-        adapters.check(make("llama"), LORA)
-        adapters.check(make("mixtral"), LoraConfig(target_modules=["q_proj"]))
-    assert not caplog.records
+        lora.check(make("llama"), LORA)
+        lora.check(make("mixtral"), LoraConfig(target_modules=["q_proj"]))
+    assert not [record for record in caplog.records if record.name.startswith("components.")]

@@ -10,33 +10,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from components import adapters
-from components.algorithms.wind import Wind
-from components.batches import collate
-from components.errors import ConfigError, PolicyError
-from components.logprobs import response_logprobs, score_responses
-from components.policy import load
-from components.sections import LoraConfig, PolicyConfig, TrainingConfig
-from components.training.gradient_checkpointing import checkpointed
-from components.training.off_policy import train
-from components.training.on_policy import make_anchor, save_anchor
-from components.training.optimizer import make_optimizer, moments
-from components.training.state import TrainingState
-from conftest import ARCHITECTURES
-from tiny import make_policy as make_tiny
-from tiny import make_scored
+from components.config.errors import ConfigError, PolicyError
+from components.config.sections import LoraConfig, PolicyConfig
+from components.policy import lora
+from components.policy.batches import collate
+from components.policy.logprobs import response_logprobs
+from components.policy.model import load
+from support.models.adapters import LORA, disturb
+from support.models.words import ARCHITECTURES
 
-IDS = torch.arange(6, 26).reshape(2, 10)  # of the models in conftest.py
-LORA = LoraConfig(rank=3, alpha=12)
-
-
-def disturb(model, seed=0):
-    """As training would: the second matrices of the adapter leave zero."""
-    noise = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in adapters.weights(model).items():
-            if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=noise) * 0.3)
+IDS = torch.arange(6, 26).reshape(2, 10)  # of the models in support.models.words
 
 
 @torch.no_grad()
@@ -51,21 +34,18 @@ def folder(request, tmp_path, make_model, make_tokenizer):
     model = make_model(request.param)
     model.save_pretrained(directory)
     make_tokenizer("{{ messages[0]['content'] }}").save_pretrained(directory)
-    adapters.add(model, LORA, 0)
+    lora.add(model, LORA, 0)
     disturb(model)
-    return adapters.save(model, directory)
-
-
-# A fresh adapter
+    return lora.save(model, directory)
 
 
 def test_a_fresh_adapter_changes_no_bit_and_freezes_the_rest(model):
     before = logits(model)
     names = {name for name, _ in model.named_parameters()}
-    adapters.add(model, LORA, 0)
+    lora.add(model, LORA, 0)
     assert torch.equal(logits(model), before)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert trained == adapters.weights(model).keys()
+    assert trained == lora.weights(model).keys()
     assert len(trained) == 2 * sum(".lora_A." in name for name in trained) > 0
     assert len(names) == len(list(model.parameters())) - len(trained)
     assert not any("lm_head" in name or "embed" in name for name in trained)
@@ -75,22 +55,22 @@ def test_a_fresh_adapter_changes_no_bit_and_freezes_the_rest(model):
 def test_all_linear_layers_or_those_named(make_model):
     """Two layers of seven matrices; or of them queries and values, and one layer's output by its whole name."""
     every, some = make_model(), make_model()
-    adapters.add(every, LORA, 0)
-    adapters.add(some, LoraConfig(target_modules=["q_proj", "v_proj", "layers.1.self_attn.o_proj"]), 0)
-    assert len(adapters.weights(every)) == 2 * 2 * 7
-    targets = {name.partition(".lora_")[0] for name in adapters.weights(some)}
+    lora.add(every, LORA, 0)
+    lora.add(some, LoraConfig(target_modules=["q_proj", "v_proj", "layers.1.self_attn.o_proj"]), 0)
+    assert len(lora.weights(every)) == 2 * 2 * 7
+    targets = {name.partition(".lora_")[0] for name in lora.weights(some)}
     layers = [f"model.layers.{i}.self_attn" for i in (0, 1)]
     assert targets == {f"{at}.{name}" for at in layers for name in ("q_proj", "v_proj")} | {f"{layers[1]}.o_proj"}
-    assert {p.shape[0] for name, p in adapters.weights(some).items() if "lora_A" in name} == {16}
+    assert {p.shape[0] for name, p in lora.weights(some).items() if "lora_A" in name} == {16}
 
 
 def test_the_seed_makes_the_adapter_and_nothing_else_is_drawn(make_model):
     def drawn(seed):
         model = make_model()
         before = torch.get_rng_state()
-        adapters.add(model, LORA, seed)
+        lora.add(model, LORA, seed)
         assert torch.equal(torch.get_rng_state(), before)
-        return torch.cat([p.detach().reshape(-1) for p in adapters.weights(model).values()])
+        return torch.cat([p.detach().reshape(-1) for p in lora.weights(model).values()])
 
     torch.rand(1)
     first = drawn(0)
@@ -101,7 +81,7 @@ def test_the_seed_makes_the_adapter_and_nothing_else_is_drawn(make_model):
 
 @pytest.mark.parametrize("targets", [["q_proj"], ["layers.0.mlp.up_proj", "v_proj"], "all-linear"])
 def test_targets_that_are_there(make_model, targets):
-    adapters.check(make_model(), LoraConfig(target_modules=targets))
+    lora.check(make_model(), LoraConfig(target_modules=targets))
 
 
 @pytest.mark.parametrize("target", ["query", "lm_head", "embed_tokens", "self_attn", "proj", "q_proj.weight"])
@@ -111,19 +91,16 @@ def test_targets_that_are_not(make_model, target):
         "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj, or write all-linear."
     )
     with pytest.raises(ConfigError, match=message):
-        adapters.check(make_model(), LoraConfig(target_modules=["q_proj", target]))
-
-
-# Files
+        lora.check(make_model(), LoraConfig(target_modules=["q_proj", target]))
 
 
 def test_an_adapter_comes_back_bit_for_bit(folder):
     expected = AutoModelForCausalLM.from_pretrained(folder)
-    adapters.load(expected, folder / "adapter")
+    lora.load(expected, folder / "adapter")
     again = load(folder, PolicyConfig(), device=torch.device("cpu"))
-    assert {name for name, p in again.model.named_parameters() if p.requires_grad} == {*adapters.weights(expected)}
+    assert {name for name, p in again.model.named_parameters() if p.requires_grad} == {*lora.weights(expected)}
     assert torch.equal(logits(again.model), logits(expected))
-    adapters.save(again.model, folder / "again")
+    lora.save(again.model, folder / "again")
     files = ["adapter_config.json", "adapter_model.safetensors"]
     assert sorted(file.name for file in (folder / "again" / "adapter").iterdir()) == files
     for name in files:
@@ -158,6 +135,7 @@ def test_a_damaged_adapter_is_named(folder):
         load(folder, PolicyConfig())
 
 
+@pytest.mark.thorough(but=["llama"])
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -165,7 +143,7 @@ def test_a_damaged_adapter_is_named(folder):
         ("[]", "it holds list"),
         ('{"r": 4,\n"r": 8}', "line 2: the key 'r' stands twice"),
         ('{"peft_type": "NONESUCH"}', "NONESUCH"),
-        ('{"peft_type": "LORA", "r": -1}', "-1"),
+        ('{"peft_type": "LORA", "r": -1, "target_modules": "all-linear"}', "value passed is -1"),
         ('{"peft_type": "LORA", "r": 4, "target_modules": ["nowhere"]}', "nowhere"),
     ],
 )
@@ -189,13 +167,10 @@ def test_an_adapter_of_another_shape_is_refused(folder):
         load(folder, PolicyConfig())
 
 
-# Merging
-
-
 def test_the_merged_model_is_the_same(folder, tmp_path):
     unmerged = load(folder, PolicyConfig(), device=torch.device("cpu")).model
     (folder / "generation_config.json").write_text(json.dumps({"temperature": 0.6, "eos_token_id": 1}))
-    merged = adapters.merge(folder, tmp_path / "merged")
+    merged = lora.merge(folder, tmp_path / "merged")
     found, expected = logits(AutoModelForCausalLM.from_pretrained(merged)), logits(unmerged)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
     base = {file.name for file in folder.iterdir() if file.is_file()}
@@ -211,15 +186,15 @@ def test_merged_weights_are_rounded_once_to_the_base_s_dtype(tmp_path, make_mode
     model.save_pretrained(directory)
     make_tokenizer().save_pretrained(directory)
     base = load_file(directory / "model.safetensors")
-    adapters.add(model, LORA, 0)
-    assert {p.dtype for p in adapters.weights(model).values()} == {torch.float32}
+    lora.add(model, LORA, 0)
+    assert {p.dtype for p in lora.weights(model).values()} == {torch.float32}
     disturb(model)
-    merged = load_file(adapters.merge(adapters.save(model, directory), tmp_path / "merged") / "model.safetensors")
+    merged = load_file(lora.merge(lora.save(model, directory), tmp_path / "merged") / "model.safetensors")
     assert merged.keys() == base.keys()
     changed = 0
     for key, weight in base.items():
         expected = weight
-        found = {n: p for n, p in adapters.weights(model).items() if n.startswith(key.removesuffix("weight") + "lora")}
+        found = {n: p for n, p in lora.weights(model).items() if n.startswith(key.removesuffix("weight") + "lora")}
         if found:
             a, b = (p.detach().double() for p in found.values())
             change = 12 / 3 * b @ a
@@ -232,17 +207,15 @@ def test_merged_weights_are_rounded_once_to_the_base_s_dtype(tmp_path, make_mode
     assert changed == {"llama": 14, "gpt2": 8}[name]
 
 
-# One numerical path
-
-
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_a_frozen_base_takes_the_precision_and_an_adapter_does_not(folder, precision, dtype):
     policy = load(folder, PolicyConfig(), precision=precision, frozen=True, device=torch.device("cpu"))
-    own = adapters.weights(policy.model)
+    own = lora.weights(policy.model)
     assert {p.dtype for p in own.values()} == {torch.float32}
     assert {p.dtype for name, p in policy.model.named_parameters() if name not in own} == {dtype}
 
 
+@pytest.mark.thorough(but=["llama"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_begins_with_the_reference_s_log_probs(folder, precision):
     """Bit for bit, though one model has an adapter and the other none; with gradients and without."""
@@ -250,7 +223,7 @@ def test_training_begins_with_the_reference_s_log_probs(folder, precision):
     reference, policy = (
         load(folder, PolicyConfig(), precision=precision, frozen=True, device=torch.device("cpu")) for _ in "12"
     )
-    adapters.add(policy.model, LORA, 0)
+    lora.add(policy.model, LORA, 0)
     rng = np.random.default_rng(0)
     rows = [rng.integers(6, 60, length) for length in (4, 2, 7, 3, 9, 1, 5)]
     batch = collate(rows[:2], rows[2:6], 2, torch.device("cpu"))
@@ -258,102 +231,3 @@ def test_training_begins_with_the_reference_s_log_probs(folder, precision):
         expected = response_logprobs(reference, batch)
         assert torch.equal(response_logprobs(policy, batch), expected)
     assert torch.equal(response_logprobs(policy, batch).detach(), expected)
-
-
-# Training
-
-
-def with_adapter(**options):
-    policy = make_tiny(**options)
-    adapters.add(policy.model, LORA, 0)
-    return policy
-
-
-def fit(policy, **changed):
-    settings = TrainingConfig(**{"batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-2, **changed})
-    state = TrainingState(policy, make_optimizer(policy, settings), settings.micro_batch_size)
-    figures = train(
-        state,
-        make_scored(make_tiny(), n=8, k=3),
-        Wind(beta=0.02, eta=10.0, clip=None),
-        settings,
-        iteration=1,
-        iterations=1,
-        seed=0,
-    )
-    return state, figures
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_only_the_adapter_is_trained_and_remembered(tied):
-    policy = with_adapter(tied=tied)
-    before = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
-    state, _ = fit(policy, epochs=3)
-    own = adapters.weights(policy.model).keys()
-    moved = {name for name, p in policy.model.named_parameters() if not torch.equal(p, before[name])}
-    assert moved == own
-    assert {name.split(".", 1)[1] for name in moments(policy, state.optimizer)} == own
-    assert {name.removeprefix("policy.") for name in state._weights()} == own
-
-
-def test_gradients_are_those_of_the_merged_weights():
-    """By the chain rule: W + s·BA has the gradient G, so B has s·GAᵀ and A has s·BᵀG."""
-    policy, merged = with_adapter(dtype=torch.float64), make_tiny(dtype=torch.float64)
-    disturb(policy.model)
-    own = {name: p.detach() for name, p in adapters.weights(policy.model).items()}
-    rng = np.random.default_rng(0)
-    rows = [rng.integers(4, 20, length) for length in (4, 7)]
-    gradients = []
-    for found in (policy, merged):
-        if found is merged:
-            with torch.no_grad():
-                for name, b in own.items():
-                    if "lora_B" in name:
-                        layer = merged.model.get_submodule(name.partition(".lora_")[0])
-                        layer.weight += 4 * b @ own[name.replace("lora_B", "lora_A")]
-        logp = response_logprobs(found, collate(rows[:1], rows[1:], 2, torch.device("cpu")))
-        torch.autograd.backward(logp.sum())
-        gradients.append({name: p.grad for name, p in found.model.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == own.keys()
-    for name, gradient in gradients[0].items():
-        whole = gradients[1][name.partition(".lora_")[0] + ".weight"]
-        if "lora_B" in name:
-            expected = 4 * whole @ own[name.replace("lora_B", "lora_A")].T
-        else:
-            expected = 4 * own[name.replace("lora_A", "lora_B")].T @ whole
-        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)  # norms round to fp32
-
-
-def test_with_gradient_checkpointing():
-    plain, checked = with_adapter(), checkpointed(with_adapter())
-    for policy in (plain, checked):
-        fit(policy, epochs=2)
-    for name, parameter in adapters.weights(checked.model).items():
-        torch.testing.assert_close(parameter, adapters.weights(plain.model)[name], rtol=1e-4, atol=1e-5)
-
-
-def test_training_teaches_as_full_weights_do():
-    _, figures = fit(with_adapter(), epochs=1)
-    policy = with_adapter()
-    _, after = fit(policy, epochs=30)
-    assert after["loss"] < 0.8 * figures["loss"]
-    data = make_scored(make_tiny(), n=8, k=3)
-    scores = score_responses(policy, data.rollout.prompt_tokens, data.rollout.tokens)
-    assert np.abs(scores - data.logp_old).max() > 1
-
-
-def test_an_anchor_shares_the_base_and_has_an_adapter_of_its_own(tmp_path):
-    policy = with_adapter()
-    anchor = make_anchor(policy)
-    own = adapters.weights(policy.model).keys()
-    ours, theirs = (dict(p.model.named_parameters()) for p in (policy, anchor))
-    assert ours.keys() == theirs.keys()
-    assert {name for name in ours if ours[name] is not theirs[name]} == own
-    disturb(anchor.model)
-    assert not any(torch.equal(ours[name], theirs[name]) for name in own if "lora_B" in name)
-    save_anchor(policy, anchor, tmp_path / "anchor.safetensors")
-    assert load_file(tmp_path / "anchor.safetensors").keys() == own
-    again = make_anchor(policy, tmp_path / "anchor.safetensors")
-    found = adapters.weights(again.model)
-    assert all(torch.equal(found[name], theirs[name]) for name in own)
-    assert [p.requires_grad for p in ours.values()] == [name in own for name in ours]

@@ -9,18 +9,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, save_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components import export, stages
-from components.batches import collate
-from components.config import RunConfig, checked
-from components.policy import load
-from components.records import Prompt
-from components.sections import PolicyConfig
-from components.workspace import open_workspace
+from components.config.sections import PolicyConfig
+from components.data.records import Prompt
+from components.policy.batches import collate
+from components.policy.model import load
+from components.run_config import RunConfig, checked
+from components.stages.context import open_workspace
+from components.stages.in_process import Pipeline
+from support.models.families import FAMILIES, save_policy
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 N, K, LIMIT, T = 32, 16, 12, 3
 
@@ -75,26 +76,11 @@ def run(request, tmp_path_factory):
     root = str(home / "store")
     with open_workspace(config, root, "start") as work:
         run = Run(request.param, config, root, stages.start(work), [], [], [])
-    for t in range(1, T + 1):
-        iterate(run, t)
+    made = list(Pipeline(config, root, precision=run.started.precision).iterate(run.started))
+    run.trained.extend(iteration.trained for iteration in made)
+    run.evaluated.extend(iteration.evaluated for iteration in made)
+    run.scored.extend(made[0].scored)
     return run
-
-
-def iterate(run, t):
-    base = run.started.policy
-    policy, optimizer = (run.trained[-1].policy, run.trained[-1].optimizer) if run.trained else (base, None)
-    last = run.evaluated[-1].rollout if run.evaluated else run.started.evaluated
-    with run.work() as work:
-        shards = stages.plan(work, run.started.prompts, t)
-        drawn = [stages.generate(work, policy, shard, t) for shard in shards]
-        pairs = zip(drawn, shards, strict=True)
-        scored = [stages.score(work, policy, base, rollout, shard) for rollout, shard in pairs]
-        run.trained.append(stages.train(work, stages.Before(policy, optimizer, t), shards, scored))
-    with run.work() as work:
-        rivals = [run.started.evaluated, last]
-        after = run.trained[-1].policy
-        run.evaluated.append(stages.evaluate(work, after, base, run.started.prompts, rivals, t))
-    run.scored = run.scored or scored
 
 
 def first_rollouts(run):

@@ -6,10 +6,10 @@ import pytest
 
 from components import export
 from components.comparison import __main__ as comparison
-from components.errors import PolicyError
-from components.model_sources import locate
+from components.config.errors import PolicyError
+from components.config.sections import PolicyConfig
 from components.plan import __main__ as plan
-from components.sections import PolicyConfig
+from components.policy.sources import locate
 from components.store import __main__ as store
 
 CONFIG = 'policy: {model: /none}\nprompts: {train: p.jsonl}\njudge: {name: verifier, function: "a:b"}\n'

@@ -12,7 +12,7 @@ from components.bandit.config import LabConfig, cautions, parse
 from components.bandit.games import PreferenceMatrix, RewardOrder
 from components.bandit.methods import METHODS, Bond, Wind
 from components.bandit.settings import SETTINGS, Matrix, Reward
-from components.errors import ConfigError
+from components.config.errors import ConfigError
 
 PRESETS = sorted((Path(__file__).parents[2] / "flows" / "configs" / "bandit").rglob("*.yaml"))
 ROCK_PAPER_SCISSORS = "[[0.5, 0, 1], [1, 0.5, 0], [0, 1, 0.5]]"
@@ -31,7 +31,7 @@ def refusal(text):
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_parses_and_its_bandits_can_be_built(path):
     lab = config(path.read_text(encoding="utf-8"))
-    for setting in lab.build_settings().values():
+    for setting in lab.settings.values():
         bandit = setting.bandit(np.random.default_rng(0))
         assert bandit.log_ref.shape == bandit.game.shape
         np.testing.assert_allclose(np.exp(bandit.log_ref).sum(1), 1, rtol=0, atol=1e-12)
@@ -50,12 +50,12 @@ def test_a_filled_config_is_a_fixed_point(text):
 def test_defaults():
     lab = config("{}")
     assert list(lab.methods) == list(METHODS) == ["wind", "bond", "self_play", "nash_md", "extragradient"]
-    assert lab.build_methods()["wind"] == Wind(eta=1.0)
-    assert lab.build_settings() == {"reward": Reward()}
+    assert lab.methods["wind"] == Wind(eta=1.0)
+    assert lab.settings == {"reward": Reward()}
 
 
 def test_a_label_may_name_the_method_or_stand_for_another():
-    methods = config("methods: {bond: {N: 8}, mixed: {name: bond, alpha: 0.5}}").build_methods()
+    methods = config("methods: {bond: {N: 8}, mixed: {name: bond, alpha: 0.5}}").methods
     assert methods == {"bond": Bond(N=8), "mixed": Bond(alpha=0.5)}
 
 
@@ -64,7 +64,7 @@ def test_a_matrix_is_written_down():
         "methods: {wind: {}}\n"
         f"settings: {{rps: {{name: matrix, preference: {ROCK_PAPER_SCISSORS}, reference: [2, 1, 1], prompts: 2}}}}"
     )
-    bandit = lab.build_settings()["rps"].bandit(np.random.default_rng(0))
+    bandit = lab.settings["rps"].bandit(np.random.default_rng(0))
     np.testing.assert_allclose(np.exp(bandit.log_ref), [[0.5, 0.25, 0.25]] * 2, rtol=0, atol=1e-15)
     # Against the reference, rock wins 0.25 (tie) + 0.25 (scissors).
     np.testing.assert_allclose(bandit.game.win_rate(bandit.log_ref)[0], [0.5, 0.625, 0.375], rtol=0, atol=1e-15)

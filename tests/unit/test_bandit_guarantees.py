@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from test_bandit_methods import ROCK_PAPER_SCISSORS, after, newton, reward_bandit
 
 from components.bandit.games import Bandit, PreferenceMatrix
 from components.bandit.methods import Bond, Wind
 from components.bandit.policies import kl
-from test_bandit_methods import ROCK_PAPER_SCISSORS, after, newton, reward_bandit
 
 
 @pytest.mark.parametrize(("N", "alpha"), [(2, 0.4), (2, 0.5), (4, 0.5), (4, 0.75), (10, 0.9)])

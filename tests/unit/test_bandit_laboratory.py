@@ -16,7 +16,7 @@ from components.bandit.games import Bandit, PreferenceMatrix, RewardOrder
 from components.bandit.laboratory import Cell, cells, play, trajectory
 from components.bandit.methods import Bond, Extragradient, SelfPlay, Wind
 from components.bandit.report import complexity_sentence, next_commands, summary_rows, summary_table
-from components.charts import save_png
+from components.reporting.charts import save_png
 
 COLUMNS = [
     *("setting", "method", "seed", "iteration", "evaluations"),

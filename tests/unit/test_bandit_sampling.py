@@ -69,6 +69,7 @@ def test_the_error_of_a_sampled_iteration_falls_as_the_root_of_the_samples():
         assert -0.6 <= fitted_slope(curve.index, curve) <= -0.4
 
 
+@pytest.mark.thorough
 def test_with_many_samples_the_estimate_is_the_exact_update():
     """With a million samples the estimate is within 1 % of the update's length for groups of 2 as of 8.
 

@@ -15,7 +15,7 @@ from components.bandit.laboratory import Cell, play
 from components.bandit.policies import normalise
 from components.bandit.settings import SETTINGS
 from components.bandit.solver import SMALLEST_BETA, equilibrium
-from components.errors import ConfigError
+from components.config.errors import ConfigError
 
 ROCK_PAPER_SCISSORS = np.array([[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
 LABORATORY = Path(__file__).parents[2] / "flows" / "configs" / "bandit" / "laboratory.yaml"
@@ -47,6 +47,7 @@ def allowed(bandit, log_pi):
     return 2e-12 + 16 * EPS * (size * steps + 1 / bandit.beta)
 
 
+@pytest.mark.thorough(but=["0.0075", "0.02"])
 @pytest.mark.parametrize("beta", BETAS)
 @pytest.mark.parametrize(
     "setting",
@@ -121,6 +122,7 @@ def test_a_long_reward_order_is_solved_by_its_support():
     assert np.ptp(excess) <= 1e-10
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("beta", [1e-4, 0.0075])
 def test_the_laboratory_plays_its_own_settings_at_a_small_beta(beta):
     values = parse(LABORATORY.read_text("utf-8"))

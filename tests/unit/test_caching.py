@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from architectures import EOS, KINDS, PAD, make
 
-from components import caching, findings, policy_files
-from components.errors import PolicyError
-from components.generation import Sampling, _sampler
-from components.logprobs import check_head, score_responses
-from components.policy import Policy, load, save
-from components.records import Ragged
-from components.sections import PolicyConfig
+from components.config.errors import PolicyError
+from components.config.sections import PolicyConfig
+from components.data.records import Ragged
+from components.generation import Sampling, _caching, _sampler
+from components.policy import files, findings
+from components.policy.logprobs import check_head, score_responses
+from components.policy.model import Policy, load, save
+from support.models.architectures import EOS, KINDS, PAD, make
 
 K, LIMIT = 3, 6
 PROMPTS = [[7, 8, 9], [10, 11, 12, 13, 14, 15, 16, 17], [20], [30, 31, 32]]  # two of one length
@@ -31,7 +31,7 @@ def make_words(make_tokenizer):
     def make_policy(name):
         policy = Policy(make(name), make_tokenizer("{{ messages[0]['content'] }}"), (EOS,), PAD, "fp32")
         check_head(policy)
-        return replace(policy, caching=caching.choose(policy))
+        return replace(policy, caching=_caching.choose(policy))
 
     return make_policy
 
@@ -61,6 +61,7 @@ def drawn_plainly(model, prompt, seed):
     return response, logp
 
 
+@pytest.mark.thorough(but=["llama", "gpt2", "qwen3_5_text", "minimax"])
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind != "refused"])
 def test_draws_and_scores_as_the_models_own_forward(name, make_words):
     policy = make_words(name)
@@ -82,7 +83,7 @@ def test_draws_and_scores_as_the_models_own_forward(name, make_words):
 def test_frozen_weights_in_bf16_are_found_out_alike(name, make_tokenizer):
     model = make(name).to(torch.bfloat16)
     policy = Policy(model, make_tokenizer("{{ messages[0]['content'] }}"), (EOS,), PAD, "bf16")
-    assert caching.choose(policy) == KINDS[name]
+    assert _caching.choose(policy) == KINDS[name]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_what_would_go_wrong_is_refused(name, reason, make_words):
 def test_the_remedy_for_rwkv(make_tokenizer):
     policy = Policy(make("rwkv", rescale_every=0), make_tokenizer("{{ messages[0]['content'] }}"), (EOS,), PAD, "fp32")
     check_head(policy)
-    assert caching.choose(policy) == "none"
+    assert _caching.choose(policy) == "none"
 
 
 class Forgetful:
@@ -131,14 +132,14 @@ class Forgetful:
 def test_what_a_cache_is_good_for(wrong, expected, make_words):
     policy = make_words("llama")
     Forgetful(policy.model, wrong)
-    assert caching.choose(policy) == expected
+    assert _caching.choose(policy) == expected
 
 
 def test_rows_that_padding_changes_are_refused(make_words):
     policy = make_words("llama")
     Forgetful(policy.model, lambda ids, inputs: len(ids) > 1)
     with pytest.raises(PolicyError, match=r"LlamaForCausalLM gives a response in a padded batch another log-prob"):
-        caching.choose(policy)
+        _caching.choose(policy)
 
 
 def test_what_is_found_stays_with_the_policy(tmp_path, make_words, make_tokenizer):
@@ -157,12 +158,12 @@ def test_an_earlier_find_in_a_users_directory_does_not_count(tmp_path):
     source = tmp_path / "model"
     make("llama").save_pretrained(source)
     findings.write(findings.Findings(caching="none"), source)
-    copied = policy_files.copy_files(source, tmp_path / "copy")
+    copied = files.copy_files(source, tmp_path / "copy")
     assert not (copied / findings.FILE).exists()
 
 
 def test_start_says_what_it_costs(caplog, tmp_path, make_tokenizer):
-    from components.preparation import _examined
+    from components.stages.preparation import _examined
 
     folder = tmp_path / "model"
     make("mamba2").save_pretrained(folder)

@@ -2,14 +2,16 @@ import base64
 import io
 import time
 import warnings
+from functools import partial
 
 import pandas as pd
 import pytest
 import yaml
 from PIL import Image
 
-from components.cards import StepProgress, report_card
-from components.report import HEADERS, LEARNING_HEADERS
+from components.reporting import charts
+from components.reporting.cards import StepProgress, report_card
+from components.reporting.report import HEADERS, LEARNING_HEADERS
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)
@@ -52,6 +54,27 @@ def tables(examples):
 class Terminal(io.StringIO):
     def isatty(self):
         return True
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drawn_once():
+    """Half a second each: the chart of one history is drawn once, and looked at by all tests."""
+    drawn: dict[str, bytes] = {}
+    figure, picture = charts.history_figure, charts.png
+
+    def remember(history, **options):
+        return history.to_json() + repr(options), partial(figure, history, **options)
+
+    def once(found):
+        name, draw = found
+        if name not in drawn:
+            drawn[name] = picture(draw())
+        return drawn[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "history_figure", remember)
+        patch.setattr(charts, "png", once)
+        yield
 
 
 def test_report_begins_with_title_and_verdict():
@@ -205,3 +228,10 @@ def test_a_card_has_a_bar_and_the_latest_figures():
     bar, line = (part.render() for part in card)
     assert (bar["type"], bar["label"], bar["value"], bar["max"]) == ("progressBar", "train", 8, 8)
     assert line["source"].strip() == "loss 0.25 · reward 1.5"
+
+
+def test_where_else_a_run_is_seen_is_plain_text():
+    links = {"metrics": "/store/metrics/run.jsonl", "wandb": "https://host/<b>run</b>"}
+    shown = [part.render() for part in report_card(HISTORY, [], {"seed": 1}, title="Run 1", links=links)]
+    (table,) = [part for part in shown if part.get("columns") == ["tracker", "address"]]
+    assert table["data"] == [["metrics", "/store/metrics/run.jsonl"], ["wandb", "https://host/<b>run</b>"]]

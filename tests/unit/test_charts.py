@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.charts import history_figure, save_png
+from components.reporting.charts import history_figure, save_png
 
 WIN_RATE, PREVIOUS, KL, SECONDS, REWARD, LENGTH = (0, 3, 1, 4, 2, 5)  # places of the panels
 STEPS = ("generate", "score", "train", "evaluate")
@@ -39,6 +39,7 @@ def points(panel):
     return np.asarray(panel.lines[0].get_xydata()).tolist()
 
 
+@pytest.mark.thorough(but=["3"])
 @pytest.mark.parametrize("iterations", [1, 3, 50])
 def test_every_length_of_run_is_drawn_at_readme_width(tmp_path, iterations):
     save_png(history_figure(history(iterations), title="A run"), tmp_path / "history.png")

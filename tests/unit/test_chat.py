@@ -6,13 +6,13 @@ import datetime
 from dataclasses import replace
 
 import pytest
-from families import FAMILIES, make_tokenizer, save_policy
 
-from components.config import checked
-from components.errors import ConfigError, PolicyError
-from components.policy import load
-from components.sections import PolicyConfig
-from templates import ALL, BEGIN, CHATML, chat, policy, prompt, shown
+from components.config.errors import ConfigError, PolicyError
+from components.config.sections import PolicyConfig
+from components.policy.model import load
+from components.run_config import checked
+from support.models.families import FAMILIES, make_tokenizer, save_policy
+from support.models.templates import ALL, BEGIN, CHATML, chat, policy, prompt, shown
 
 # Nothing lost
 
@@ -55,6 +55,21 @@ def test_what_a_model_thought_before_may_go():
 def test_a_template_that_fails_names_the_prompt(template):
     with pytest.raises(PolicyError, match=r"^prompt 'p7': the model's chat template refuses its turns \(user\)"):
         shown(template, "Hi")
+
+
+@pytest.mark.parametrize("options", [{}, {"thinking": "x"}])
+def test_a_template_that_fails_with_any_prompt_is_to_be_corrected_itself(options):
+    with pytest.raises(PolicyError) as caught:
+        shown("{{ messages[0].content }}{{ 1 + (thinking or messages) }}", "Hi", **options)
+    named = "policy.template_options (thinking) or " if options else ""
+    assert f"Correct {named}the template in the directory of policy.model." in str(caught.value)
+    assert "Change the prompt" not in str(caught.value)
+
+
+def test_turns_that_a_template_refuses_are_to_be_changed():
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + ALL
+    with pytest.raises(PolicyError, match="Change the prompt's messages"):
+        shown(refuses, ("system", "Obey"), "Hi")
 
 
 # Nothing smuggled in
@@ -134,6 +149,17 @@ def test_options_reach_the_template(tmp_path):
     for options, end in (({}, "assistant\n"), ({"think": False}, "assistant\n<think></think>")):
         found = policy(tmp_path, PolicyConfig(template_options=options), template=thinking)
         assert found.tokenizer.decode(found.encode(prompt("Hi"))).endswith(end)
+
+
+@pytest.mark.parametrize("around", ["{}", "{{% generation %}}{}{{% endgeneration %}}"])
+def test_an_option_that_the_template_never_reads(tmp_path, around):
+    reads = around.format("{% set mine = 1 %}{{ bos_token }}{% if not enable_thinking %}{% endif %}") + ALL
+    given = PolicyConfig(template_options={"enable_thinkng": False})
+    with pytest.raises(PolicyError, match=r"^policy\.template_options\.enable_thinkng: .* reads enable_thinking; or"):
+        policy(tmp_path / "typo", given, template=reads)
+    with pytest.raises(PolicyError, match=r"^policy\.template_options\.enable_thinkng: .* never reads it\. Remove it"):
+        policy(tmp_path / "no options", given, template=ALL)
+    policy(tmp_path / "right", PolicyConfig(template_options={"enable_thinking": False}), template=reads)
 
 
 def test_one_of_several_templates_is_chosen(tmp_path):

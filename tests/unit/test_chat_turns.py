@@ -7,15 +7,15 @@ import logging
 from dataclasses import replace
 
 import pytest
-from families import save_policy, save_reward_model
 
-from components import vocabulary
-from components.errors import JudgeError, PolicyError
+from components.config.errors import JudgeError, PolicyError
+from components.config.sections import PolicyConfig
 from components.judges import _models
 from components.judges.reward_model import RewardModel
-from components.policy import load
-from components.sections import PolicyConfig
-from templates import ALL, CHATML, policy, prompt
+from components.policy import vocabulary
+from components.policy.model import load
+from support.models.families import save_policy, save_reward_model
+from support.models.templates import ALL, CHATML, policy, prompt
 
 # Turns that end
 
@@ -34,7 +34,7 @@ def test_a_turn_ends_where_the_template_ends_it(endoftext, caplog):
     assert set(found.eos_ids) == both
     assert set(found.model.generation_config.eos_token_id) == both
     with caplog.at_level(logging.WARNING):
-        vocabulary.keep_turn_end(found, endoftext)
+        vocabulary.keep_turn_end(endoftext, found.model, found.tokenizer, found.eos_ids)
     assert "ends a turn with '<|im_end|>', so responses end there too" in caplog.text
     settings = json.loads((endoftext / "generation_config.json").read_text())
     assert set(settings["eos_token_id"]) == both
@@ -46,7 +46,7 @@ def test_nothing_is_written_or_said_where_the_files_know_it(tmp_path, caplog):
     found = policy(tmp_path, template=ALL)
     before = (tmp_path / "generation_config.json").read_bytes()
     with caplog.at_level(logging.WARNING):
-        vocabulary.keep_turn_end(found, tmp_path)
+        vocabulary.keep_turn_end(tmp_path, found.model, found.tokenizer, found.eos_ids)
     assert not caplog.records
     assert (tmp_path / "generation_config.json").read_bytes() == before
 

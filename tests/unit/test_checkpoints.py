@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,26 +11,24 @@ import numpy as np
 import pytest
 import torch
 
-from components import adapters, rollouts
 from components.algorithms.jbond import JBond
 from components.algorithms.wind import Wind
+from components.config.sections import LoraConfig
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges.verifier import Verifier
-from components.sections import LoraConfig, TrainingConfig
+from components.policy import lora
+from components.stages import sampling
 from components.store import open_store
-from components.training import checkpoints
-from components.training.checkpoints import Checkpoints, training_key
+from components.training.checkpoints import Checkpoints
 from components.training.leftovers import forget
-from components.training.off_policy import run_steps, train
+from components.training.loop import Schedule, run_steps
+from components.training.off_policy import train
 from components.training.on_policy import OnPolicyTrainer, make_anchor
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
-from tiny import OPTIMIZERS, make_policy, make_prompts, make_scored, wide_policy
-
-KEY = training_key(test=1)
-SETTINGS = TrainingConfig(batch_size=4, micro_batch_size=4, epochs=2, learning_rate=1e-2, checkpoint_steps=2)
-N = 12  # prompts: six optimiser steps
+from support.checkpoints import KEY, SETTINGS, N, ended
+from support.models.tiny import OPTIMIZERS, make_policy, make_prompts, make_scored, wide_policy
 
 
 class Killed(BaseException):
@@ -45,13 +41,11 @@ def length(response, prompt):
 
 def off_policy(state, **calls):
     data = make_scored(make_policy(), n=N, k=3)
-    return train(
-        state, data, Wind(beta=0.02, eta=10.0, clip=None), SETTINGS, iteration=1, iterations=2, seed=0, **calls
-    )
+    return train(state, data, Wind(beta=0.02, eta=10.0, clip=None), Schedule(SETTINGS, 1, 2, seed=0), **calls)
 
 
 def on_policy(state, **calls):
-    draw = partial(rollouts.generate, seed=0, iteration=1, sampling=Sampling(6))
+    draw = partial(sampling.generate, seed=0, iteration=1, sampling=Sampling(6))
     trainer = OnPolicyTrainer(
         state,
         JBond(anchor_rate=0.3),
@@ -59,9 +53,9 @@ def on_policy(state, **calls):
         draw=lambda policy, prompts, count, purpose: draw(
             policy, TransformersEngine(), prompts, responses=count, purpose=purpose
         ),
-        compare=partial(rollouts.judge, Verifier(function=f"{__name__}:length")),
+        compare=partial(sampling.judge, Verifier(function=f"{__name__}:length")),
     )
-    return run_steps(trainer, state, SETTINGS, np.arange(N), steps=6, iteration=1, iterations=2, seed=0, **calls)
+    return run_steps(trainer, state, Schedule(SETTINGS, 1, 2, seed=0), np.arange(N), of=N, **calls)
 
 
 def begin(fit, policy=None, optimizer="adamw"):
@@ -69,12 +63,6 @@ def begin(fit, policy=None, optimizer="adamw"):
     anchor = make_anchor(policy) if fit is on_policy else None
     settings = SETTINGS.model_copy(update={"optimizer": optimizer})
     return TrainingState(policy, make_optimizer(policy, settings), 4, anchor)
-
-
-def ended(state):
-    """Everything that another iteration would begin with."""
-    tensors = {name: tensor.clone() for name, tensor in state._tensors().items()}
-    return tensors, state.sums, state.drawn, state.done, state.micro_batch_size
 
 
 def assert_equal_ends(left, right):
@@ -93,10 +81,11 @@ def store(tmp_path):
     return open_store(str(tmp_path / "store"))
 
 
+@pytest.mark.thorough(but=["2"])
 @pytest.mark.parametrize("fit", [off_policy, on_policy])
 @pytest.mark.parametrize("killed_after", [1, 2, 3, 5])
 def test_a_killed_attempt_goes_on_bit_for_bit(store, tmp_path, fit, killed_after):
-    """Saved after steps 2 and 4 of six: an attempt killed after step 5 goes on after 4, after step 1 from the start."""
+    """Saved after steps 2 and 4 of six: an attempt killed after step 5 continues after 4, after step 1 anew."""
     whole = begin(fit)
     figures = fit(whole)
 
@@ -121,6 +110,7 @@ def test_a_killed_attempt_goes_on_bit_for_bit(store, tmp_path, fit, killed_after
     assert list(store.notes()) == list(store.blobs()) == []
 
 
+@pytest.mark.thorough(but=["adamw"])
 @pytest.mark.parametrize("fit", [off_policy, on_policy])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -146,7 +136,7 @@ def test_an_adapter_goes_on_bit_for_bit(store, tmp_path, fit):
 
     def policy():
         found = make_policy()
-        adapters.add(found.model, LoraConfig(rank=4), 0)
+        lora.add(found.model, LoraConfig(rank=4), 0)
         return found
 
     whole = begin(fit, policy())
@@ -158,7 +148,7 @@ def test_an_adapter_goes_on_bit_for_bit(store, tmp_path, fit):
     assert state.done == 3
     fit(state)
     assert_equal_ends(ended(state), ended(whole))
-    assert {name.split(".", 1)[1] for name in ended(state)[0]} == adapters.weights(state.policy.model).keys()
+    assert {name.split(".", 1)[1] for name in ended(state)[0]} == lora.weights(state.policy.model).keys()
 
 
 def test_it_is_saved_when_time_has_passed(store, tmp_path):
@@ -252,100 +242,9 @@ def test_a_state_replaced_while_it_is_read_is_read_anew(store, tmp_path):
     assert restored.done == 2
 
 
-def test_key_follows_inputs_and_code(monkeypatch):
-    assert training_key(a=1, b=[2]) == training_key(b=[2], a=1)
-    keys = {KEY, training_key(test=2), training_key(other=1)}
-    monkeypatch.setattr(checkpoints, "code_version", lambda: "another")
-    assert len(keys | {training_key(test=1)}) == 4
-
-
-def test_key_follows_all_sources(monkeypatch):
-    read = []
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or b"")
-    checkpoints.code_version.__wrapped__()
-    assert {"off_policy.py", "logprobs.py", "wind.py"} <= set(read)
-
-
-@pytest.mark.parametrize("library", checkpoints.LIBRARIES)
-def test_key_follows_the_libraries(monkeypatch, library):
-    real = checkpoints._version
-    monkeypatch.setattr(checkpoints, "_version", lambda name: "0.0" if name == library else real(name))
-    assert checkpoints.code_version.__wrapped__() != checkpoints.code_version()
-
-
-# Memory
-
-
-class Scarce(Wind):
-    """Memory for `rows` prompts at once, as a device of its size has it."""
-
-    rows: int
-    error: str = "cuda"
-    beta: float = 0.02
-    eta: float = 10.0
-    clip: float | None = None
-
-    def loss(self, group):
-        if len(group.logp) > self.rows:
-            raise torch.OutOfMemoryError("CUDA out of memory.") if self.error == "cuda" else RuntimeError(self.error)
-        return super().loss(group)
-
-
-def fit_scarce(algorithm):
-    policy = make_policy(dtype=torch.float64)
-    settings = replace_settings(batch_size=12, micro_batch_size=12)
-    state = TrainingState(policy, make_optimizer(policy, settings), 12)
-    data = make_scored(make_policy(dtype=torch.float64), n=N, k=3)
-    return state, train(state, data, algorithm, settings, iteration=1, iterations=1, seed=0)
-
-
-def replace_settings(**changes):
-    return SETTINGS.model_copy(update=changes)
-
-
-@pytest.mark.parametrize("error", ["cuda", "[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes"])
-@pytest.mark.parametrize(("rows", "size"), [(12, 12), (6, 6), (5, 3), (1, 1)])
-def test_micro_batches_are_halved_until_they_fit(rows, size, error):
-    """The optimiser's step is that of all twelve prompts, whatever fits."""
-    state, figures = fit_scarce(Scarce(rows=rows, error=error))
-    assert state.micro_batch_size == size
-    plain, expected = fit_scarce(Wind(beta=0.02, eta=10.0, clip=None))
-    assert figures == pytest.approx(expected, rel=1e-9)
-    for name, tensor in ended(plain)[0].items():
-        torch.testing.assert_close(ended(state)[0][name], tensor, rtol=1e-9, atol=1e-12)
-
-
-def test_a_prompt_that_does_not_fit_alone_is_an_error():
-    with pytest.raises(torch.OutOfMemoryError):
-        fit_scarce(Scarce(rows=0))
-
-
-def test_other_errors_are_not_retried():
-    with pytest.raises(RuntimeError, match="of another kind"):
-        fit_scarce(Scarce(rows=6, error="of another kind"))
-
-
 def test_the_smaller_micro_batch_is_kept_over_a_kill(store, tmp_path):
     state = replace(begin(off_policy), micro_batch_size=2)
     attempt(store, tmp_path / "first").save(state)
     again = begin(off_policy)
     attempt(store, tmp_path / "second").restore(again)
     assert again.micro_batch_size == 2
-
-
-LIMITED = """
-import resource, torch
-from components.training.off_policy import out_of_memory
-torch.zeros(1)
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), -1))
-try:
-    torch.empty(1 << 30)
-except RuntimeError as error:
-    print(out_of_memory(error))
-"""
-
-
-def test_torchs_own_error_on_a_host_without_memory_is_recognised():
-    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "True"

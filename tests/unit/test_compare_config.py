@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from components.comparison.config import prompts_within
-from components.config import RunConfig, parse
-from components.errors import ConfigError
+from components.config.compare import prompts_within
+from components.config.errors import ConfigError
+from components.run_config import RunConfig, parse
 
 COMPARE = """
 demo: {}
@@ -162,3 +162,25 @@ def test_all_problems_of_an_arm_are_named_at_once():
         "compare.arms.bad.training.epochs",
         "compare.arms.bad.training.batch",
     ]
+
+
+@pytest.mark.parametrize("section", ["training", "algorithm"])
+def test_a_section_of_an_arm_without_settings(section):
+    with pytest.raises(ConfigError) as caught:
+        parse(f"demo: {{}}\ncompare: {{arms: {{a: {{{section}: null}}}}}}")
+    assert str(caught.value) == (
+        f"compare.arms.a.{section}: None cannot be used. Write a mapping of settings, or leave it out."
+    )
+
+
+def test_what_does_not_fit_an_arm_is_named_where_it_stands():
+    """The judge and a step's resources are those of all arms, which have no such keys."""
+    judge = "{name: verifier, function: 'a:b', truncated_penalty: lose}"
+    arms = "{a: {algorithm: {name: rloo}}, b: {training: {micro_batch_size: 9999}}}"
+    with pytest.raises(ConfigError) as caught:
+        parse(f"demo: {{}}\njudge: {judge}\ncompare: {{arms: {arms}}}")
+    assert str(caught.value).startswith(
+        "judge.truncated_penalty: for compare.arms.a: lose decides pairs, and rloo trains on"
+    )
+    with pytest.raises(ConfigError, match=r"^compare\.arms\.b\.training\.micro_batch_size: 9999 exceeds"):
+        parse(f"demo: {{}}\ncompare: {{arms: {arms.replace('rloo', 'wind')}}}")

@@ -177,6 +177,7 @@ def equal_arms(rng, arms, seeds):
     return table.assign(iteration=1, prompts=1, samples=1, seconds=1.0, kl=1.0, reward_mean=0.0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
 def test_of_seven_equal_arms_few_tables_call_one_better(seeds):
     """At most 5 % of tables may; with an interval of 95 % for each pair it is about 40 %."""

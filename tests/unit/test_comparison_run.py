@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
 from components.comparison import arms
 from components.comparison.arms import Branch, branch_config, branches, in_order, run_in_process, seconds_per_prompt
-from components.config import RunConfig, parse
-from components.errors import ConfigError
-from components.pipeline import Pipeline
-from components.workspace import open_workspace
+from components.config.errors import ConfigError
+from components.stages.context import open_workspace
+from components.stages.in_process import Pipeline
+from support.runs import smoke
 
-SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "compare_smoke.yaml"
 PROMPTS = 64  # of smoke's demo
 
 
-def smoke(**compare):
+def comparison(**compare):
     """The smoke preset, whose demo is made in even less time, with another comparison."""
-    values = parse(SMOKE.read_text())
-    values["demo"] |= {"steps": 2, "hidden_size": 16}
-    values["training"]["learning_rate"] = 1e-2
-    values["compare"] |= compare
-    return RunConfig.model_validate(values)
+    demo = {"steps": 2, "hidden_size": 16}
+    return smoke("compare_smoke", demo=demo, training={"learning_rate": 1e-2}, compare=compare)
 
 
 def start(config, root):
@@ -39,14 +33,14 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def started(root):
-    return start(smoke(), root)
+    return start(comparison(), root)
 
 
 ALL = [Branch("wind", 0), Branch("jbond", 0), Branch("wind", 1), Branch("jbond", 1)]
 
 
 def test_branches_come_seed_by_seed_and_results_arm_by_arm():
-    config = smoke()
+    config = comparison()
     assert branches(config) == ALL
     assert in_order(config, [ALL[i] for i in (3, 2, 0, 1)]) == [ALL[i] for i in (0, 2, 1, 3)]
 
@@ -54,27 +48,27 @@ def test_branches_come_seed_by_seed_and_results_arm_by_arm():
 @pytest.mark.parametrize("done", [ALL[:3], [*ALL, ALL[0]], [*ALL[:3], ALL[0]], [*ALL[:3], Branch("jbond", 2)]])
 def test_a_branch_that_is_missing_repeated_or_unknown_is_told(done):
     with pytest.raises(ValueError, match="are not those of the config"):
-        in_order(smoke(), done)
+        in_order(comparison(), done)
 
 
 def test_the_prompts_of_the_run_itself_count_for_no_arm(started):
-    assert smoke().prompts.per_iteration > PROMPTS  # and yet `start` did not refuse it
+    assert comparison().prompts.per_iteration > PROMPTS  # and yet `start` did not refuse it
 
 
 def test_an_arm_that_needs_more_prompts_than_exist_stops_at_start(root, started):
     """520 samples in 2 iterations at 4 a prompt are 65 prompts."""
     with pytest.raises(ConfigError, match=r"^compare\.arms\.wind\.prompts\.per_iteration: 65 exceeds the 64 training"):
-        start(smoke(budget={"samples": 520}), root)
+        start(comparison(budget={"samples": 520}), root)
 
 
 def test_a_branch_has_its_arms_prompts_and_its_own_seed(root, started):
-    config = branch_config(smoke(), Branch("jbond", 1), started, root)
-    assert (config.seed, config.algorithm["name"], config.compare) == (1, "jbond", None)
+    config = branch_config(comparison(), Branch("jbond", 1), started, root)
+    assert (config.seed, config.algorithm.name, config.compare) == (1, "jbond", None)
     assert (config.prompts.per_iteration, config.prompts.shards) == (21, 1)  # 128 / (2·3)
 
 
 def with_seconds(seconds, share):
-    return smoke(budget={"seconds": seconds}, arms={"wind": {"share": share}})
+    return comparison(budget={"seconds": seconds}, arms={"wind": {"share": share}})
 
 
 def test_seconds_become_prompts_by_what_one_costs(root, started, monkeypatch):
@@ -99,18 +93,20 @@ def test_a_prompt_costs_what_the_second_of_two_passes_took(root, started, monkey
         pipeline.seconds = {**first, "generate": 1.0, "score": 2.0, "train": 5.0} if len(passes) == 2 else first
 
     monkeypatch.setattr(Pipeline, "update", update)
-    assert seconds_per_prompt(smoke().arm("wind"), started, root) == 0.25
+    assert seconds_per_prompt(comparison().arm("wind"), started, root) == 0.25
     assert [(prompts.per_iteration, prompts.shards) for prompts in passes] == [(32, 1)] * 2
 
 
 @pytest.mark.parametrize("arm", ["wind", "jbond"])
 def test_a_real_prompt_costs_some_time(root, started, arm):
-    assert 0 < seconds_per_prompt(smoke().arm(arm), started, root) < 10
+    assert 0 < seconds_per_prompt(comparison().arm(arm), started, root) < 10
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_an_interrupted_comparison_goes_on(tmp_path):
-    config, folder, done = smoke(), tmp_path / "finished", []
+    config, folder, done = comparison(), tmp_path / "finished", []
 
     def run():
         done.clear()

@@ -11,15 +11,15 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from components import preparation
-from components.errors import JudgeError, UserError
+from components.config.errors import JudgeError, UserError
+from components.config.sections import PolicyConfig
+from components.data.records import Prompt
 from components.judges import _models
 from components.judges.reward_model import RewardModel
 from components.plan.models import PlanError, _without_weights
-from components.policy import check_lengths, copy_files, load
-from components.records import Prompt
-from components.sections import PolicyConfig
-from damages import CASES, CONFIG, SPECIAL, TOKENIZER, WEIGHTS
+from components.policy.model import check_lengths, copy_files, load
+from components.stages import preparation
+from support.models.damages import CASES, CONFIG, SPECIAL, TOKENIZER, WEIGHTS
 
 # Begins the sentence that says what to do.
 VERBS = "Change|Check|Choose|Copy|Correct|Download|For|Merge|Name|Put|Read|Remove|Save|Set|Use|Write"
@@ -94,6 +94,7 @@ def test_whole_models_are_read(whole, tmp_path):
     open_plan(whole.policy)
 
 
+@pytest.mark.thorough(but=["config.json: cut", "tokenizer.json: cut"])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.filterwarnings("ignore")  # of the library, about what it is given
 def test_a_damaged_policy_is_refused(name, whole, tmp_path):
@@ -109,6 +110,6 @@ def test_a_damaged_judge_is_refused(name, whole, tmp_path):
 @pytest.mark.parametrize("name", PLANNED)
 @pytest.mark.filterwarnings("ignore")
 def test_no_plan_is_made_of_a_damaged_config(name, whole, tmp_path):
-    with pytest.raises(PlanError, match=r"^policy\.model: the config\.json of .* is not to be had") as caught:
+    with pytest.raises(PlanError, match=r"^policy\.model: the config\.json of .* is not available") as caught:
         open_plan(damaged(whole.policy, tmp_path, name))
     assert "--parameters" in str(caught.value)

@@ -7,9 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components import demo, prompts
-from components.errors import ConfigError
-from components.records import Prompt
-from components.sections import DemoConfig
+from components.config.errors import ConfigError
+from components.config.sections import DemoConfig
+from components.data.records import Prompt
 
 torch.set_num_threads(1)  # on busy cores, threads that wait for each other make tiny models ten times slower
 

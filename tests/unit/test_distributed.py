@@ -10,28 +10,28 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from components import processes, stages
-from components.config import RunConfig, parse
-from components.errors import ConfigError
+from components import stages
+from components.config.errors import ConfigError
+from components.run_config import parse
+from components.runtime import processes
+from components.stages import training_processes
+from components.stages.context import open_workspace
 from components.store import open_store
-from components.training import distributed
-from components.workspace import open_workspace
+from support.runs import smoke
 
-pytestmark = pytest.mark.slow
-SMOKE = yaml.safe_load((Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml").read_text())
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
-def smoke(**training):
-    training = {**SMOKE["training"], "learning_rate": 1e-4, **training}
-    config = {**SMOKE, "iterations": 2, "training": training}
-    return RunConfig.model_validate(parse(yaml.safe_dump(config)))
+def quick(**training):
+    """The smoke preset at a low rate."""
+    return smoke(training={"learning_rate": 1e-4, **training})
 
 
 @pytest.fixture(scope="module")
 def iteration(tmp_path_factory):
     """What the first iteration's training begins with."""
     root = str(tmp_path_factory.mktemp("store"))
-    with open_workspace(smoke(), root, "start") as work:
+    with open_workspace(quick(), root, "start") as work:
         started = stages.start(work)
         shards = stages.plan(work, started.prompts, 1)
         drawn = [stages.generate(work, started.policy, shard, 1) for shard in shards]
@@ -39,15 +39,15 @@ def iteration(tmp_path_factory):
             stages.score(work, started.policy, started.policy, rollout, shard)
             for rollout, shard in zip(drawn, shards, strict=True)
         ]
-    return root, stages.Before(started.policy, None, 1), shards, scored
+    return root, stages.TrainInput(started.policy, None, shards, scored, 1)
 
 
 def train(iteration, before=None, seen=None, **training):
-    root, first, shards, scored = iteration
+    root, first = iteration
     seen = [] if seen is None else seen
     progress = lambda done, total, **figures: seen.append((done, total, sorted(figures)))  # noqa: E731
-    with open_workspace(smoke(**training), root, "train", progress=lambda _: progress) as work:
-        trained = stages.train(work, before or first, shards, scored)
+    with open_workspace(quick(**training), root, "train", progress=lambda _: progress) as work:
+        trained = stages.train(work, before or first)
         return trained, load_file(work.fetch(trained.policy) / "model.safetensors")
 
 
@@ -129,7 +129,7 @@ def test_a_group_goes_on_from_what_an_earlier_one_saved(iteration):
     assert seen == []
     assert third.policy == again.policy
     assert_close(found, expected)
-    with open_workspace(smoke(), root, "evaluate") as work:
+    with open_workspace(quick(), root, "evaluate") as work:
         stages.forget_unfinished(work, third.unfinished)
     assert list(store.notes()) == []
 
@@ -141,14 +141,14 @@ def test_the_processes_listen_on_the_loopback_only_and_import_nothing_from_here(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parents[2]}:")  # with an empty entry
     found = set()
-    show = distributed._show
+    show = training_processes._show
 
     def looking(folder, progress, shown):
         found.update(address for pid in processes.children() for address in listening(pid))
         return show(folder, progress, shown)
 
-    monkeypatch.setattr(distributed, "_show", looking)
-    monkeypatch.setattr(distributed, "POLL", 0.02)
+    monkeypatch.setattr(training_processes, "_show", looking)
+    monkeypatch.setattr(training_processes, "POLL", 0.02)
     train(iteration, processes=2)
     assert found
     assert found <= {"0100007F", "00000000000000000000000001000000"}, found

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from components import stages
-from components.config import RunConfig, parse
-from components.errors import PolicyError, PromptError
+from components.config.errors import PolicyError, PromptError
+from components.data.records import Prompt
 from components.prompts import drop_longer
-from components.records import Prompt
-from components.workspace import open_workspace
-from tiny import make_policy
+from components.run_config import RunConfig, parse
+from components.stages.context import open_workspace
+from support.models.tiny import make_policy
 
 # Tokens of each under the tiny policy's template, which puts BOS before the words: one more than words.
 TEXTS = {

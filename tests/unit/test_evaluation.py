@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from components.evaluation import Evaluated, WinRate, due, history_row, kl, skipped, win_rate
-from components.sections import EvaluationConfig
+from components.config.sections import EvaluationConfig
+from components.evaluation.metrics import Evaluated, WinRate, due, history_row, kl, skipped, win_rate
 
 
 def against(values):
@@ -82,7 +82,7 @@ def test_kl_by_hand():
         (2, 0, 5, [2, 4, 5]),
         (3, 0, 6, [3, 6]),
         (9, 0, 2, [2]),
-        (2, 3, 3, [5, 6]),  # goes on from the third iteration
+        (2, 3, 3, [5, 6]),  # continues from the third iteration
     ],
 )
 def test_which_iterations_are_evaluated(every, since, iterations, expected):

@@ -10,14 +10,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from components import adapters
-from components.errors import StoreError
+from components.config.errors import StoreError
+from components.config.sections import LoraConfig, PolicyConfig
 from components.export import ExportError, export, load_snippet, main
-from components.policy import load
-from components.runs import RunError
-from components.sections import LoraConfig, PolicyConfig
+from components.policy import lora
+from components.policy.model import load
+from components.stages.runs import RunError
 from components.store import LocalStore
-from tiny import make_policy
+from support.models.tiny import make_policy
+
+pytestmark = pytest.mark.thorough
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)
@@ -65,10 +67,10 @@ def store_adapted(root):
     policy = make_policy(hidden_size=64)
     policy.model.to(torch.bfloat16).save_pretrained(root / "base", max_shard_size="50KB")
     policy.tokenizer.save_pretrained(root / "base")
-    adapters.add(policy.model, LoraConfig(rank=2), 0)
-    for parameter in adapters.weights(policy.model).values():
+    lora.add(policy.model, LoraConfig(rank=2), 0)
+    for parameter in lora.weights(policy.model).values():
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
-    return LocalStore(str(root / "wind_store")).put(adapters.save(policy.model, root / "base"))
+    return LocalStore(str(root / "wind_store")).put(lora.save(policy.model, root / "base"))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +130,7 @@ def test_an_adapter_is_merged_into_its_base(client, runs, tmp_path):
     assert {p.dtype for p in merged.parameters()} == {torch.bfloat16}
     assert type(merged).__name__ == "LlamaForCausalLM"
     unmerged, base = (load(home / "base", PolicyConfig(), device=torch.device("cpu")).model for _ in "12")
-    for parameter in adapters.weights(base).values():
+    for parameter in lora.weights(base).values():
         parameter.data.zero_()
     with torch.no_grad():
         ours, theirs, without = (m(torch.arange(4, 16)[None]).logits.float() for m in (merged, unmerged, base))

@@ -13,13 +13,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from components import adapters, findings
+from components.config.sections import LoraConfig, PolicyConfig
 from components.export import export, main
-from components.policy import load, save
-from components.runs import RunError
-from components.sections import LoraConfig, PolicyConfig
+from components.policy import findings, lora
+from components.policy.model import load, save
+from components.stages.runs import RunError
 from components.store import LocalStore
-from tiny import make_policy
+from support.models.tiny import make_policy
+
+pytestmark = pytest.mark.thorough
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
     warnings.filterwarnings("ignore", "The _yaml extension module", DeprecationWarning)
@@ -81,11 +83,11 @@ def policies(home):
         for parameter in trained.model.parameters():
             parameter.add_(0.013)
     stored.append(store.put(save(trained, home / "trained")))
-    adapters.add(trained.model, LoraConfig(rank=2), 0)
+    lora.add(trained.model, LoraConfig(rank=2), 0)
     with torch.no_grad():
-        for parameter in adapters.weights(trained.model).values():
+        for parameter in lora.weights(trained.model).values():
             parameter.add_(0.1)
-    stored.append({**stored[0], **store.put(adapters.save(trained.model, home / "adapted"))})
+    stored.append({**stored[0], **store.put(lora.save(trained.model, home / "adapted"))})
     return stored
 
 
@@ -120,6 +122,7 @@ def weights(directory):
     return load_file(directory / "model.safetensors")
 
 
+@pytest.mark.thorough(but=["4"])
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [(None, torch.bfloat16), ("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)],

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from components.config import RunConfig, parse
+from components.data.records import Ragged
 from components.generation import Sampling
 from components.generation._sampler import draw
 from components.generation.transformers import TransformersEngine
-from components.logprobs import score_responses
-from components.records import Ragged
-from tiny import make_policy
+from components.policy.logprobs import score_responses
+from components.run_config import RunConfig, parse
+from support.models.tiny import make_policy
 
 GRID = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
 
@@ -86,8 +86,8 @@ def test_log_probs_are_of_the_whole_distribution():
     ],
 )
 def test_start_tells_what_leaves_tokens_out(settings, names, tmp_path, caplog):
-    from components.preparation import _base_policy
-    from components.workspace import open_workspace
+    from components.stages.context import open_workspace
+    from components.stages.preparation import _base_policy
 
     policy = make_policy()
     policy.model.save_pretrained(tmp_path / "policy")

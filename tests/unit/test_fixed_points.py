@@ -11,10 +11,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from test_properties import GAME, PI_REF, tensor, total_variation
 
 from components.algorithms import Group, Tokens, leave_one_out
 from components.algorithms.wind import Wind, relative_logp
-from test_properties import GAME, PI_REF, tensor, total_variation
 
 
 def equilibrium(beta):
@@ -56,6 +56,7 @@ def with_own_log_ratio(group, beta, eta):
 
 
 # Bounds are the distances at beta = 0.3, rounded up; that of the reference from the equilibrium is 0.145.
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("risk", "k", "bound"), [("squared", 2, 0.012), ("squared", 4, 0.003), ("kl", 2, 0.035), ("nce", 2, 0.06)]
 )
@@ -75,6 +76,7 @@ def test_loser_weight_moves_the_fixed_point_and_the_shift_alone_does_not(k, move
         assert total_variation(policy, star) == pytest.approx(distance, abs=1e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("k", [2, 3])
 def test_the_own_log_ratio_in_c_would_lower_beta(k):
     """To beta·(K - 1)/K, but for the noise of v that `monte_carlo` has too."""
@@ -84,6 +86,7 @@ def test_the_own_log_ratio_in_c_would_lower_beta(k):
     assert total_variation(wrong, equilibrium(0.3)) > 8 * total_variation(right, equilibrium(0.3))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("clip", "eta", "rate", "stays"), [(0.2, 4.0, 1.0, False), (0.02, 1.0, 0.3, True)])
 def test_clip_keeps_the_fixed_point_unless_single_steps_exceed_it(clip, eta, rate, stays):
     """200 iterations of eight steps at beta 0.3. The first iteration moves some response by more than the clip.

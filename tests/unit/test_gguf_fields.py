@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from families import FAMILIES, make_tokenizer
 
-from components.errors import PolicyError
-from components.gguf_files import convert
-from components.sections import PolicyConfig
-from ggufs import byte_level, make_model, refusal, write
+from components.config.errors import PolicyError
+from components.config.sections import PolicyConfig
+from components.policy.gguf_files import convert
+from support.models.families import FAMILIES, make_tokenizer
+from support.models.ggufs import byte_level, make_model, refusal, write
+
+pytestmark = pytest.mark.thorough
 
 TOKENIZER = "tokenizer.ggml."
 NO_NUMBERS = ["x", [1], ["x"], float("nan"), float("inf")]

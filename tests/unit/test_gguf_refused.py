@@ -7,11 +7,13 @@ import shutil
 
 import numpy as np
 import pytest
-from families import FAMILIES, make_tokenizer
 from transformers import AutoModelForCausalLM
 
-from components.gguf_files import room
-from ggufs import byte_level, make_model, refusal, write
+from components.policy.gguf_files import room
+from support.models.families import FAMILIES, make_tokenizer
+from support.models.ggufs import byte_level, make_model, refusal, write
+
+pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture(scope="module")

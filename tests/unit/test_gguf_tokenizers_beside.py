@@ -6,13 +6,15 @@ import json
 from dataclasses import replace
 
 import pytest
-from families import FAMILIES, make_tokenizer
 
-from components.errors import PolicyError
-from components.gguf_files import convert
-from components.policy import load
-from components.sections import PolicyConfig
-from ggufs import byte_level, make_model, prompt, write
+from components.config.errors import PolicyError
+from components.config.sections import PolicyConfig
+from components.policy.gguf_files import convert
+from components.policy.model import load
+from support.models.families import FAMILIES, make_tokenizer
+from support.models.ggufs import byte_level, make_model, prompt, write
+
+pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture

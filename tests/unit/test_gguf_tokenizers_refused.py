@@ -6,10 +6,12 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from families import FAMILIES, make_tokenizer
 
-from components.errors import PolicyError
-from ggufs import byte_level, directory_of
+from components.config.errors import PolicyError
+from support.models.families import FAMILIES, make_tokenizer
+from support.models.ggufs import byte_level, directory_of
+
+pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ import sys
 
 import numpy as np
 import pytest
-from families import FAMILIES, make_tokenizer
 
-from components.errors import PolicyError
-from components.gguf_files import convert
-from components.sections import PolicyConfig
-from ggufs import byte_level, gguf, make_model, refusal, write
+from components.config.errors import PolicyError
+from components.config.sections import PolicyConfig
+from components.policy.gguf_files import convert
+from support.models.families import FAMILIES, make_tokenizer
+from support.models.ggufs import byte_level, gguf, make_model, refusal, write
+
+pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture(scope="module")

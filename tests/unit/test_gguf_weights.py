@@ -9,15 +9,17 @@ import sys
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, make_tokenizer
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from components.errors import PolicyError
-from components.gguf_files import convert
-from components.policy import load
-from components.sections import PolicyConfig
-from ggufs import byte_level, logits, make_model, write
+from components.config.errors import PolicyError
+from components.config.sections import PolicyConfig
+from components.policy.gguf_files import convert
+from components.policy.model import load
+from support.models.families import FAMILIES, make_tokenizer
+from support.models.ggufs import byte_level, logits, make_model, write
+
+pytestmark = pytest.mark.thorough
 
 IDS = [7, 300, 12, 12, 45, 201, 9, 3, 88, 150]
 CHAT = FAMILIES["llama3"]
@@ -160,7 +162,8 @@ def test_the_directory_is_an_ordinary_one(converted, tmp_path):
     assert {weight.dtype for weight in load_file(directory / "model.safetensors").values()} == {torch.float32}
     script = (
         "import sys; sys.modules['gguf'] = None\n"
-        "from pathlib import Path; from components.policy import load; from components.sections import PolicyConfig\n"
+        "from pathlib import Path; from components.policy.model import load\n"
+        "from components.config.sections import PolicyConfig\n"
         f"print(load(Path({str(directory)!r}), PolicyConfig()).eos_ids)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from components import gpus
-from components.errors import ConfigError
+from components.config.errors import ConfigError
+from components.runtime import gpus
 
 HOLD = """
 import os, sys
 from pathlib import Path
-from components import gpus
+from components.runtime import gpus
 gpus.LOCKS = Path(sys.argv[1])
 with gpus.claim(["4", "5", "6"], int(sys.argv[2]), lambda text: print(text, flush=True)):
     print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)

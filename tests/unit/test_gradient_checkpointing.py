@@ -9,16 +9,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, OPTConfig
 
-from components import batches
-from components.batches import collate
-from components.errors import PolicyError
+from components.config.errors import PolicyError
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
-from components.logprobs import response_logprobs
+from components.policy import batches
+from components.policy.batches import collate
+from components.policy.logprobs import response_logprobs
 from components.training.gradient_checkpointing import checkpointed
 from components.training.on_policy import make_anchor
 
-VOCABULARY, PAD, CPU = 60, 2, torch.device("cpu")  # of the models in conftest.py
+VOCABULARY, PAD, CPU = 60, 2, torch.device("cpu")  # of the models in support.models.words
 
 
 def make_batch(**options):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from families import FAMILIES, save_policy
 from torch.testing import assert_close
 
-from components import policy
+from components.config.sections import PolicyConfig
 from components.generation._attention import GROUPED, attend, grouped_heads
-from components.sections import PolicyConfig
+from components.policy import model as policies
+from support.models.families import FAMILIES, save_policy
 
 
 def written_out(query, key, value, mask, scale):
@@ -54,7 +54,7 @@ def test_a_mask_of_each_head_goes_the_plain_way():
 
 def test_the_model_is_left_as_it_was(tmp_path):
     directory = save_policy(FAMILIES["qwen2.5"], tmp_path / "policy")
-    model = policy.load(directory, PolicyConfig(model=str(directory))).model
+    model = policies.load(directory, PolicyConfig(model=str(directory))).model
     with pytest.raises(KeyError), grouped_heads(model):
         assert model.config._attn_implementation == GROUPED
         raise KeyError

@@ -22,7 +22,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from components.intervals import interval, rate_interval, t_quantile
+from components.evaluation.intervals import interval, rate_interval, t_quantile
 
 RATES = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995]
 PROMPTS = [2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 32, 50, 64, 100, 128, 200, 256, 512, 1000]
@@ -99,6 +99,7 @@ def with_rewards(rng, rate, n, m):
     return (ours[..., None] > rng.normal(size=(*n, 1, m))).mean((2, 3))
 
 
+@pytest.mark.thorough(but=["200"])
 @pytest.mark.parametrize("values_of", [with_verifier, with_rewards])
 @pytest.mark.parametrize("m", [1, 2, 4])
 @pytest.mark.parametrize("n", [2, 8, 32, 200])

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from components.config import parse
-from components.errors import ConfigError, JudgeError
+from components.config.errors import ConfigError, JudgeError
+from components.config.registry import build
+from components.data.records import Prompt
 from components.judges import Judge
 from components.judges.ensemble import Ensemble
-from components.records import Prompt
-from components.registry import build
+from components.run_config import parse
 
 PROMPTS = [Prompt(name, ({"role": "user", "content": "?"},)) for name in ("p", "q")]
 RESPONSES = [["a", "bb"], ["ccc", "d"]]
@@ -179,3 +179,35 @@ def test_the_cost_is_that_of_all_members():
     # n = 10, K = 4: 40 responses, 120 ordered pairs, 40 responses, 120 ordered pairs
     assert ensemble(*members).model_inputs(10, 4) == 320
     assert isinstance(ensemble(*members), Ensemble)
+
+
+@pytest.mark.parametrize("weights", [(1e308, 1e308), (5e-324, 5e-324), (1.5e308, 1.5e308)])
+def test_only_the_proportions_of_weights_count(weights):
+    first, second = weights
+    judge = ensemble(member("length", weight=first), member("vowel", weight=second))
+    judgement = judge.judge(PROMPTS, RESPONSES)
+    # "a" is a vowel's, of length 1; "bb" longer: one member each. "ccc" is longer than "d", and neither has a vowel.
+    assert judgement.preference[:, 0, 1].tolist() == [0.5, 0.75]
+    assert judgement.reward.tolist() == [[5.5, 1.0], [1.5, 0.5]]
+
+
+@pytest.mark.parametrize("weight", ["5.0e-324", "1.0e-17"])
+def test_a_member_without_a_say_is_refused(weight):
+    members = f"{{name: verifier, function: 'a:b'}}, {{name: verifier, function: 'a:c', weight: {weight}}}"
+    with pytest.raises(ConfigError, match=rf"^judge\.judges: the weight {float(weight)!r} of member 1 is nothing"):
+        parse(f"demo: {{}}\njudge: {{name: ensemble, judges: [{members}]}}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ("name: verifier", "judge.judges.0.function: is required."),
+        ("name: verifer", "judge.judges.0.name: there is no"),
+    ],
+)
+def test_a_bad_setting_does_not_hide_a_bad_weight(settings, line):
+    with pytest.raises(ConfigError) as caught:
+        parse(f"demo: {{}}\njudge: {{name: ensemble, judges: [{{{settings}, weight: -1}}]}}")
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(line)
+    assert second.startswith("judge.judges.0.weight: -1 cannot be used.")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.data.records import Prompt
 from components.judges.verifier import Verifier
-from components.records import Prompt
 
 PROMPT = Prompt("p", ({"role": "user", "content": "?"},), "ab")
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.config.registry import build
+from components.data.records import Prompt
 from components.judges import Answers, Judge
 from components.judges.llm_judge import DEFAULT_PROMPT, LLMJudge
-from components.records import Prompt
-from components.registry import build
+from support.models.words import edit
 
-BOS, EOS, PAD, UNK, USER, END = range(6)  # of the tokenizers in conftest.py; word w7 has id 7
+BOS, EOS, PAD, UNK, USER, END = range(6)  # of the tokenizers in support.models.words; word w7 has id 7
 CHAT = (
     "{{ bos_token }}{% for m in messages %} user: {{ m['content'] }} <end>{% endfor %}"
     "{% if add_generation_prompt %} w6{% endif %}{% if short %} w9{% endif %}"
@@ -39,10 +38,6 @@ def make_folder(tmp_path, make_model, make_tokenizer):
         return tmp_path
 
     return make
-
-
-def edit(file, **changes):
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def judge(folder, **settings):

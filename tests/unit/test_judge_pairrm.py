@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from components.errors import JudgeError
-from components.judges import Answers, Judge
+from components.config.errors import JudgeError
+from components.data.records import Prompt
 from components.judges.pairrm import PairRM
-from components.records import Prompt
-from components.registry import build
+from support.models.pairrm import CLS, FIRST, LAYERS, PROMPTS, SECOND, SEP, SIZE, SOURCE, judge, save_original
 
 # Of the library's own code, when it first imports DeBERTa
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
-WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *"abcdefghijklmnop"]
-CLS, SEP = 1, 2
 A, B, C, D, E, F = range(5, 11)
-SOURCE, FIRST, SECOND = 21, 22, 23  # markers follow the words
-SIZE, LAYERS = 16, 2
 LAYER = [
     *(f"attention.self.{name}_proj.{part}" for name in ("query", "key", "value") for part in ("weight", "bias")),
     *(
@@ -47,57 +40,12 @@ NAMES = {
     "head_layer.4.weight",
     "head_layer.4.bias",
 }
-PROMPTS = [
-    Prompt("short", ({"role": "user", "content": "a"},)),
-    Prompt("long", ({"role": "user", "content": "a b c d e"},)),
-]
 RESPONSES = [["b", "c d e", "d d"], ["f", "e e e e e e", ""]]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A checkpoint as the original's `save_pretrained` leaves it, written without our class."""
-    from transformers import DebertaV2Config, DebertaV2Model, DebertaV2Tokenizer
-
-    settings = {
-        "vocab_size": 32,
-        "hidden_size": SIZE,
-        "intermediate_size": 32,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 64,
-        "type_vocab_size": 0,
-        "relative_attention": True,
-        "position_biased_input": False,
-        "pos_att_type": ["p2c", "c2p"],
-        "position_buckets": 8,
-        "norm_rel_ebd": "layer_norm",
-        "share_att_key": True,
-        "initializer_range": 0.3,
-        "pad_token_id": 0,
-    }
-    torch.manual_seed(0)
-    encoder = DebertaV2Model(DebertaV2Config(**settings))
-    weights = {f"pretrained_model.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    weights["head_layer.1.weight"], weights["head_layer.1.bias"] = torch.randn(SIZE, 2 * SIZE), torch.randn(SIZE)
-    weights["head_layer.4.weight"], weights["head_layer.4.bias"] = torch.randn(1, SIZE), torch.randn(1)
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, tmp_path / "model.safetensors")
-    markers = {"source_prefix_id": SOURCE, "cand1_prefix_id": FIRST, "cand2_prefix_id": SECOND, "cand_prefix_id": 24}
-    own = {"architectures": ["DebertaV2PairRM"], "model_type": "deberta-v2", "drop_out": 0.05, "n_tasks": 1}
-    (tmp_path / "config.json").write_text(json.dumps({**settings, **own, **markers, "sep_token_id": SEP}))
-    pieces = [(word if word.startswith("[") else f"▁{word}", 0.0) for word in WORDS]
-    tokenizer = DebertaV2Tokenizer(vocab=pieces, unk_id=3)
-    tokenizer.add_tokens(["<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>"])
-    tokenizer.save_pretrained(tmp_path)
-    return tmp_path
-
-
-def edit(file, **changes):
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-
-
-def judge(folder, **settings):
-    return build("judges", {"name": "pairrm", "model": str(folder), **settings}, Judge)
+    return save_original(tmp_path)
 
 
 @torch.no_grad()
@@ -234,9 +182,6 @@ def test_a_response_cannot_write_markers(folder, marker):
     assert preference[0, 0, 1] == pytest.approx(expected, abs=1e-6)
 
 
-# Limits: source_tokens counts [CLS], marker and [SEP]; candidates share what the source leaves
-
-
 def test_long_texts_lose_their_end_as_in_training(folder):
     seen = []
     preference = (
@@ -267,48 +212,3 @@ def test_truncation_can_be_refused(folder):
         "prompt 'short', responses 0 and 1: 4, 9 and 4 tokens; PairRM reads 6 of a prompt and here 5 of a response. "
         "Set judge.truncate: right, or lower generation.max_new_tokens."
     )
-
-
-# What is refused
-
-
-def refused(folder, *parts):
-    with pytest.raises(JudgeError) as caught:
-        judge(folder).check()
-    for part in parts:
-        assert part in str(caught.value)
-
-
-def test_check_takes_a_good_checkpoint(folder):
-    judge(folder).check()
-
-
-@pytest.mark.parametrize("name", ["head_layer.4.weight", "pretrained_model.encoder.layer.1.output.dense.bias"])
-def test_check_refuses_a_checkpoint_that_lacks_a_weight(folder, name):
-    weights = load_file(folder / "model.safetensors")
-    del weights[name]
-    save_file(weights, folder / "model.safetensors")
-    refused(folder, f"judge.model: {folder} lacks 1 weights of a PairRMModel, {name} among them.")
-
-
-def test_check_refuses_a_model_whose_markers_are_others(folder):
-    edit(folder / "config.json", cand2_prefix_id=24)
-    refused(folder, "is no PairRM: its config.json has cand2_prefix_id 24, its tokenizer the id 23 for <|candidate2|>.")
-
-
-def test_check_refuses_a_plain_deberta(folder):
-    config = json.loads((folder / "config.json").read_text())
-    del config["n_tasks"]
-    (folder / "config.json").write_text(json.dumps(config))
-    refused(folder, f"judge.model: {folder} cannot be loaded: its config.json has no n_tasks, so it is no PairRM")
-
-
-def test_it_reads_no_thinking_if_told(folder):
-    """The last response is all thinking: the model reads an empty one."""
-    settings = {"precision": "fp32", "cut_thinking": ["d", "f"]}
-    known = judge(folder, **settings)
-    given = Answers([["d a f b", "c", "d e"]], np.zeros((1, 3), bool), [""])
-    found, expected = known.verdict(PROMPTS[:1], given), known.judge(PROMPTS[:1], [["b", "c", ""]])
-    np.testing.assert_array_equal(found.preference, expected.preference)
-    np.testing.assert_array_equal(found.reward, expected.reward)
-    assert np.ptp(known.judge(PROMPTS[:1], given.texts).preference - expected.preference) > 1e-4

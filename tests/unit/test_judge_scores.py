@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.data.records import Prompt
 from components.judges.verifier import Verifier
-from components.records import Prompt
 
 PROMPTS = [Prompt(name, ({"role": "user", "content": "?"},)) for name in ("one", "two")]
 VALUES = {
@@ -30,6 +30,11 @@ VALUES = {
     "bfloat16": torch.tensor(0.5, dtype=torch.bfloat16),
     "least": 5e-324,
     "huge": 10**400,
+    "largest float": 1.7e308,
+    "lowest float": -1.7e308,
+    "beyond": np.float64(2e100),
+    "large part": {"score": 1, "long": 1e101},
+    "large score": {"score": -1e101, "long": 1},
     "nan": float("nan"),
     "inf": -np.inf,
     "decimal nan": Decimal("NaN"),
@@ -98,6 +103,23 @@ def test_what_is_no_finite_number(response, shown, workers):
     assert str(caught.value) == (
         f"prompt 'two', response 1: {__name__}:value returned {shown}. Make it return a finite number."
     )
+
+
+@pytest.mark.parametrize(
+    ("response", "said"),
+    [
+        ("largest float", "returned 1.7e+308"),
+        ("lowest float", "returned -1.7e+308"),
+        ("beyond", "returned 2e+100"),
+        ("large part", "'long' returned 1e+101"),
+        ("large score", "'score' returned -1e+101"),
+    ],
+)
+def test_numbers_whose_sums_would_be_none(response, said):
+    with pytest.raises(JudgeError) as caught:
+        score(response)
+    assert str(caught.value).startswith("prompt 'two', response 1: ")
+    assert str(caught.value).endswith(f"{said}. Make it a number from -1e+100 to 1e+100.")
 
 
 @pytest.mark.parametrize("response", ["numpy complex", "date", "time", "numpy text", "masked"])

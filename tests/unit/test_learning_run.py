@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 
 import pytest
 
-from components.config import RunConfig, parse
-from components.pipeline import Pipeline
-from components.report import verdict
-
-SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
-
-
-def total(response, prompt):
-    """The sum of a response's numbers, a score that tells most responses apart."""
-    return sum(int(word) for word in response.split() if word.isdecimal())
+from components.reporting.report import verdict
+from components.stages.in_process import Pipeline
+from support.runs import smoke
 
 
 def run(root, algorithm="wind", **training):
     """The history of the smoke preset with another judge."""
-    values = parse(SMOKE.read_text())
-    values["judge"]["function"] = f"{__name__}:total"
-    values["demo"] |= {"steps": 5, "hidden_size": 16}
-    values["algorithm"] = {"name": algorithm}
-    values["training"] |= training
-    values["resources"] = {kind: {"cpu": 1} for kind in values["resources"]}  # a thread: the models are tiny
-    pipeline = Pipeline(RunConfig.model_validate(values), str(root))
-    *_, history = pipeline.iterate(pipeline.start())
-    return history
+    pipeline = Pipeline(smoke(algorithm={"name": algorithm}, training=training), str(root))
+    return pipeline.run(pipeline.start())
 
 
 def test_training_that_learns_says_so_and_is_silent(tmp_path, caplog):
@@ -56,6 +41,7 @@ def test_training_that_does_not_move_warns(tmp_path, caplog):
     assert f"Training in iteration 2 (also in 1): {history['warnings'][1]}" in verdict(history)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("algorithm", "monitor_prompts"), [("wind", 0), ("jbond", 64)])
 def test_training_that_is_not_measured(tmp_path, algorithm, monitor_prompts):
     """On-policy algorithms draw other responses at each step."""

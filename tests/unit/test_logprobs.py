@@ -1,8 +1,6 @@
-"""Log-probs against a plain computation from the model's own logits, for every architecture of conftest.py."""
+"""Log-probs against a plain computation from the model's own logits, for every architecture of support.models.words."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,25 +8,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM
 
-from components import batches
-from components.batches import by_length, collate, distinct_tokens, left_padded, partition, prefix_positions
-from components.errors import PolicyError
-from components.logprobs import (
-    LOGITS_PER_CHUNK,
+from components.config.errors import PolicyError
+from components.policy import batches
+from components.policy.batches import collate
+from components.policy.logprobs import (
     check_head,
     head_logits,
     response_logprobs,
-    score_responses,
 )
-from components.records import Ragged
-
-CPU = torch.device("cpu")
-VOCABULARY, EOS, PAD = 60, 1, 2  # of the models in conftest.py
-
-
-def ragged(rng, lengths):
-    """Token ids, special ones left out."""
-    return [rng.integers(6, VOCABULARY, length) for length in lengths]
+from support.logprobs import CPU, EOS, PAD, VOCABULARY, gradients, groups, ours, plain, ragged
 
 
 @pytest.fixture(params=[1, 256], ids=["many-parts", "one-part"])
@@ -46,36 +34,7 @@ def pairs():
     return ragged(rng, [4, 2, 7, 1, 3, 3, 8]), responses
 
 
-def plain(model, prompts, responses):
-    """Row by row, unpadded, from log-softmax of the full logits; (B,) in the model's dtype, differentiable."""
-    rows = []
-    for prompt, response in zip(prompts, responses, strict=True):
-        ids = torch.tensor([*prompt, *response])
-        logp = model(input_ids=ids[None]).logits[0].log_softmax(-1)
-        rows.append(sum((logp[i - 1, ids[i]] for i in range(len(prompt), len(ids))), logp.new_zeros(())))
-    return torch.stack(rows)
-
-
-def ours(policy, prompts, responses, logits_per_chunk=LOGITS_PER_CHUNK):
-    return response_logprobs(policy, collate(prompts, responses, PAD, CPU), logits_per_chunk)
-
-
-def gradients(model, value):
-    """Gradients of every parameter, in one vector."""
-    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, list(model.parameters()))])
-
-
-def groups():
-    """Prompts of unequal length, one of a single token, three responses to each, and a prompt for each response."""
-    rng = np.random.default_rng(2)
-    prompts = ragged(rng, [4, 1, 9])
-    responses = ragged(rng, [3, 0, 9, 1, 5, 5, 2, 12, 1])
-    return prompts, responses, [prompt for prompt in prompts for _ in range(3)]
-
-
-# Against plain logits
-
-
+@pytest.mark.thorough(but=["4"])
 @pytest.mark.usefixtures("overhead")
 @pytest.mark.parametrize("tokens_per_chunk", [1, 4, 25, 1000])
 @pytest.mark.parametrize("grad", [True, False])
@@ -168,9 +127,6 @@ def test_padding_length_changes_nothing(model, make_policy, pairs):
     torch.testing.assert_close(long[:-1], short, rtol=0, atol=1e-10)
 
 
-# Memory
-
-
 class Largest(TorchDispatchMode):
     """The largest number of elements of any tensor that an operation makes, in forward and backward."""
 
@@ -224,9 +180,6 @@ def test_chunks_keep_no_logits_for_backward(make_model, make_policy):
     assert logits_kept(vocabulary * 10) == 0
 
 
-# The head
-
-
 def test_head_is_fed_with_the_last_hidden_state(model):
     fed = []
     model.get_output_embeddings().register_forward_hook(lambda module, args, output: fed.append(args[0]))
@@ -272,198 +225,3 @@ def test_check_head_refuses_models_that_look_ahead(make_policy):
     )
     with pytest.raises(PolicyError, match="BertLMHeadModel is not causal"):
         check_head(make_policy(BertLMHeadModel(config).eval()))
-
-
-# Batches
-
-
-def test_collate_by_hand():
-    """A row lacks the response's last token, which predicts nothing; the longest comes first."""
-    batch = collate([[7, 8], [9]], [[10], [11, 12, 13]], PAD, CPU)
-    assert batch.prefix is None
-    assert batch.input_ids.tolist() == [[9, 11, 12], [7, 8, 10]]
-    assert batch.rows.tolist() == [0, 0, 0, 1]
-    assert batch.columns.tolist() == [0, 1, 2, 1]
-    assert batch.targets.tolist() == [11, 12, 13, 10]
-    assert batch.owners.tolist() == batch.places.tolist() == [1, 0]
-
-
-def test_collate_groups_by_hand():
-    """Two responses to each prompt share all but its last token."""
-    batch = collate([[7, 8, 9], [6, 5]], [[10, 11], [12], [], [13]], PAD, CPU)
-    assert batch.prefix.input_ids.tolist() == [[7, 8], [PAD, 6]]
-    assert batch.prefix.mask.tolist() == [[1, 1], [0, 1]]
-    assert batch.prefix.lengths.tolist() == [2, 1]
-    assert prefix_positions(batch.prefix).tolist() == [[0, 1], [0, 0]]
-    assert batch.input_ids.tolist() == [[9, 10], [9, 12], [5, 13], [5, PAD]]
-    assert batch.rows.tolist() == [0, 0, 1, 2]
-    assert batch.columns.tolist() == [0, 1, 0, 0]
-    assert batch.targets.tolist() == [10, 11, 12, 13]
-    assert batch.places.tolist() == [0, 1, 3, 2]
-
-
-def test_collate_groups_without_a_prefix_by_hand():
-    batch = collate([[7, 8, 9], [6, 5]], [[10, 11], [12], [], [13]], PAD, CPU, share_prompts=False)
-    assert batch.prefix is None
-    assert batch.input_ids.tolist() == [[7, 8, 9, 10], [7, 8, 9, 12], [6, 5, 13, PAD], [6, 5, PAD, PAD]]
-    assert batch.rows.tolist() == [0, 0, 1, 2]
-    assert batch.columns.tolist() == [2, 3, 2, 1]
-    assert batch.targets.tolist() == [10, 11, 12, 13]
-    assert batch.places.tolist() == [0, 1, 3, 2]
-
-
-def test_rows_are_read_in_parts_of_similar_length(monkeypatch):
-    """Rows of 10, 9, 4, 4 and 1 tokens; a cut at 4 saves 3·6 tokens, one at 9 or at 1 as much as 4."""
-    lengths = np.array([10, 9, 4, 4, 1])
-    for overhead, expected in [
-        (0, [(0, 1), (1, 2), (2, 4), (4, 5)]),
-        (2, [(0, 2), (2, 4), (4, 5)]),
-        (4, [(0, 2), (2, 5)]),
-        (17, [(0, 2), (2, 5)]),
-        (19, [(0, 5)]),
-    ]:
-        monkeypatch.setattr(batches, "OVERHEAD", overhead)
-        assert partition(lengths) == expected
-    monkeypatch.setattr(batches, "OVERHEAD", 1)
-    batch = collate([[7, 8], [9]], [[10, 11, 12], [10], [], [13]], PAD, CPU)
-    assert [(part.rows, part.tokens, part.width) for part in batch.parts] == [
-        (slice(0, 1), slice(0, 3), 3),
-        (slice(1, 4), slice(3, 5), 1),
-    ]
-
-
-@pytest.mark.parametrize("overhead", [0, 5, 40, 1000])
-def test_no_other_partition_is_cheaper(monkeypatch, overhead):
-    """Every way to cut eight rows, by enumeration."""
-    monkeypatch.setattr(batches, "OVERHEAD", overhead)
-    rng = np.random.default_rng(0)
-
-    def cost(lengths, ranges):
-        return sum((end - begin) * lengths[begin] + overhead for begin, end in ranges)
-
-    for _ in range(20):
-        lengths = np.sort(rng.integers(1, 30, 8))[::-1]
-        ways = []
-        for bits in range(2**7):
-            cuts = [0, *(i + 1 for i in range(7) if bits >> i & 1), 8]
-            ways.append(cost(lengths, pairwise(cuts)))
-        found = partition(lengths)
-        assert cost(lengths, found) == min(ways)
-        assert [i for begin, end in found for i in range(begin, end)] == list(range(8))
-
-
-def test_equal_responses_to_a_prompt_share_a_row():
-    """The first prompt's three responses are two rows; an equal response to the other prompt has a row of its own."""
-    batch = collate([[7, 8], [9, 6]], [[10], np.array([11, 12]), [10], [10], [10], [10]], PAD, CPU)
-    assert batch.input_ids.tolist() == [[8, 11], [8, 10], [6, 10]]
-    assert batch.owners.tolist() == [0, 0, 1]
-    assert batch.places.tolist() == [1, 0, 1, 2, 2, 2]
-    assert batch.targets.tolist() == [11, 12, 10, 10]
-
-
-def test_one_distinct_response_to_each_prompt_needs_no_prefix():
-    batch = collate([[7, 8], [9, 6]], [[10], [10], [11], [11]], PAD, CPU)
-    assert batch.prefix is None
-    assert batch.input_ids.tolist() == [[7, 8], [9, 6]]
-
-
-def test_distinct_tokens_by_hand():
-    """Of the first three responses two are equal, of the last three all."""
-    assert distinct_tokens([[1], [1], [2, 3], [1, 4], [1, 4], [1, 4]], 3).tolist() == [3, 2]
-
-
-@pytest.mark.usefixtures("overhead")
-def test_equal_responses_have_equal_log_probs_and_add_up_in_the_gradient(model, make_policy):
-    prompts, responses, repeated = groups()
-    responses[1], responses[5], responses[8] = responses[0], responses[3], responses[7]
-    model.double()
-    logp = ours(make_policy(model), prompts, responses)
-    exact = plain(model, repeated, responses)
-    torch.testing.assert_close(logp.detach(), exact.detach(), rtol=0, atol=1e-10)
-    assert logp[0] == logp[1]
-    weights = torch.linspace(-1, 2, len(responses), dtype=torch.float64)
-    expected = gradients(model, exact @ weights)
-    torch.testing.assert_close(gradients(model, logp @ weights), expected, rtol=1e-5, atol=1e-5)  # norms round to fp32
-
-
-def test_prompts_of_one_token_share_nothing():
-    assert collate([[7], [8]], [[10], [11], [12], [13]], PAD, CPU).prefix is None
-
-
-def test_left_padded_has_a_mask_only_where_it_pads():
-    assert left_padded([[7, 8], [5, 6]], PAD, CPU).mask is None
-    assert left_padded([[7, 8], [5]], PAD, CPU).mask.tolist() == [[1, 1], [0, 1]]
-
-
-def test_by_length_by_hand():
-    """By length 9, 4, 3, 2, 1; their sizes 9, 5, 3, 7, 1 in sums of at most eight."""
-    found = by_length(np.array([3, 9, 1, 4, 2]), np.array([3, 9, 1, 5, 7]), tokens_per_batch=8)
-    assert [b.tolist() for b in found] == [[1], [3, 0], [4, 2]]
-
-
-@pytest.mark.parametrize("budget", [1, 7, 40, 10_000])
-def test_by_length_covers_each_index_once_within_the_budget(budget):
-    lengths, sizes = np.random.default_rng(0).integers(1, 30, (2, 200))
-    found = list(by_length(lengths, sizes, budget))
-    assert sorted(np.concatenate(found)) == list(range(200))
-    for batch, following in zip(found, [*found[1:], None], strict=True):
-        assert len(batch) == 1 or sizes[batch].sum() <= budget
-        assert following is None or sizes[batch].sum() + sizes[following[0]] > budget
-    longest = [lengths[batch].max() for batch in found]
-    assert longest == sorted(longest, reverse=True)
-
-
-class Reads:
-    """Counts the tokens that a policy's model reads."""
-
-    def __init__(self, policy):
-        self.tokens = 0
-        policy.model.base_model.register_forward_pre_hook(self._count, with_kwargs=True)
-
-    def _count(self, module, args, kwargs):
-        self.tokens += kwargs["input_ids"].numel()
-
-
-def test_score_responses_reads_a_long_prompt_once(make_policy):
-    """Two prompts of 20 tokens, 4 responses of 5 to each: 2·19 + 8·5 tokens, not 8·24."""
-    rng = np.random.default_rng(0)
-    policy = make_policy()
-    reads = Reads(policy)
-    score_responses(policy, Ragged.of(ragged(rng, [20, 20])), Ragged.of(ragged(rng, [5] * 8)))
-    assert reads.tokens == 2 * 19 + 8 * 5
-
-
-@pytest.mark.parametrize(("overhead", "tokens"), [(1, 2 * 40 + 6 * 1), (1000, 8 * 40)])
-def test_score_responses_reads_ragged_responses_in_parts(make_policy, monkeypatch, overhead, tokens):
-    """One response of forty tokens to each of two prompts and three of one token: the latter are not padded to forty.
-
-    Each row begins with a token of its prompt and lacks its own last one; of the prompts one token is the prefix.
-    """
-    monkeypatch.setattr(batches, "OVERHEAD", overhead)
-    rng = np.random.default_rng(0)
-    policy = make_policy()
-    reads = Reads(policy)
-    lengths = [40, 1, 1, 1, 1, 1, 40, 1]
-    score_responses(policy, Ragged.of(ragged(rng, [2, 2])), Ragged.of(ragged(rng, lengths)))
-    assert reads.tokens == 2 * 1 + tokens
-
-
-@pytest.mark.usefixtures("overhead")
-@pytest.mark.parametrize("tokens_per_batch", [1, 23, 60, 8192])
-def test_score_responses_keeps_the_order(make_policy, tokens_per_batch):
-    rng = np.random.default_rng(0)
-    prompts, responses = ragged(rng, [5, 1, 9]), ragged(rng, [4, 8, 1, 0, 2, 6, 7, 3, 5, 1, 1, 2])
-    policy, calls = make_policy(), []
-    scores = score_responses(
-        policy,
-        Ragged.of(prompts),
-        Ragged.of(responses),
-        tokens_per_batch=tokens_per_batch,
-        progress=lambda done, total: calls.append((done, total)),
-    )
-    with torch.no_grad():
-        expected = plain(policy.model, [prompts[i // 4] for i in range(12)], responses).reshape(3, 4)
-    assert scores.dtype == np.float64
-    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
-    assert calls[-1] == (12, 12)
-    assert [done for done, _ in calls] == sorted({done for done, _ in calls})

@@ -7,30 +7,26 @@ import json
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from components import benchmarks
-from components.benchmarks import BenchmarkError, Score, check, once
-from components.cards import report_card
-from components.config import checked
-from components.errors import ConfigError
-from components.evaluation import HISTORY_COLUMNS, Benchmark, Evaluated, WinRate, history_row
-from components.pipeline import Pipeline
-from components.report import summary_table
-from components.sections import EvaluationConfig
+from components.config.errors import ConfigError, StoreError
+from components.config.sections import EvaluationConfig
+from components.evaluation import benchmarks
+from components.evaluation.benchmarks import BenchmarkError, Score, check, once
+from components.run_config import checked
+from components.stages.in_process import Pipeline
 from components.store import open_store
 
-needs_lm_eval = pytest.mark.skipif(
-    importlib.util.find_spec("lm_eval") is None, reason="needs lm-eval: pip install -r requirements-eval.txt"
-)
 # Of lm-eval's own code and of what it imports
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 
+needs_lm_eval = pytest.mark.skipif(
+    importlib.util.find_spec("lm_eval") is None, reason="needs lm-eval: pip install -r requirements-eval.txt"
+)
 TASK = """
 task: {name}
 dataset_path: json
@@ -86,6 +82,7 @@ def accuracy(policy, *, normed=False, count=12):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @needs_lm_eval
 def test_scores_are_those_of_plain_forward_passes(make_policy, settings):
     policy = make_policy()
@@ -96,6 +93,7 @@ def test_scores_are_those_of_plain_forward_passes(make_policy, settings):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @needs_lm_eval
 def test_a_metric_and_a_limit(make_policy, tasks):
     policy = make_policy("qwen2")
@@ -125,6 +123,7 @@ filter_list:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @needs_lm_eval
 def test_a_task_that_generates(make_policy, tasks):
     """Every other answer is what the policy says greedily, so that a half is right; no first word alone is."""
@@ -161,6 +160,7 @@ def test_the_metric_of_a_task_with_filters():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @needs_lm_eval
 def test_what_start_refuses(tasks):
     check(EvaluationConfig(tasks=["gsm8k", "words"], tasks_path=str(tasks)))
@@ -199,47 +199,15 @@ def test_a_policy_is_scored_once(tmp_path, settings, tasks):
     assert once(store, [manifest, "fp32"], settings.model_copy(update={"tasks_limit": 3}), score)[0].value == 0.75
     (tasks / "questions.jsonl").write_text(json.dumps(QUESTIONS[0]))
     assert once(store, [manifest, "fp32"], settings, score)[0].value == 1.0
+    for note in list(store.notes()):
+        store.write_note(note.name, "")
+    with pytest.raises(StoreError, match=r"the note benchmarks-\w+ cannot be read"):
+        once(store, [manifest, "fp32"], settings, score)
     assert len(calls) == 4
 
 
-def row(iteration, *tasks):
-    evaluated = Evaluated(
-        rollout={},
-        against_reference=WinRate(0.6, 0.5, 0.7),
-        against_previous=WinRate(0.6, 0.5, 0.7),
-        kl=1.0,
-        reward=0.5,
-        response_length=3.0,
-        truncated=0.0,
-        benchmarks=tasks,
-    )
-    counts = dict.fromkeys(("prompts", "responses", "tokens_generated", "micro_batch_size"), 4)
-    seconds = dict.fromkeys(("generate", "score", "train", "evaluate"), 1.0)
-    return history_row(iteration=iteration, algorithm="wind", evaluated=evaluated, counts=counts, seconds=seconds)
-
-
-def test_history_has_columns_for_what_is_configured_and_no_others():
-    assert tuple(row(1).columns) == HISTORY_COLUMNS
-    found = row(1, Benchmark("gsm8k", "exact_match,strict-match", 0.25, 0.5))
-    assert tuple(found.columns) == (*HISTORY_COLUMNS, "task_gsm8k", "task_gsm8k_reference", "task_gsm8k_metric")
-    assert found.iloc[0, -3:].tolist() == [0.25, 0.5, "exact_match,strict-match"]
-
-
-def test_table_and_report_name_task_metric_and_reference():
-    """A run that goes on from one without the task has no score for its first iterations."""
-    history = pd.concat([row(1), row(2, Benchmark("gsm8k", "acc", 0.25, 0.5))], ignore_index=True)
-    expected = ["gsm8k", "acc", "0.500", "-", "0.250"]
-    assert summary_table(history).splitlines()[-1].split() == expected
-    assert summary_table(history).splitlines()[-3].split("  ")[0] == "task"
-    assert "task" not in summary_table(row(1))
-    tables = [part.render() for part in report_card(history, [], {}, title="Run") if type(part).__name__ == "Table"]
-    assert tables[-1]["columns"] == ["task", "metric", "reference", "iteration 1", "iteration 2"]
-    assert tables[-1]["data"] == [expected]
-    assert len(tables) == 2
-    assert len([p for p in report_card(row(1), [], {}, title="Run") if type(p).__name__ == "Table"]) == 1
-
-
 @pytest.mark.slow
+@pytest.mark.thorough
 @needs_lm_eval
 def test_a_run_scores_every_policy_and_the_reference_once(tmp_path, make_model, make_tokenizer, settings, monkeypatch):
     make_model().save_pretrained(tmp_path / "model")
@@ -260,7 +228,7 @@ def test_a_run_scores_every_policy_and_the_reference_once(tmp_path, make_model, 
     scored, run = [], benchmarks.run
     monkeypatch.setattr(benchmarks, "run", lambda policy, _: scored.append(policy) or run(policy, settings))
     pipeline = Pipeline(config, str(tmp_path / "store"))
-    *_, history = pipeline.iterate(pipeline.start())
+    history = pipeline.run(pipeline.start())
     first, base, second = scored
     assert history.task_plain.tolist() == [accuracy(first), accuracy(second)]
     assert history.task_plain_reference.tolist() == [accuracy(base)] * 2

@@ -12,12 +12,12 @@ import torch
 from huggingface_hub.utils import filter_repo_objects
 from transformers import AutoModelForSequenceClassification
 
-from components import model_files
-from components.errors import JudgeError, PolicyError
+from components.config.errors import JudgeError, PolicyError
+from components.config.sections import PolicyConfig
 from components.judges import _models
 from components.judges.reward_model import RewardModel
-from components.policy import copy_files, fetch, load
-from components.sections import PolicyConfig
+from components.policy import weight_files
+from components.policy.model import copy_files, fetch, load
 
 INDEX = "model.safetensors.index.json"
 NAMES = {"model-{}-of-{}.safetensors", "model.safetensors-{}-of-{}.safetensors", "layers {} ({}).safetensors"}
@@ -173,7 +173,7 @@ def test_a_judges_weights_have_any_names(folder, make_model, tmp_path):
     model = AutoModelForSequenceClassification.from_config(config)
     reshard(folder, model, "model.safetensors-{}-of-{}.safetensors")
     RewardModel(model=str(folder)).check()
-    (folder / model_files.weight_names(folder)[0]).unlink()
+    (folder / weight_files.weight_names(folder)[0]).unlink()
     _models.unload()
     with pytest.raises(JudgeError, match=r"which its model\.safetensors\.index\.json lists"):
         RewardModel(model=str(folder)).check()

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from components.errors import JudgeError, PolicyError
-from components.model_sources import locate, unused_gguf
-from components.policy_files import fetch
-from components.sections import PolicyConfig
+from components.config.errors import JudgeError, PolicyError
+from components.config.sections import PolicyConfig
+from components.policy.files import fetch
+from components.policy.sources import locate, unused_gguf
 
 
 def found(model, **settings):

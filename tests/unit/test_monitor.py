@@ -13,52 +13,14 @@ from components.algorithms.dpo import Dpo
 from components.algorithms.ipo import Ipo
 from components.algorithms.sppo import Sppo
 from components.algorithms.wind import Wind
-from components.learning import figures, warnings
-from components.logprobs import score_responses
-from components.records import Ragged, Rollout, Scored
-from components.sections import TrainingConfig
 from components.store import open_store
 from components.training.checkpoints import Checkpoints, training_key
 from components.training.gradient_checkpointing import checkpointed
-from components.training.monitor import Monitor, monitored, pace
-from components.training.off_policy import train
-from components.training.optimizer import make_optimizer
-from components.training.state import TrainingState
-from tiny import EOS, WORDS, make_policy, make_prompts, make_scored
-
-
-def settings(**changed):
-    values = {
-        "batch_size": 4,
-        "micro_batch_size": 4,
-        "learning_rate": 1e-3,
-        "schedule": "constant",
-        "warmup_ratio": 0.0,
-    }
-    return TrainingConfig(**values | changed)
-
-
-def one_word(policy, *, n, words):
-    """One-word responses to each of n prompts, the first beats the second and so on; the reference is the policy."""
-    prompts = make_prompts(n)
-    rows = [[WORDS.index(word), EOS] for _ in prompts for word in words]
-    k = len(words)
-    tokens, responses = Ragged.of([policy.encode(p) for p in prompts]), Ragged.of(rows)
-    logp = score_responses(policy, tokens, responses)
-    rollout = Rollout([p.id for p in prompts], tokens, responses, [*words] * n, np.ones((n, k), bool))
-    beats = np.triu(np.ones((k, k)), 1) + np.eye(k) / 2
-    return Scored(rollout, logp, logp, np.tile(beats, (n, 1, 1)), np.full((n, k), np.nan))
-
-
-def begin(policy, config):
-    return TrainingState(policy, make_optimizer(policy, config), config.micro_batch_size)
-
-
-def fit(state, data, algorithm, config, saved=lambda _: None, seed=0):
-    """Trains one iteration, monitored; the monitor."""
-    monitor = Monitor.of(data, algorithm, config, seed=seed, iteration=1)
-    train(state, data, algorithm, config, iteration=1, iterations=1, seed=seed, saved=monitor.around(saved))
-    return monitor
+from components.training.learning import figures
+from components.training.loop import Schedule
+from components.training.monitor import Monitor, monitored
+from support.models.tiny import make_policy, make_scored
+from support.monitor import begin, fit, one_word, settings
 
 
 def plain_logprobs(policy, data):
@@ -71,9 +33,6 @@ def plain_logprobs(policy, data):
             logp = policy.model(input_ids=torch.tensor([[*prompt, *response]])).logits[0].double().log_softmax(-1)
         sums.append(sum(logp[len(prompt) + i - 1, token].item() for i, token in enumerate(response.tolist())))
     return np.reshape(sums, (-1, k))
-
-
-# Figures
 
 
 def test_two_responses_by_hand():
@@ -108,6 +67,7 @@ def test_two_responses_by_hand():
     assert 0.25 > risks[0] > risks[1]
 
 
+@pytest.mark.thorough(but=["1"])
 @pytest.mark.parametrize("micro_batch_size", [1, 3])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_some_prompts_of_random_lengths(micro_batch_size, checkpointing):
@@ -156,7 +116,7 @@ def test_only_trained_prompts_are_monitored():
     data = make_scored(make_policy(), n=12, k=2)
     preference = np.full_like(data.preference, 0.5)
     preference[[2, 7]] = [[0.5, 1.0], [0.0, 0.5]]
-    monitor = Monitor.of(replace(data, preference=preference), Dpo(), settings(), seed=0, iteration=1)
+    monitor = Monitor.of(replace(data, preference=preference), Dpo(), Schedule(settings(), 1, 1, seed=0))
     assert monitor.prompts.tolist() == [2, 7]
 
 
@@ -190,75 +150,22 @@ def test_log_probs_that_are_not_finite_are_an_error():
     with torch.no_grad():
         policy.model.lm_head.weight[5] = torch.nan
     with pytest.raises(FloatingPointError, match=r"training.learning_rate"):
-        Monitor.of(data, Wind(beta=0.02, eta=10.0, clip=None), config, seed=0, iteration=1).measure(state)
-
-
-# Warnings
+        Monitor.of(data, Wind(beta=0.02, eta=10.0, clip=None), Schedule(config, 1, 1, seed=0)).measure(state)
 
 
 def test_an_iterations_share_of_the_peak():
     """Two iterations of two steps: linear rates 1, 3/4, 1/2, 1/4. The second of a run that continues from one of 5."""
     config = settings(schedule="linear")
-    when = {"iterations": 2}
-    assert pace(config, 8, iteration=1, **when) == pytest.approx(7 / 8)
-    assert pace(config, 8, iteration=2, **when) == pytest.approx(3 / 8)
-    assert pace(config, 8, iteration=7, since=5, **when) == pytest.approx(3 / 8)
-
-
-def warned(algorithm=None, *, words="ab", **changes):
-    policy, config = make_policy(), settings(**changes)
-    data, algorithm = one_word(policy, n=16, words=words), algorithm or Wind(beta=0.02, eta=10.0, clip=None)
-    state = begin(policy, config)
-    return warnings(fit(state, data, algorithm, config).seen(state), algorithm, config)
-
-
-@pytest.mark.parametrize(
-    "algorithm", [Wind(beta=0.02, eta=10.0, clip=None), Sppo(), Dpo(), Ipo(), Wind(clip=None, normalizer="group")]
-)
-def test_training_at_a_fitting_rate_is_silent(algorithm):
-    assert warned(algorithm, epochs=4, learning_rate=3e-3) == ""
-
-
-@pytest.mark.parametrize("algorithm", [Wind(clip=None, eta=2.0), Sppo(eta=2.0), Ipo(beta=2.0)])
-def test_a_rate_that_is_too_high_lets_the_risk_rise(algorithm):
-    text = warned(algorithm, epochs=2, learning_rate=1.0)
-    assert "The risk rose from " in text
-    assert "over the iteration: training overshot. Lower training.learning_rate (1)" in text
-    assert "lower training.epochs (2)" in text
-    assert ("or raise algorithm.eta (2)" in text) == hasattr(algorithm, "eta")
-
-
-@pytest.mark.parametrize("algorithm", [partial(Wind, clip=None), Sppo])
-def test_a_second_pass_that_overshoots_and_its_remedies(algorithm):
-    """A step of half the rate and one of the whole: the risk falls from 1/4, and then rises again."""
-    steps = {"epochs": 2, "learning_rate": 0.01, "warmup_ratio": 0.95, "batch_size": 16}
-    assert warned(algorithm(eta=2.0), **steps).startswith("The risk rose from 0.0")
-    assert "in pass 2 of 2" in warned(algorithm(eta=2.0), **steps)
-    assert warned(algorithm(eta=2.0), **steps | {"learning_rate": 0.003}) == ""
-    assert warned(algorithm(eta=10.0), **steps) == ""
-
-
-@pytest.mark.parametrize("algorithm", [Wind(beta=0.02, eta=10.0, clip=None), Sppo(), Ipo()])
-def test_a_tiny_rate_hardly_moves(algorithm):
-    text = warned(algorithm, learning_rate=1e-6)
-    assert "training hardly moved the policy. Raise training.learning_rate (1e-06)" in text
-    assert ("or lower algorithm.eta (10)" in text) == hasattr(algorithm, "eta")
-
-
-def test_a_rate_without_measure_runs_away():
-    """DPO's risk falls as long as the winner stays above the loser; both lose half of each token's probability."""
-    text = warned(Dpo(beta=0.01), words="abcd", epochs=8, learning_rate=0.1)
-    assert "nats per token" in text
-    assert "or raise algorithm.beta (0.01)" in text
-
-
-# Resume
+    assert Schedule(config, 1, 2, seed=0).pace(8) == pytest.approx(7 / 8)
+    assert Schedule(config, 2, 2, seed=0).pace(8) == pytest.approx(3 / 8)
+    assert Schedule(config, 7, 2, seed=0, since=5).pace(8) == pytest.approx(3 / 8)
 
 
 class Killed(BaseException):
     """Ends an attempt as a kill does: nothing of it is left but what is in the store."""
 
 
+@pytest.mark.thorough(but=["3"])
 @pytest.mark.parametrize("killed_after", [1, 2, 3, 4, 5, 6])
 def test_a_killed_attempt_has_the_figures_of_a_whole_one(tmp_path, killed_after):
     """Two passes of three steps, saved at each: figures of the first pass are restored, or measured again."""

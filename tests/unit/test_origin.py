@@ -1,16 +1,19 @@
-"""Which runs another can go on from."""
+"""Which runs another can continue from."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
-from components.config import RunConfig, parse
-from components.errors import BlobError, ConfigError
-from components.origin import Origin
-from components.preparation import Started
-from components.workspace import open_workspace
+from components.comparison.arms import remember as remember_comparison
+from components.config.errors import BlobError, ConfigError, StoreError
+from components.run_config import RunConfig, parse
+from components.stages.context import open_workspace
+from components.stages.handover import Started
+from components.stages.start_from import Origin, find, remember
+from components.store.references import uses
 
 CONFIG = """
 policy: {model: base}
@@ -74,7 +77,7 @@ def test_a_judge_may_become_faster(origin, judge):
         ("training: {optimizer: rmsprop}", "training.optimizer: is 'rmsprop', and was 'adamw' in WindFlow/1. "),
         (
             "algorithm: {name: jbond}",
-            "algorithm.name: jbond goes on with an anchor, and WindFlow/1 has none: it ran wind.",
+            "algorithm.name: jbond continues with an anchor, and WindFlow/1 has none: it ran wind.",
         ),
     ],
 )
@@ -190,3 +193,18 @@ def test_a_name_that_is_none(name):
 def test_comparisons_begin_alike():
     with pytest.raises(ConfigError, match="start_from: is not for comparisons"):
         parse(CONFIG + "start_from: WindFlow/1\ncompare: {arms: {wind: {}}}")
+
+
+@pytest.mark.parametrize("wanted", ["WindFlow/9", "latest"])
+def test_a_damaged_note_is_named(origin, wanted):
+    with open_workspace(config(f"start_from: {wanted}\n"), origin.store_root, "start") as work:
+        work.store.write_note("finished-WindFlow-9", "")
+        with pytest.raises(StoreError, match="the note finished-WindFlow-9 cannot be read"):
+            find(work)
+
+
+def test_the_note_that_a_run_leaves_is_whole(origin):
+    with open_workspace(config(), origin.store_root, "start") as work:
+        remember(work, replace(origin, history=pd.DataFrame({"kl": [0.5]})))
+        remember_comparison(work, "CompareFlow/3", origin.started, [origin.policy])
+        assert set(uses(work.store)) >= {origin.policy["a"]["sha256"]}

@@ -6,10 +6,10 @@ from datetime import date
 
 import pytest
 
-from components.config import parse
-from components.errors import ConfigError, PromptError
-from components.parts.groups import split
-from components.records import Prompt
+from components.config.errors import ConfigError, PromptError
+from components.data.records import Prompt
+from components.evaluation.groups import split
+from components.run_config import parse
 
 
 def prompts(*values, field="kind"):

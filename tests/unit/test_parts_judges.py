@@ -8,11 +8,11 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from components.errors import JudgeError
+from components.config.errors import JudgeError
+from components.config.registry import build
+from components.data.records import Prompt
 from components.judges import Judge
 from components.judges.verifier import Verifier
-from components.records import Prompt
-from components.registry import build
 
 PROMPTS = [Prompt(name, ({"role": "user", "content": "?"},)) for name in ("one", "two")]
 ANSWERS = {

@@ -10,9 +10,9 @@ import pytest
 
 from components.comparison import analysis, report
 from components.comparison.charts import comparison_figure
-from components.evaluation import HISTORY_COLUMNS, Evaluated, WinRate, history_row, measure
+from components.evaluation.metrics import HISTORY_COLUMNS, Evaluated, WinRate, history_row, measure
+from components.evaluation.parts import Mean, mean_interval, tidy
 from components.judges import Judgement, preference_from_scores
-from components.parts.measures import Mean, mean_interval, tidy
 
 OURS, THEIRS = slice(0, 1), slice(1, 2)
 # Four prompts, one response of the policy and one of the reference to each. The policy's score is higher on the first

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.cards import report_card
-from components.charts import save_png
-from components.parts.charts import curves_figure, groups_figure
-from components.parts.report import number_format, short
-from components.report import HEADERS, summary_table
+from components.reporting.cards import report_card
+from components.reporting.charts import save_png
+from components.reporting.parts_charts import curves_figure, groups_figure
+from components.reporting.parts_report import number_format, short
+from components.reporting.report import HEADERS, summary_table
 
 NAN = math.nan
 
@@ -139,6 +139,7 @@ def card(history):
     return [part.render() for part in report_card(history, [], {"seed": 1}, title="Run")]
 
 
+@pytest.mark.thorough
 def test_the_card_has_pictures_and_the_whole_table():
     names = ["<b>long</b>", "x" * 50]
     parts = card(with_groups(with_parts(12), names))
@@ -197,6 +198,7 @@ def test_huge_intervals_do_not_shrink_the_bars():
     assert high == pytest.approx(0.98 + 0.02 * 1.26)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("iterations", "groups"), [(1, 1), (3, 13), (40, 50)])
 def test_every_size_is_drawn(tmp_path, iterations, groups):
     wide = with_groups(with_parts(iterations), [f"group {i}" for i in range(groups)], parts=("met", "words"))

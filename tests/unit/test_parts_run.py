@@ -12,14 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components import demo, evaluation, stages
-from components.config import RunConfig, parse
-from components.errors import JudgeError, PromptError
-from components.origin import Origin
-from components.parts.measures import tidy
-from components.pipeline import Pipeline
-from components.sections import DemoConfig
-from components.workspace import open_workspace
+from components import demo, stages
+from components.config.errors import JudgeError, PromptError
+from components.config.sections import DemoConfig
+from components.evaluation import metrics
+from components.evaluation.parts import tidy
+from components.run_config import RunConfig, parse
+from components.stages.context import open_workspace
+from components.stages.in_process import Pipeline
+from components.stages.start_from import Origin
+from support.part_judges import judged
+from support.runs import TOTAL
 
 KINDS = ["long", "long", "long", "long", "short", "short", "lone"]  # of the evaluation prompts
 M = 2  # responses of an evaluation
@@ -30,21 +33,10 @@ iterations: 1
 policy: {{model: {home}/policy, precision: fp32}}
 prompts: {{train: {home}/train.jsonl, evaluation: {home}/grouped.jsonl, per_iteration: 8, shards: 2}}
 generation: {{responses: 4, max_new_tokens: 8}}
-judge: {{name: verifier, function: "test_parts_run:scored"}}
+judge: {{name: verifier, function: "support.part_judges:scored"}}
 training: {{batch_size: 4, micro_batch_size: 4, learning_rate: 1e-2}}
 evaluation: {{responses: 2, group_by: kind}}
 """
-
-
-def scored(response, prompt):
-    """The sum of the numbers decides; parts are how many there are, and whether the first is even."""
-    numbers = [int(word) for word in response.split() if word.isdecimal()]
-    return {"score": sum(numbers), "count": len(numbers), "even": bool(numbers) and numbers[0] % 2 == 0}
-
-
-def changing(response, prompt):
-    """Other parts for one prompt."""
-    return scored(response, prompt) | ({"new": 1} if prompt.metadata["kind"] == "lone" else {})
 
 
 @dataclass
@@ -55,7 +47,7 @@ class Run:
     root: str
     started: stages.Started
     scored: list
-    evaluated: evaluation.Evaluated
+    evaluated: metrics.Evaluated
     history: pd.DataFrame
 
     def read(self, manifest, name="rollout.parquet"):
@@ -64,17 +56,13 @@ class Run:
             return pd.read_parquet(work.fetch(manifest) / name)
 
     def evaluate(self, **changed):
-        rivals = [self.started.evaluated] * 2
-        arguments = {"policy": self.started.policy, "evaluated": rivals, "config": self.config} | changed
+        started = self.started
+        rivals = {"by_reference": started.evaluated, "by_last": started.evaluated}
+        arguments = {"policy": started.policy, "config": self.config, **rivals} | changed
         config = arguments.pop("config")
         with open_workspace(config, self.root, "evaluate", precision=self.started.precision) as work:
-            return stages.evaluate(
-                work,
-                reference=self.started.policy,
-                prompts_manifest=self.started.prompts,
-                iteration=1,
-                **arguments,
-            )
+            given = stages.EvaluateInput(reference=started.policy, prompts=started.prompts, iteration=1, **arguments)
+            return stages.evaluate(work, given)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +91,7 @@ def run(home, tmp_path_factory):
     root, settings = str(tmp_path_factory.mktemp("run") / "store"), config(home)
     pipeline = Pipeline(settings, root)
     started = pipeline.start()
-    (history,) = pipeline.iterate(started)
+    history = pipeline.run(started)
     with open_workspace(settings, root, "plan") as work:
         shards = stages.plan(work, started.prompts, 1)
     judged = []
@@ -112,14 +100,10 @@ def run(home, tmp_path_factory):
             rollout = stages.generate(work, started.policy, shard, 1)
             judged.append(stages.score(work, started.policy, started.policy, rollout, shard))
     with open_workspace(settings, root, "train", precision=started.precision) as work:
-        trained = stages.train(work, stages.Before(started.policy, None, 1), shards, judged)
+        trained = stages.train(work, stages.TrainInput(started.policy, None, shards, judged, 1))
     run = Run(settings, root, started, judged, None, history)
     run.evaluated = run.evaluate(policy=trained.policy)
     return run
-
-
-def judged(text, part):
-    return float(scored(text, None)[part])
 
 
 @pytest.mark.parametrize("place", ["reference", "policy", "shard"])
@@ -170,11 +154,11 @@ def test_win_rates_of_groups_make_up_the_whole(run):
 
 
 def test_an_older_rollout_without_parts_serves_as_a_rival(run):
-    """Of a run to go on from that began before its judge gave parts: all are judged again."""
+    """Of a run to continue from that began before its judge gave parts: all are judged again."""
     with open_workspace(run.config, run.root, "end") as work:
         bare = work.keep_rollout(work.rollout(run.started.evaluated))
     assert "part_count" not in run.read(bare)
-    ours, again = (run.evaluate(evaluated=[rival] * 2).measures for rival in (run.started.evaluated, bare))
+    ours, again = (run.evaluate(by_reference=rival, by_last=rival).measures for rival in (run.started.evaluated, bare))
     assert repr(again) == repr(ours)  # NaN equals NaN
 
 
@@ -195,13 +179,13 @@ def test_without_group_by_there_are_no_groups(run, home):
 
 
 def test_a_judge_without_parts_still_tells_win_rates_by_group(run, home):
-    plain = config(home, judge={"function": "test_stages:total"})
+    plain = config(home, judge={"function": TOTAL})
     measures = run.evaluate(config=plain).measures
     assert [(one.name, one.group) for one in measures] == [("win_rate", kind) for kind in ("lone", "long", "short")]
 
 
 def test_parts_that_change_stop_the_run_in_start(home, tmp_path):
-    changed = config(home, judge={"function": "test_parts_run:changing"})
+    changed = config(home, judge={"function": "support.part_judges:changing"})
     with (
         open_workspace(changed, str(tmp_path / "store"), "start") as work,
         pytest.raises(JudgeError, match=r"response 0: \S+:changing returned other parts .* it adds 'new'"),

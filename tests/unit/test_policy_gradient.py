@@ -14,19 +14,11 @@ from components.algorithms import Group, Tokens
 from components.algorithms.grpo import Grpo, advantages
 from components.algorithms.rloo import Rloo, leave_one_out_advantages
 from components.algorithms.wind import Wind, proximal
-from components.config import RunConfig, parse
-from components.logprobs import response_token_logprobs, score_responses, score_tokens
-from components.pipeline import Pipeline
-from components.records import Ragged
-from components.rollouts import load_scored, save_scored
-from components.training.groups import Selection, _batch, group_of
-from tiny import make_policy, make_scored
+from components.run_config import RunConfig, parse
+from components.stages.in_process import Pipeline
+from support.tensors import tensor
 
 CONFIGS = Path(__file__).parents[2] / "flows" / "configs"
-
-
-def tensor(values):
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def token_group(log_ratio, lengths, *, reward, gap=0.0, win_rate=None):
@@ -54,9 +46,6 @@ def assert_close(left, right):
     torch.testing.assert_close(left, tensor(right), rtol=0, atol=1e-12)
 
 
-# Advantages
-
-
 def test_advantages_by_hand():
     """Rewards 1, 0, 0, 1: mean 1/2, standard deviation sqrt(4·0.25 / 3) = 0.57735."""
     unit = 0.5 / (math.sqrt(1 / 3) + 1e-4)
@@ -71,9 +60,6 @@ def test_responses_that_tie_have_no_advantage():
 def test_leave_one_out_advantages_by_hand():
     """3 - (0 + 0)/2, 0 - (3 + 0)/2 twice."""
     assert_close(leave_one_out_advantages(tensor([[3.0, 0.0, 0.0]])), [[3.0, -1.5, -1.5]])
-
-
-# GRPO
 
 
 def test_grpo_counts_a_steps_tokens_alike():
@@ -119,9 +105,6 @@ def test_win_rates_stand_in_for_rewards(reward):
     assert_close(Grpo(scale="none").loss(group), [[-0.25, 0.25]])
 
 
-# RLOO
-
-
 def test_rloo_by_hand():
     """Rewards 1 and 0 less beta·(log pi_t - log pi_ref) = 0.5·(-0.2) and 0.5·(-0.6): 1.1, 0.3; advantages ±0.8."""
     group = token_group(0.0, [1, 3], reward=[1.0, 0.0], gap=0.2)
@@ -135,9 +118,6 @@ def test_rloo_clips_whole_responses():
     better, worse = gradient(Rloo(beta=0.0), group)
     assert_close(better, [0.0, 0.0, 0.0])
     assert_close(worse, [1.331 / 2] * 3)
-
-
-# WIND's clip
 
 
 def test_clip_leaves_the_value_and_the_first_gradient_alone():
@@ -180,67 +160,7 @@ def test_proximal_looks_at_each_token():
         assert slope[0, 0].tolist() == expected
 
 
-# Tokens of real forwards
-
-
-@pytest.fixture
-def scored():
-    policy = make_policy(dtype=torch.float64)
-    data = make_scored(policy, n=5, k=4)
-    tokens = score_tokens(policy, data.rollout.prompt_tokens, data.rollout.tokens)
-    return policy, replace(data, token_logp_old=tokens, token_logp_ref=tokens - np.float32(0.25))
-
-
-def test_token_logprobs_equal_a_plain_forward(scored):
-    """One response at a time through the model's own logits."""
-    policy, data = scored
-    rollout = data.rollout
-    for i in range(len(rollout.tokens)):
-        prompt, response = rollout.prompt_tokens[i // 4], rollout.tokens[i]
-        ids = torch.tensor([[*prompt, *response]])
-        logits = policy.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
-        expected = logits.log_softmax(-1)[range(len(response)), response.tolist()].detach().numpy()
-        begin = rollout.tokens.offsets[i]
-        np.testing.assert_allclose(data.token_logp_old[begin : begin + len(response)], expected, rtol=1e-6)
-    sums = rollout.tokens.sums(data.token_logp_old).reshape(rollout.shape)
-    np.testing.assert_allclose(sums, score_responses(policy, rollout.prompt_tokens, rollout.tokens), rtol=1e-6)
-
-
-def test_groups_hold_the_tokens_of_their_responses(scored):
-    policy, data = scored
-    chosen = np.array([3, 0])
-    selection = Selection(np.array([[2, 1]] * 5), np.full((5, 2), 0.5))
-    group = group_of(policy, data, selection, chosen, mean_length=4.0)
-    lengths = data.rollout.tokens.lengths.reshape(5, 4)[chosen][:, [2, 1]]
-    assert group.tokens.mask.sum(-1).tolist() == lengths.tolist()
-    torch.testing.assert_close(group.tokens.logp, group.tokens.logp_old, rtol=1e-6, atol=1e-6)
-    apart = (group.tokens.logp_old - group.tokens.logp_ref) / 0.25
-    torch.testing.assert_close(apart, group.tokens.mask, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(group.logp, group.tokens.logp.sum(-1))
-
-
-def test_equal_responses_share_a_row(scored):
-    """As `collate` lets them; each has its tokens all the same."""
-    policy, data = scored
-    rows = [data.rollout.tokens[i] for i in (0, 0, *range(2, 20))]
-    twice = replace(data, rollout=replace(data.rollout, tokens=Ragged.of(rows)))
-    grid = response_token_logprobs(policy, _batch(policy, twice, np.array([0]), np.array([[0, 1]])))
-    assert grid.shape == (2, len(rows[0]))
-    assert torch.equal(grid[0], grid[1])
-
-
-def test_token_figures_survive_the_file(scored, tmp_path):
-    _, data = scored
-    found = load_scored(save_scored(data, tmp_path / "tokens.parquet"))
-    np.testing.assert_array_equal(found.token_logp_old, data.token_logp_old)
-    np.testing.assert_array_equal(found.token_logp_ref, data.token_logp_ref)
-    without = replace(data, token_logp_old=None, token_logp_ref=None)
-    assert load_scored(save_scored(without, tmp_path / "sums.parquet")).token_logp_old is None
-
-
-# Whole runs
-
-
+@pytest.mark.thorough(but=["algorithm0"])
 @pytest.mark.parametrize("algorithm", [{"name": "grpo", "beta": 0.04}, {"name": "rloo"}, {"name": "wind", "clip": 0.2}])
 def test_runs_through_all_stages(algorithm, tmp_path):
     """Two iterations of the smoke preset in two passes each, of which the figures after each are known."""
@@ -248,7 +168,7 @@ def test_runs_through_all_stages(algorithm, tmp_path):
     values |= {"algorithm": algorithm, "training": {**values["training"], "epochs": 2}}
     config = RunConfig.model_validate(values)
     pipeline = Pipeline(config, str(tmp_path))
-    *_, history = pipeline.iterate(pipeline.start())
+    history = pipeline.run(pipeline.start())
     assert history["algorithm"].tolist() == [algorithm["name"]] * 2
     figures = history[["risk_before", "risk_1", "risk_2", "winners_moved", "losers_moved", "kl"]]
     assert np.isfinite(figures.to_numpy()).all()

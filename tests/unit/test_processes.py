@@ -18,7 +18,7 @@ child.wait()
 """
 CHILD = """
 import time
-from components.processes import die_with_parent
+from components.runtime.processes import die_with_parent
 die_with_parent()
 print("ready", flush=True)
 time.sleep(600)
@@ -38,7 +38,7 @@ def test_it_ends_when_its_parent_is_killed(wait_for):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
 @pytest.mark.parametrize(("parent", "status"), [("os.getppid()", 0), ("None", 0), ("os.getpid()", -signal.SIGTERM)])
 def test_it_ends_at_once_when_its_parent_is_not_the_one_named(parent, status):
-    code = f"import os; from components.processes import die_with_parent; die_with_parent({parent})"
+    code = f"import os; from components.runtime.processes import die_with_parent; die_with_parent({parent})"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == status
 
 

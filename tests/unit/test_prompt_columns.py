@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from components.config import parse
-from components.errors import ConfigError, PromptError
+from components.config.errors import ConfigError, PromptError
+from components.data.records import Prompt
 from components.prompts import load, save
-from components.records import Prompt
+from components.run_config import parse
 
 ANSWER = {"role": "assistant", "content": "Paris."}
 

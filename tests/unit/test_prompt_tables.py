@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from components.prompts import load
-from prompt_files import answers, lines, parquet, refusal, texts, write
+from support.prompt_files import answers, lines, parquet, refusal, texts, write
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,9 @@ import torch
 
 from components.algorithms import Group, leave_one_out
 from components.algorithms.wind import Wind, relative_logp
-from components.logprobs import collate, response_logprobs, score_responses
-from components.records import Ragged
+from components.data.records import Ragged
+from components.policy.logprobs import collate, response_logprobs, score_responses
+from support.tensors import tensor
 
 # A game over six responses that is not transitive: 0 beats 1 beats 2 beats 0, and with ties.
 GAME = np.array(
@@ -38,10 +39,6 @@ PI_REF = np.array([0.3, 0.1, 0.15, 0.05, 0.2, 0.2])
 WIN_RATE = GAME @ PI_OLD
 RISKS = ["squared", "kl", "nce"]
 GAMES = [(0.3, 2.0), (0.02, 10.0), (0.0, 4.0)]  # beta, eta
-
-
-def tensor(values):
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def exact_update(beta, eta, pi_ref=PI_REF):
@@ -97,6 +94,7 @@ def test_exact_normaliser_lands_on_the_exact_update(beta, eta):
     assert total_variation(policy, exact) < 1e-4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("beta", "eta"), GAMES)
 @pytest.mark.parametrize("risk", RISKS)
 @pytest.mark.parametrize(("normalizer", "copies"), [("monte_carlo", 200), ("group", 200), ("mixed", 200)])
@@ -143,6 +141,7 @@ ORDER_TWO = [
 ]
 
 
+@pytest.mark.thorough(but=["settings0"])
 @pytest.mark.parametrize(("settings", "pi_ref"), ORDER_TWO)
 def test_constant_lands_on_the_exact_update_as_eta_falls(settings, pi_ref):
     """A wrong c moves log pi by a constant that normalisation takes back; what remains is of order eta².
@@ -215,6 +214,7 @@ def exact_logprobs(responses, logits):
     return torch.stack(picked)
 
 
+@pytest.mark.thorough
 def test_logprobs_in_fp32_agree_with_fp64(model, make_policy):
     """Padded, in one chunk and in many, and through the batches of the scoring step."""
     prompts, responses, logits = responses_and_logits(copy.deepcopy(model).double())
@@ -232,6 +232,7 @@ def test_logprobs_in_fp64_agree_through_the_scoring_step(model, make_policy):
     np.testing.assert_allclose(scores[:, 0], exact_logprobs(responses, logits), rtol=0, atol=1e-10)
 
 
+@pytest.mark.thorough
 def test_logprobs_under_bf16_autocast_agree_to_the_resolution_of_bf16(model, make_policy):
     """About a dozen matrix products in a row round to 8 bits: an error of √12·2⁻⁸ = 3.5·2⁻⁸ of the logits' spread.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components.records import Prompt, Ragged, Responses, Rollout
+from components.data.records import Prompt, Ragged, Responses, Rollout
 
 
 def as_lists(ragged):

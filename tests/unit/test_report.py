@@ -4,15 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.report import (
-    LEARNING_HEADERS,
-    killed,
-    learning_rows,
-    next_commands,
-    resume_command,
-    summary_table,
-    verdict,
-)
+from components.reporting.commands import killed, next_commands, resume_command
+from components.reporting.report import LEARNING_HEADERS, learning_rows, standing, summary_table, verdict
 
 
 def history(**changed):
@@ -63,6 +56,18 @@ def test_a_judge_without_rewards_leaves_a_dash():
     assert cells == ["-", "-"]
 
 
+def test_where_a_run_stands():
+    """Two iterations of 1 + 2 + 4 + 1 and of 1 + 2 + 5 + 2 seconds: nine in the mean, for each of three to go."""
+    seconds = {"seconds_generate": [1, 1], "seconds_score": [2, 2], "seconds_train": [4, 5], "seconds_evaluate": [1, 2]}
+    rates = {"win_rate": [0.5, 0.625], "win_rate_low": [0.4, 0.55], "win_rate_high": [0.6, 0.7]}
+    history = pd.DataFrame({"iteration": [1, 2], **rates, **seconds})
+    assert standing(history, 5) == (
+        "iteration 2 of 5, win rate 0.625 (0.550 to 0.700), took 10.0 s, about 27.0 s to go"
+    )
+    history.loc[1, list(rates)] = float("nan")
+    assert standing(history, 2) == "iteration 2 of 2, took 10.0 s"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
@@ -103,14 +108,15 @@ def test_verdict_speaks_of_the_last_iteration():
 
 
 def test_commands_are_words_of_a_shell():
-    card, export, code = (
-        shlex.split(line.split("  python ", 1)[1])
+    card, samples, export, code = (
+        shlex.split(line.rpartition("  ")[2])
         for line in next_commands("my flows/wind_flow.py", "WindFlow", "12").splitlines()
     )
-    assert card == ["my flows/wind_flow.py", "card", "view", "12/end"]
-    assert export[:3] == ["-m", "components.export", "WindFlow/12"]
-    assert code[0] == "-c"
-    assert compile(code[1], "history", "exec")
+    assert card == ["python", "my flows/wind_flow.py", "card", "view", "12/end"]
+    assert samples == ["wind", "samples", "WindFlow/12"]
+    assert export[:3] == ["wind", "export", "WindFlow/12"]
+    assert code[:2] == ["python", "-c"]
+    assert compile(code[2], "history", "exec")
 
 
 def test_resume_names_the_run():

@@ -9,16 +9,13 @@ import pytest
 import torch
 
 from components.algorithms._risks import kl, nce, squared
+from support.tensors import tensor
 
 EPS = 0.05
 SCORES = {"squared": squared, "kl": partial(kl, eps=EPS), "nce": partial(nce, eps=EPS)}
 # w in the gradient (s - v)·w(s), worked out on paper
 WEIGHTS = {"squared": lambda s: 2.0, "kl": lambda s: 1 / (s * (1 - s)), "nce": lambda s: 2 / (s * (1 + 2 * s))}
 ENDS = [("kl", EPS), ("kl", 1 - EPS), ("nce", EPS)]
-
-
-def tensor(values):
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def gradient(score, s, v):

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from components import stages
 from components.algorithms import leave_one_out
-from components.config import RunConfig, parse
-from components.errors import EngineError
-from components.pipeline import Pipeline
-from components.rollouts import load_rollout, load_scored
-from components.workspace import open_workspace
-
-SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
+from components.config.errors import EngineError
+from components.data.rollouts import load_rollout, load_scored
+from components.stages.context import open_workspace
+from components.stages.in_process import Pipeline
+from support.runs import smoke, total
 
 
-def total(response, prompt):
+def shown(response, prompt):
     """The sum of what the judge is shown of the numbers."""
     assert "9" not in response
     assert "3" not in response
-    return sum(int(word) for word in response.split() if word.isdecimal())
+    return total(response, prompt)
 
 
 def config(**settings):
     """The smoke preset; a 9 ends a response, and what stands from a 3 to the next 5 is thinking."""
-    values = parse(SMOKE.read_text())
-    values["judge"] |= {"function": f"{__name__}:total", "cut_thinking": ["3", "5"], "truncated_penalty": "lose"}
-    values["demo"] |= {"steps": 5, "hidden_size": 16}
-    values["generation"] |= {"stop": ["9"], "top_k": 60, "min_p": 0.001, "max_new_tokens": 5}
-    values["iterations"] = 1
-    values["resources"] = {kind: {"cpu": 1} for kind in values["resources"]}
-    return RunConfig.model_validate({**values, **settings})
+    judge = {"function": f"{__name__}:shown", "cut_thinking": ["3", "5"], "truncated_penalty": "lose"}
+    generation = {"stop": ["9"], "top_k": 60, "min_p": 0.001, "max_new_tokens": 5}
+    return smoke(**{"judge": judge, "generation": generation, "iterations": 1, **settings})
 
 
 def test_the_preferences_that_train_are_those_of_the_settings(tmp_path):
@@ -59,6 +51,7 @@ def test_the_preferences_that_train_are_those_of_the_settings(tmp_path):
             assert leave_one_out(preference[None])[0, a] == pytest.approx(np.mean(others))
 
 
+@pytest.mark.thorough(but=["wind"])
 @pytest.mark.parametrize("algorithm", ["wind", "jbond"])
 def test_a_run_is_the_same_twice(tmp_path, algorithm):
     """In a store of its own, and with other batches of the same responses."""
@@ -66,8 +59,8 @@ def test_a_run_is_the_same_twice(tmp_path, algorithm):
     for name in ("one", "two"):
         run = Pipeline(config(algorithm={"name": algorithm}), str(tmp_path / name))
         started = run.start()
-        trained, counts = run.update(started, started.policy, None, 1)
-        manifests.append((started, trained.policy, trained.optimizer, counts))
+        made = run.update(started, started.policy, None, 1)
+        manifests.append((started, made.trained.policy, made.trained.optimizer, made.counts))
     assert manifests[0] == manifests[1]
     assert manifests[0][1] != manifests[0][0].policy
 

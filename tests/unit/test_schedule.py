@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from components.config import parse
-from components.errors import ConfigError
-from components.schedule import check_cron, check_time_zone
+from components.config.cron import check_cron, check_time_zone
+from components.config.errors import ConfigError
+from components.run_config import parse
 
 
 @pytest.mark.parametrize(

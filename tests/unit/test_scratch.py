@@ -11,15 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
-from signals import HEARING
 
-from components import processes
-from components.scratch import OWNER, UNOWNED, scratch
+from components.runtime import processes
+from components.runtime.scratch import OWNER, UNOWNED, scratch
+from support.flows.signals import HEARING
 
 WORKING = """
 import sys, time
-from components.processes import end_in_order
-from components.scratch import scratch
+from components.runtime.processes import end_in_order
+from components.runtime.scratch import scratch
 from pathlib import Path
 {before}
 with scratch("train", Path(sys.argv[1])) as folder:

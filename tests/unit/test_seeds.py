@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
-from components.seeds import derive_seed, generator
+from components.data.seeds import derive_seed, generator
 
 
 def test_is_the_hash_of_its_parts():

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from families import FAMILIES, save_policy
 
-from components.config import RunConfig, parse
-from components.pipeline import Pipeline
-from components.records import Prompt
-from components.strict_yaml import load_yaml
+from components.config.strict_yaml import load_yaml
+from components.data.records import Prompt
+from components.run_config import RunConfig, parse
+from components.stages.in_process import Pipeline
+from support.models.families import FAMILIES, save_policy
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2"
 
@@ -100,6 +100,7 @@ def test_score_by_hand():
 # The config
 
 
+@pytest.mark.thorough
 def test_the_config_runs_end_to_end(tmp_path, monkeypatch):
     """With a tiny model and tiny numbers; the history has the shares of each kind."""
     monkeypatch.chdir(EXAMPLE.parents[1])
@@ -112,5 +113,5 @@ def test_the_config_runs_end_to_end(tmp_path, monkeypatch):
     values["iterations"] = 1
     config = RunConfig.model_validate(values)
     pipeline = Pipeline(config, str(tmp_path / "store"))
-    (history,) = pipeline.iterate(pipeline.start())
+    history = pipeline.run(pipeline.start())
     assert {"part_constraint_met", "part_constraint_met[json]", "part_variety_reference"} <= set(history.columns)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from components import space
-from components.config import RunConfig, parse
-from components.errors import ConfigError, StoreError
-from components.sections import PolicyConfig
-from components.space import Space
+from components.config.errors import ConfigError, StoreError
+from components.config.sections import PolicyConfig
+from components.plan import space
+from components.plan.space import Space
+from components.run_config import RunConfig, parse
 from components.store import open_store
 
 Usage = namedtuple("Usage", "total used free")
@@ -45,12 +45,12 @@ def test_a_run_by_hand() -> None:
     ],
 )
 def test_all_weights(text: str, per_weight: int, tmp_path: Path, make_model, make_tokenizer) -> None:
-    from components import policy
+    from components.policy import model as policies
 
     model = make_model()
     model.save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
-    base = policy.load(tmp_path, PolicyConfig(prompt_format="{prompt}"))
+    base = policies.load(tmp_path, PolicyConfig(prompt_format="{prompt}"))
     files = sum(path.stat().st_size for path in tmp_path.iterdir())
     weights = model.num_parameters()
     assert space.of_base(config(text), base, tmp_path) == Space(files, 4 * weights, per_weight * weights)
@@ -58,11 +58,11 @@ def test_all_weights(text: str, per_weight: int, tmp_path: Path, make_model, mak
 
 def test_an_adapter(tmp_path: Path, make_model, make_tokenizer) -> None:
     """Rank 2 on two layers' queries, 16 by 16: two matrices of 2 x 16 each. The model itself stays as it was."""
-    from components import policy
+    from components.policy import model as policies
 
     make_model().save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
-    base = policy.load(tmp_path, PolicyConfig(prompt_format="{prompt}"))
+    base = policies.load(tmp_path, PolicyConfig(prompt_format="{prompt}"))
     text = "training: {lora: {rank: 2, target_modules: [q_proj]}}"
     found = space.of_base(config(text), base, tmp_path)
     assert (found.policy, found.state) == (4 * 128, 8 * 128)

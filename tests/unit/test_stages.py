@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,94 +10,27 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components import learning, rollouts, stages
-from components.config import RunConfig, parse
-from components.store import Manifest, open_store
-from components.workspace import open_workspace
+from components import stages
+from components.data import rollouts
+from components.stages import sampling
+from components.stages.context import open_workspace
+from components.store import open_store
+from components.training import learning
+from support.runs import smoke, total
+from support.stages import iterations, start
 
-SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
 N, K, M, T = 16, 4, 2, 2  # prompts and responses of an iteration, responses of an evaluation, iterations
 
 
-def total(response, prompt):
-    """The sum of a response's numbers, a score that tells most responses apart."""
-    return sum(int(word) for word in response.split() if word.isdecimal())
-
-
-def smoke(**prompts):
-    """The smoke preset with a judge of its own, and a learning rate that shows after four steps."""
-    values = parse(SMOKE.read_text())
-    values["judge"]["function"] = f"{__name__}:total"
-    values["demo"] |= {"steps": 5, "hidden_size": 16}
-    values["training"]["learning_rate"] = 1e-2
-    values["prompts"] |= prompts
-    values["resources"] = {kind: {"cpu": 1} for kind in values["resources"]}  # a thread: the models are tiny
-    return RunConfig.model_validate(values)
-
-
-@dataclass
-class Iteration:
-    """What one iteration's stages gave."""
-
-    shards: list[Manifest]
-    generated: list[Manifest]
-    scored: list[Manifest]
-    counts: dict[str, int]
-    trained: stages.Trained
-    evaluated: object
-
-
-@dataclass
-class Run:
-    """A run and where it is kept."""
-
-    config: RunConfig
-    root: str
-    started: stages.Started
-    iterations: list[Iteration]
-
-    def work(self, kind):
-        return open_workspace(self.config, self.root, kind, precision=self.started.precision)
-
-    def rollout(self, manifest):
-        with self.work("gather") as work:
-            return work.rollout(manifest)
-
-
-def start(config, root):
-    with open_workspace(config, root, "start") as work:
-        return Run(config, root, stages.start(work), [])
-
-
-def iterate(run):
-    """One iteration, each stage in a workspace of its own, as in the flow."""
-    t = len(run.iterations) + 1
-    last = run.iterations[-1] if run.iterations else None
-    base = run.started.policy
-    policy, optimizer = (last.trained.policy, last.trained.optimizer) if last else (base, None)
-    rivals = [run.started.evaluated, last.evaluated.rollout if last else run.started.evaluated]
-    with run.work("plan") as work:
-        shards = stages.plan(work, run.started.prompts, t)
-    generated, scored = [], []
-    for shard in shards:
-        with run.work("generate") as work:
-            generated.append(stages.generate(work, policy, shard, t))
-        with run.work("score") as work:
-            scored.append(stages.score(work, policy, base, generated[-1], shard))
-    with run.work("gather") as work:
-        counts = stages.gather(work, shards, scored)
-    with run.work("train") as work:
-        trained = stages.train(work, stages.Before(policy, optimizer, t), shards, scored)
-    with run.work("evaluate") as work:
-        evaluated = stages.evaluate(work, trained.policy, base, run.started.prompts, rivals, t)
-    run.iterations.append(Iteration(shards, generated, scored, counts, trained, evaluated))
+def quick(**changes):
+    """A learning rate that shows after four steps."""
+    return smoke(**{"training": {"learning_rate": 1e-2}, **changes})
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    run = start(smoke(), str(tmp_path_factory.mktemp("run") / "store"))
-    for _ in range(T):
-        iterate(run)
+    run = start(quick(), str(tmp_path_factory.mktemp("run") / "store"))
+    run.iterations.extend(iterations(run))
     return run
 
 
@@ -111,7 +44,7 @@ def test_start_keeps_policy_prompts_and_the_references_responses(run):
     assert responses.shape == (16, M)
     with run.work("start") as work:
         held_out = work.prompts(started.prompts, "evaluation")
-        judgement = rollouts.judge(run.config.build_judge(), held_out, [responses])
+        judgement = sampling.judge(run.config.judge, held_out, [responses])
     assert started.reward == pytest.approx(judgement.reward.mean())
 
 
@@ -187,7 +120,13 @@ def test_train_gives_a_new_policy_with_the_same_tokenizer(run):
     for iteration in run.iterations:
         assert iteration.trained.optimizer.keys() == {"optimizer.safetensors"}
         assert iteration.trained.counts == {"micro_batch_size": 4}
-        assert iteration.trained.figures.keys() == {"loss", "grad_norm", "logp_change", "tied", *learning.COLUMNS}
+        assert iteration.trained.figures.keys() == {
+            "loss",
+            "grad_norm",
+            "logp_change",
+            "tied",
+            *learning.COLUMNS,
+        }
         assert np.isfinite([*iteration.trained.figures.values()]).all()
 
 
@@ -198,11 +137,11 @@ def test_train_goes_on_with_optimiser_and_schedule(run):
         assert load_file(fetched(run, iteration.trained.optimizer))["step.model.norm.weight"].item() == steps
     policy, optimizer = first.trained.policy, first.trained.optimizer
     with run.work("train") as work:
-        reset = stages.train(work, stages.Before(policy, None, 2), second.shards, second.scored)
+        reset = stages.train(work, stages.TrainInput(policy, None, second.shards, second.scored, 2))
     with run.work("train") as work:
-        misplaced = stages.train(work, stages.Before(policy, optimizer, 1), second.shards, second.scored)
+        misplaced = stages.train(work, stages.TrainInput(policy, optimizer, second.shards, second.scored, 1))
     with run.work("train") as work:
-        again = stages.train(work, stages.Before(policy, optimizer, 2), second.shards, second.scored)
+        again = stages.train(work, stages.TrainInput(policy, optimizer, second.shards, second.scored, 2))
     assert again == second.trained
     assert len({trained.policy["model.safetensors"]["sha256"] for trained in (again, reset, misplaced)}) == 3
 
@@ -235,11 +174,12 @@ def test_evaluate_compares_with_reference_and_previous(run):
 def test_evaluate_again_gives_the_same(run):
     """And a policy compared with itself, log-prob for log-prob, has a KL of zero."""
     last = run.iterations[-1]
-    rivals = [run.started.evaluated, run.iterations[0].evaluated.rollout]
+    started, policy = run.started, last.trained.policy
+    rivals = started.evaluated, run.iterations[0].evaluated.rollout
     with run.work("evaluate") as work:
-        again = stages.evaluate(work, last.trained.policy, run.started.policy, run.started.prompts, rivals, T)
+        again = stages.evaluate(work, stages.EvaluateInput(policy, started.policy, started.prompts, *rivals, T))
         assert again == last.evaluated
-        own = stages.evaluate(work, last.trained.policy, last.trained.policy, run.started.prompts, rivals, T)
+        own = stages.evaluate(work, stages.EvaluateInput(policy, policy, started.prompts, *rivals, T))
     assert own == replace(last.evaluated, kl=0.0)
     assert last.evaluated.kl != 0.0
 
@@ -259,8 +199,7 @@ def test_second_run_is_identical_bit_for_bit(run, tmp_path):
     """In a store of its own, with nothing left of the first."""
     second = start(run.config, str(tmp_path / "store"))
     assert second.started == run.started
-    for _ in range(T):
-        iterate(second)
+    second.iterations.extend(iterations(second))
     for ours, theirs in zip(second.iterations, run.iterations, strict=True):
         assert (ours.shards, ours.scored) == (theirs.shards, theirs.scored)
         assert ours.trained == theirs.trained
@@ -278,7 +217,7 @@ def test_responses_are_new_in_each_iteration(run):
 
 
 def test_one_shard_or_two_draw_the_same_responses(run):
-    with open_workspace(smoke(shards=1), run.root, "generate", precision=run.started.precision) as work:
+    with open_workspace(quick(prompts={"shards": 1}), run.root, "generate", precision=run.started.precision) as work:
         (shard,) = stages.plan(work, run.started.prompts, 1)
         whole = work.rollout(stages.generate(work, run.started.policy, shard, 1))
     assert whole.shape == (N, K)
@@ -293,9 +232,8 @@ def by_prompt(rollout):
 
 def test_weights_that_diverge_in_the_last_step_are_not_stored(run, tmp_path):
     """One step of size 1e39 from finite losses and gradients: fp32 ends at 3.4e38. Nothing else looks at the result."""
-    values = smoke().model_dump()
-    values["training"] |= {"batch_size": N, "learning_rate": 1e39, "warmup_ratio": 0.0, "monitor_prompts": 0}
-    config, first = RunConfig.model_validate({**values, "iterations": 1}), run.iterations[0]
+    training = {"batch_size": N, "learning_rate": 1e39, "warmup_ratio": 0.0, "monitor_prompts": 0}
+    config, first = smoke(training=training, iterations=1), run.iterations[0]
     store = open_store(run.root)
     stored = {blob.sha256 for blob in store.blobs()}
     message = r"is not finite after the last step: training diverged\. Lower training\.learning_rate"
@@ -303,5 +241,5 @@ def test_weights_that_diverge_in_the_last_step_are_not_stored(run, tmp_path):
         open_workspace(config, run.root, "train") as work,
         pytest.raises(FloatingPointError, match=message),
     ):
-        stages.train(work, stages.Before(run.started.policy, None, 1), first.shards, first.scored)
+        stages.train(work, stages.TrainInput(run.started.policy, None, first.shards, first.scored, 1))
     assert {blob.sha256 for blob in store.blobs()} == stored

@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from bytewise import BOS, END, EOS, PAD, bytes_of, first_stop, text_of, tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from components import rollouts
-from components.config import parse
-from components.errors import ConfigError, EngineError
+from components.config.errors import ConfigError, EngineError
+from components.data.records import Prompt, Ragged
 from components.generation import Sampling, _sampler
 from components.generation._stopping import Stopping, before
 from components.generation.transformers import TransformersEngine
-from components.logprobs import score_responses
-from components.policy import Policy
-from components.records import Prompt, Ragged
+from components.policy.logprobs import score_responses
+from components.policy.model import Policy
+from components.run_config import parse
+from components.stages import sampling
+from support.models.bytewise import BOS, END, EOS, PAD, bytes_of, first_stop, text_of, tokenizer
 
 TOKENIZER = tokenizer()
 TABLE = bytes_of(TOKENIZER)
@@ -128,7 +128,7 @@ PROMPTS = [Prompt(name, ({"role": "user", "content": text},)) for name, text in 
 
 def draw(policy, *stop, k=40, limit=30, **changed):
     run = {"responses": k, "sampling": Sampling(limit, stop=stop), "seed": 0, "purpose": "train", "iteration": 1}
-    return rollouts.generate(policy, TransformersEngine(), PROMPTS, **run | changed)
+    return sampling.generate(policy, TransformersEngine(), PROMPTS, **run | changed)
 
 
 def rows_of(rollout):
@@ -159,7 +159,7 @@ def test_responses_with_stop_strings_depend_on_nothing_else(policy):
     again = TransformersEngine(batch_size=7)
     run = {"responses": 40, "sampling": Sampling(30, stop=("\n", "ab")), "seed": 0, "purpose": "train", "iteration": 1}
     for prompts in (PROMPTS, PROMPTS[::-1]):
-        other = rollouts.generate(policy, again, prompts, **run)
+        other = sampling.generate(policy, again, prompts, **run)
         order = [PROMPTS.index(prompt) for prompt in prompts]
         assert rows_of(other) == [rows_of(together)[i * 40 + k] for i in order for k in range(40)]
         np.testing.assert_array_equal(other.finished, together.finished[order])

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from components.errors import StoreError
-from components.store import Manifest, Store, open_store
+from components.config.errors import StoreError
+from components.store import Store, open_store
 from components.store import s3 as s3_module
-from components.store.s3_client import CHECK_TRIES, connect
-from components.store.s3_transfer import AHEAD, PART, Object, in_order, part_size
+from components.store.s3_client import connect
+from components.store.s3_transfer import PART, Object
+from support.cloud.buckets import BIG, Bucket, flip, large_files, truncate
 
-pytestmark = pytest.mark.s3
+pytestmark = [pytest.mark.s3, pytest.mark.thorough]
 
 # SHA-256 of b"abc", from FIPS 180-4's examples
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-BIG = 2 * PART + 1000  # bytes: three parts
 
 
 @pytest.fixture(params=["radosgw_server", "moto_server"])
@@ -32,42 +29,12 @@ def store(request, use_server) -> Store:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    directory = tmp_path / "source"
-    (directory / "deep").mkdir(parents=True)
-    (directory / "abc").write_bytes(b"abc")
-    (directory / "deep" / "empty").write_bytes(b"")
-    (directory / "deep" / "Ünï code").write_bytes(os.urandom(BIG))
-    return directory
+    return large_files(tmp_path / "source")
 
 
 def content(directory: Path) -> dict[str, bytes]:
     paths = [path for path in directory.rglob("*") if path.is_file()]
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
-
-
-class Bucket:
-    """The store's bucket, seen from outside."""
-
-    def __init__(self, store: Store) -> None:
-        self.client: Any = connect(store.root)
-        self.name, _, self.prefix = store.root.removeprefix("s3://").partition("/")
-
-    def key(self, sha256: str) -> str:
-        return f"{self.prefix}/sha256/{sha256[:2]}/{sha256}"
-
-    def keys(self) -> list[str]:
-        listed = self.client.list_objects_v2(Bucket=self.name, Prefix=self.prefix)
-        return [item["Key"] for item in listed.get("Contents", [])]
-
-    def read(self, sha256: str) -> bytes:
-        body = self.client.get_object(Bucket=self.name, Key=self.key(sha256))["Body"]
-        return b"".join(body.iter_chunks())
-
-    def write(self, sha256: str, value: bytes) -> None:
-        self.client.put_object(Bucket=self.name, Key=self.key(sha256), Body=value)
-
-    def delete(self, sha256: str) -> None:
-        self.client.delete_object(Bucket=self.name, Key=self.key(sha256))
 
 
 @pytest.fixture
@@ -141,16 +108,6 @@ def test_what_is_there_is_not_overwritten(store: Store, bucket: Bucket, size: in
     store._write(entry, [right])  # as if it had appeared after the look for it
     assert bucket.read(entry["sha256"]) == wrong
     assert list(store.unfinished()) == []
-
-
-def flip(bucket: Bucket, sha256: str) -> None:
-    value = bytearray(bucket.read(sha256))
-    value[-1] ^= 1
-    bucket.write(sha256, bytes(value))
-
-
-def truncate(bucket: Bucket, sha256: str) -> None:
-    bucket.write(sha256, bucket.read(sha256)[:-1])
 
 
 def half_upload(bucket: Bucket, sha256: str) -> None:
@@ -234,110 +191,3 @@ def test_put_that_finds_an_old_blob_renews_it(store: Store, source: Path, monkey
     store.remove(ABC)
     assert store.find(ABC) is None
     assert list(store.blobs()) == []
-
-
-def test_check_leaves_one_small_object(store: Store, bucket: Bucket) -> None:
-    store.check()
-    store.check(space=10**18)
-    assert bucket.keys() == [f"{bucket.prefix}/check"]
-    assert list(store.blobs()) == []
-
-
-@pytest.mark.parametrize("fits", [True, False])
-def test_a_long_prefix_is_refused_at_once(moto_server, use_server, fits: bool) -> None:
-    """The longest name below the root has 96 bytes and the slash before them: 1024 - 97 are left, "é" takes two."""
-    use_server(moto_server)
-    prefix = "é" * 10 + "p" * (1024 - 97 - 20 + (0 if fits else 1))
-    store = open_store(f"s3://wind/{prefix}")
-    if fits:
-        store.check()
-        return
-    with pytest.raises(StoreError, match=r": is 1 bytes too long.*Shorten METAFLOW_DATASTORE_SYSROOT_S3\.$"):
-        store.check()
-
-
-def test_failure_to_read_back_is_reported(store: Store, monkeypatch) -> None:
-    monkeypatch.setattr("components.store.s3_transfer.Object.read", lambda self, size: iter([b"other"]))
-    with pytest.raises(StoreError, match="did not read as it was written"):
-        store.check()
-
-
-def test_store_is_known_by_its_root(store: Store, source: Path) -> None:
-    assert open_store(f"{store.root}/") == store
-    assert open_store(store.root.replace("/wind_store", "//wind_store")) == store
-    restored = pickle.loads(pickle.dumps(store))
-    assert restored == store
-    manifest: Manifest = restored.put_file(source / "abc")
-    store.verify(manifest)
-
-
-def test_server_side_encryption_is_asked_for(store: Store, tmp_path: Path, monkeypatch) -> None:
-    asked: list[str | None] = []
-    monkeypatch.setattr("metaflow.metaflow_config.S3_SERVER_SIDE_ENCRYPTION", "AES256")
-
-    def note(params, **_: object) -> None:
-        asked.append(params["headers"].pop("x-amz-server-side-encryption", None))  # not every server can do it
-
-    for operation in ("PutObject", "CreateMultipartUpload"):
-        for tries in (None, CHECK_TRIES):  # a client each
-            connect(store.root, tries).meta.events.register(f"before-call.s3.{operation}", note)
-    (tmp_path / "small").write_bytes(b"abc")
-    (tmp_path / "big").write_bytes(bytes(BIG))
-    manifest = store.put(tmp_path)
-    assert asked == ["AES256", "AES256"]
-    store.check()
-    store.write_note("note", "text")
-    monkeypatch.setattr(s3_module, "REFRESH", -1)  # every put of what is there marks it
-    assert store.put(tmp_path) == manifest
-    assert asked == ["AES256"] * 7  # two probes, a note and two marks
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [(0, 8 << 20), (1, 8 << 20), (80_000 << 20, 8 << 20), ((80_000 << 20) + 1, (8 << 20) + 1), (5 << 40, 549755814)],
-)
-def test_parts_are_few_enough_for_s3(size: int, expected: int) -> None:
-    assert part_size(size) == expected
-    assert -(-size // expected) <= 10_000
-
-
-def test_results_keep_their_order_and_errors_come_through() -> None:
-    def slow_first(number: int) -> int:
-        time.sleep(0.05 if number == 0 else 0)
-        return number * number
-
-    assert list(in_order(slow_first, range(20))) == [n * n for n in range(20)]
-    with pytest.raises(ZeroDivisionError):
-        list(in_order(lambda n: 1 // (n - 3), range(20)))
-
-
-def test_items_are_taken_as_results_are() -> None:
-    taken: list[int] = []
-    results = in_order(lambda n: n, (taken.append(n) or n for n in range(100)))
-    assert next(results) == 0
-    assert len(taken) == AHEAD + 1  # the next one is at hand
-    results.close()
-
-
-def test_notes_may_change(store: Store) -> None:
-    assert store.read_note("one") is None
-    for text in ("first", "second, longer", "", "Ünï"):
-        store.write_note("one", text)
-        assert store.read_note("one") == text
-    store.write_note("two", "2")
-    notes = sorted(store.notes(), key=lambda note: note.name)
-    assert [note.name for note in notes] == ["one", "two"]
-    assert all(abs(note.written - time.time()) < 60 for note in notes)
-    for _ in range(2):
-        store.remove_note("one")
-    assert store.read_note("one") is None
-    assert [note.name for note in store.notes()] == ["two"]
-    assert list(store.unfinished()) == list(store.blobs()) == []
-
-
-@pytest.mark.parametrize("damage", [flip, truncate])
-def test_put_heals_when_told_so(store: Store, source: Path, tmp_path: Path, bucket: Bucket, damage) -> None:
-    manifest = store.put(source)
-    damage(bucket, manifest["deep/Ünï code"]["sha256"])
-    assert store.put(source, check=True) == manifest
-    store.verify(manifest)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from components.strict_json import JsonError, loads, read, read_object
+from components.config.strict_json import JsonError, loads, read, read_object
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from components.bandit.config import parse as parse_laboratory
-from components.config import parse
-from components.errors import ConfigError
-from components.strict_yaml import load_yaml, read_text
+from components.config.errors import ConfigError
+from components.config.strict_yaml import load_yaml, read_text
+from components.run_config import parse
 
 DEMO = "demo: {}\n"
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -129,6 +129,7 @@ def test_merge_keys():
     assert found["d"] == {"z": 4, "w": 5}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("read", [parse, parse_laboratory])
 def test_many_keys_take_no_time_and_few_lines(read):
     many = "".join(f"k{i}: 1\n" for i in range(15_000))

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from components import evaluation
-from components.batches import collate
+from components.config.sections import PolicyConfig
+from components.data.records import Prompt, Ragged
+from components.evaluation import metrics
 from components.generation import Engine, Samples, Sampling, _sampler
-from components.logprobs import response_logprobs, score_responses
-from components.policy import load
-from components.records import Prompt, Ragged
-from components.rollouts import generate
-from components.sections import PolicyConfig
-from tiny import make_policy
+from components.policy.batches import collate
+from components.policy.logprobs import response_logprobs, score_responses
+from components.policy.model import load
+from components.stages.sampling import generate
+from support.models.tiny import make_policy
 
 PROMPT = [4, 5, 6]
 
@@ -47,7 +47,7 @@ def test_kl_is_that_of_what_is_drawn(temperature):
     seeds = np.arange(4000, dtype=np.uint64)[None]
     drawn = _sampler.sample(policies[0], [PROMPT], seeds, Sampling(1, temperature), batch_size=4000)
     logp, logp_ref = (score_responses(policy, Ragged.of([PROMPT]), drawn.tokens) for policy in policies)
-    assert evaluation.kl(logp, logp_ref) == pytest.approx(exact, abs=4 * error)
+    assert metrics.kl(logp, logp_ref) == pytest.approx(exact, abs=4 * error)
     assert exact > 8 * error
 
 
@@ -88,14 +88,14 @@ def test_an_engines_log_probs_are_compared_at_temperature_one_alone(temperature,
 
 
 def test_every_step_loads_the_policy_at_the_configs_temperature(tmp_path):
-    from components.config import parse
-    from components.workspace import open_workspace
+    from components.run_config import parse
+    from components.stages.context import open_workspace
 
     policy = make_policy()
     policy.model.save_pretrained(tmp_path / "model")
     policy.tokenizer.save_pretrained(tmp_path / "model")
     values = f"policy: {{model: {tmp_path / 'model'}}}\nprompts: {{train: p.jsonl}}\ngeneration: {{temperature: 0.5}}\n"
-    from components.config import RunConfig
+    from components.run_config import RunConfig
 
     config = RunConfig.model_validate(parse(values + "judge: {name: verifier, function: m:f}\n"))
     with open_workspace(config, str(tmp_path / "store"), "score") as work:

@@ -6,20 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bytewise import END, EOS, PAD, tokenizer
 
-from components import rollouts, texts
-from components.config import RunConfig, parse
-from components.errors import ConfigError
+from components.config.errors import ConfigError
+from components.config.registry import build
+from components.config.sections import PolicyConfig
+from components.data import rollouts, texts
+from components.data.records import Prompt, Ragged, Rollout
 from components.generation import Engine, Samples, Sampling
 from components.judges import Answers, Judge
 from components.judges._thinking import cut
 from components.judges.verifier import Verifier
-from components.policy import load
-from components.records import Prompt, Ragged, Rollout
-from components.registry import build
-from components.sections import PolicyConfig
-from tiny import make_policy
+from components.policy.model import load
+from components.run_config import RunConfig, parse
+from components.stages import sampling
+from support.models.bytewise import END, EOS, PAD, tokenizer
+from support.models.tiny import make_policy
 
 PROMPTS = [Prompt("one", ({"role": "user", "content": "a"},))]
 read: list[str] = []
@@ -179,7 +180,7 @@ class Says(Engine):
 def generated(policy, *responses):
     ids = [[*policy.tokenizer(text, add_special_tokens=False)["input_ids"], EOS] for text in responses]
     run = {"responses": len(ids), "sampling": Sampling(99), "seed": 0, "purpose": "train", "iteration": 1}
-    return rollouts.generate(policy, Says(rows=ids), PROMPTS, **run)
+    return sampling.generate(policy, Says(rows=ids), PROMPTS, **run)
 
 
 OPENS = "{{ bos_token }}{{ messages[-1]['content'] }}{% if add_generation_prompt %}<end><think>\n{% endif %}"
@@ -200,7 +201,7 @@ def test_the_response_is_kept_whole_and_judged_without_thinking(tmp_path):
     older = replace(loaded, prompt_ends=None)  # of a run before the end was kept
     for known in ([rollout], [loaded], [older, loaded]):
         read.clear()
-        rollouts.judge(judge, PROMPTS, known)
+        sampling.judge(judge, PROMPTS, known)
         assert read == ["yes", ""] * len(known)
 
 
@@ -225,7 +226,7 @@ def test_a_policy_shows_what_its_judge_needs(tmp_path):
     config = RunConfig.model_validate(
         parse("demo: {}\njudge: {name: verifier, function: 'a:b', cut_thinking: [<pad>, b]}")
     )
-    from components.workspace import open_workspace
+    from components.stages.context import open_workspace
 
     with open_workspace(config, str(tmp_path / "store"), "generate") as work:
         assert work.policy(work.keep_files(tmp_path)).shown == (pad,)
@@ -233,5 +234,5 @@ def test_a_policy_shows_what_its_judge_needs(tmp_path):
 
 def test_a_rollout_of_unknown_prompt_ends_is_read_as_it_is():
     rollout = Rollout(["one"], Ragged.of([[5]]), Ragged.of([[6]]), ["a</think>b"], np.ones((1, 1), bool))
-    rollouts.judge(Verifier(function=f"{__name__}:length", cut_thinking=True), PROMPTS, [rollout])
+    sampling.judge(Verifier(function=f"{__name__}:length", cut_thinking=True), PROMPTS, [rollout])
     assert read == ["b"]

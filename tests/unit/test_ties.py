@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from components.cards import report_card
-from components.config import RunConfig, parse
+from components.config.sections import GenerationConfig
 from components.judges import Judgement, preference_from_scores
-from components.pipeline import Pipeline
-from components.report import LEARNING_HEADERS, learning_headers, learning_rows, verdict
-from components.sections import GenerationConfig
-from components.ties import at_start, in_training, share
+from components.reporting.cards import report_card
+from components.reporting.report import LEARNING_HEADERS, learning_headers, learning_rows, verdict
+from components.stages.in_process import Pipeline
+from components.training.ties import at_start, in_training, share
+from support.runs import smoke, total
 
-SMOKE = Path(__file__).parents[2] / "flows" / "configs" / "smoke.yaml"
 ALGORITHMS = ["wind", "dpo", "ipo", "sppo", "bond", "grpo", "rloo", "jbond"]
 
 
 def constant(response, prompt):
     return 1
-
-
-def total(response, prompt):
-    return sum(int(word) for word in response.split() if word.isdecimal())
 
 
 def by_prompt(response, prompt):
@@ -114,16 +108,11 @@ def test_what_training_says(tied, options, said):
 
 
 def config(judge, algorithm, **training):
-    values = parse(SMOKE.read_text())
-    values["judge"]["function"] = f"{__name__}:{judge}"
-    values["demo"] |= {"steps": 5, "hidden_size": 16}
-    values["algorithm"] = {"name": algorithm}
-    values["training"] |= training
-    values["iterations"] = 1
-    values["resources"] = {kind: {"cpu": 1} for kind in values["resources"]}
-    return RunConfig.model_validate(values)
+    judge = {"function": f"{__name__}:{judge}"}
+    return smoke(judge=judge, algorithm={"name": algorithm}, training=training, iterations=1)
 
 
+@pytest.mark.thorough(but=["wind", "dpo"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_judge_that_always_says_the_same(tmp_path, caplog, algorithm):
     pipeline = Pipeline(config("constant", algorithm), str(tmp_path))
@@ -131,7 +120,7 @@ def test_a_judge_that_always_says_the_same(tmp_path, caplog, algorithm):
         started = pipeline.start()
         (record,) = caplog.records
         assert record.getMessage().startswith("judge: all 2 responses of the reference to every held-out prompt tie.")
-        (history,) = pipeline.iterate(started)
+        history = pipeline.run(started)
     no_step = algorithm in ("dpo", "ipo")
     result = NO_STEP if no_step else "training had no preference to learn"
     assert history["tied"].tolist() == [1.0]
@@ -148,7 +137,7 @@ def test_a_judge_that_always_says_the_same(tmp_path, caplog, algorithm):
 @pytest.mark.parametrize("algorithm", ["wind", "dpo", "jbond"])
 def test_most_prompts_tie(tmp_path, algorithm):
     pipeline = Pipeline(config("by_prompt", algorithm, monitor_prompts=0), str(tmp_path))
-    (history,) = pipeline.iterate(pipeline.start())
+    history = pipeline.run(pipeline.start())
     assert 0.5 < history["tied"][0] < 1
     percent = int(100 * history["tied"][0])
     assert history["warnings"][0].startswith(f"All responses to {percent}% of the prompts tie: {REST}.")

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from components import rollouts
 from components.algorithms.jbond import JBond
+from components.config.sections import TrainingConfig
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.judges.verifier import Verifier
-from components.sections import TrainingConfig
-from components.training.off_policy import run_steps
+from components.stages import sampling
+from components.training.loop import Schedule, run_steps
 from components.training.on_policy import OnPolicyTrainer, make_anchor, save_anchor
 from components.training.optimizer import clip_and_step, make_optimizer
 from components.training.state import TrainingState
-from tiny import make_policy, make_prompts
+from support.models.tiny import make_policy, make_prompts
 
 
 def word_value(response, prompt):
@@ -32,7 +32,7 @@ def make_trainer(*, n=6, micro=6, rate=0.1, policy=None, **hyper):
     drawn = []
 
     def draw(source, prompts, count, purpose):
-        rollout = rollouts.generate(
+        rollout = sampling.generate(
             source,
             TransformersEngine(),
             prompts,
@@ -50,7 +50,7 @@ def make_trainer(*, n=6, micro=6, rate=0.1, policy=None, **hyper):
         JBond(anchor_rate=rate, **hyper),
         make_prompts(n),
         draw=draw,
-        compare=partial(rollouts.judge, Verifier(function=f"{__name__}:word_value")),
+        compare=partial(sampling.judge, Verifier(function=f"{__name__}:word_value")),
     )
     return trainer, drawn
 
@@ -143,7 +143,7 @@ def test_anchor_is_restored_bit_for_bit(tmp_path, tied):
 def test_every_step_draws_anew_and_is_counted():
     trainer, drawn = make_trainer(n=6)
     settings = TrainingConfig(batch_size=3, micro_batch_size=3, epochs=2)
-    run_steps(trainer, trainer.state, settings, np.arange(6), steps=4, iteration=1, iterations=1, seed=0)
+    run_steps(trainer, trainer.state, Schedule(settings, 1, 1, seed=0), np.arange(6), of=6)
     assert [r.shape for r in drawn] == [(3, 1), (3, 2)] * 4
     tokens = sum(len(r.tokens.values) for r in drawn)
     assert trainer.state.drawn == {"responses": 3 * 6 * 2, "tokens_generated": tokens}

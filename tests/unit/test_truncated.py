@@ -7,15 +7,17 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from components import rollouts
 from components.algorithms import leave_one_out
-from components.config import parse
-from components.errors import ConfigError
+from components.config.errors import ConfigError
+from components.config.registry import build
+from components.data.records import Prompt, Ragged, Rollout
 from components.judges import Answers, Judge, Judgement
 from components.judges._base import PairwiseModelJudge
+from components.judges._pairwise import FirstWins
 from components.judges._truncated import lost, shifted
-from components.records import Prompt, Ragged, Rollout
-from components.registry import build
+from components.run_config import parse
+from components.runtime.progress import silent
+from components.stages import sampling
 
 PROMPT = Prompt("one", ({"role": "user", "content": "a"},))
 
@@ -100,8 +102,8 @@ class Pairs(PairwiseModelJudge):
     def check(self):
         pass
 
-    def _first_wins(self, prompts, responses, progress):
-        return np.array(self.first_wins)
+    def compare_pairs(self, prompts, responses, pairs, progress=silent):
+        return FirstWins(np.array(self.first_wins))
 
 
 # (first, second): (0, 1) 0.8, (0, 2) 0.5, (1, 0) 0.2, (1, 2) 0.9, (2, 0) 0.5, (2, 1) 0.1
@@ -184,7 +186,7 @@ def test_responses_of_several_policies_each_know_whether_they_were_cut_off():
     """5 is cut off and loses to 1, 2 and 3, which was not; 4, of the second policy and cut off too, loses to 5."""
     judge = build("judges", {**FUNCTION, "truncated_penalty": "lose"}, Judge)
     both = [rollout(["5", "1"], [False, True]), rollout(["2", "4"], [True, False])]
-    found: Judgement = rollouts.judge(judge, [PROMPT], both)
+    found: Judgement = sampling.judge(judge, [PROMPT], both)
     assert found.preference[0].tolist() == [[0.5, 0, 0, 1], [1, 0.5, 0, 1], [1, 1, 0.5, 1], [0, 0, 0, 0.5]]
 
 
@@ -198,6 +200,11 @@ def test_penalties_that_cannot_be_used(value):
         parse(f"{CONFIG}judge: {VERIFIER % value}")
     assert str(caught.value).startswith("judge.truncated_penalty: ")
     assert str(caught.value).endswith("cannot be used. Give a number of at least 0, or lose.")
+
+
+def test_a_penalty_that_no_score_can_be_lowered_by():
+    with pytest.raises(ConfigError, match=r"1e\+101 cannot be used\. Give a number of at most 1e\+100, or lose\.$"):
+        parse(f"{CONFIG}judge: {VERIFIER % '1.0e+101'}")
 
 
 def test_an_ensembles_scores_have_no_scale():

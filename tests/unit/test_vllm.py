@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from components import policy as policies
-from components.config import parse
-from components.errors import ConfigError, EngineError
+from components.config.errors import ConfigError, EngineError
+from components.config.sections import PolicyConfig
 from components.generation import Sampling, _vllm_process
 from components.generation.vllm import VllmEngine
-from components.sections import PolicyConfig
-from tiny import EOS, PAD, make_policy, make_prompts
+from components.policy import model as policies
+from components.run_config import parse
+from support.models.tiny import EOS, PAD, make_policy, make_prompts
 
 SEEDS = np.array([[1, 2]], dtype=np.uint64)
 

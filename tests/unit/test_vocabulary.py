@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from components.errors import JudgeError, PolicyError
+from components.config.errors import JudgeError, PolicyError
+from components.config.sections import PolicyConfig
+from components.data.records import Ragged
 from components.generation import Sampling, _sampler
 from components.generation.vllm import VllmEngine
 from components.judges import _models
 from components.judges.llm_judge import LLMJudge
-from components.logprobs import score_responses
-from components.policy import load, save
-from components.records import Ragged
-from components.sections import PolicyConfig
+from components.policy.logprobs import score_responses
+from components.policy.model import load, save
+from support.models.words import edit
 
 TOKENS, PADDED = 60, 72
 PROMPTS = [[7, 8, 9], [10, 11]]
@@ -53,8 +54,8 @@ def test_ids_without_a_token_are_neither_drawn_nor_counted(save_model, name):
 
 def test_gradients_leave_them_alone(save_model):
     policy = load(save_model(), PolicyConfig())
-    from components.batches import collate
-    from components.logprobs import response_logprobs
+    from components.policy.batches import collate
+    from components.policy.logprobs import response_logprobs
 
     batch = collate(PROMPTS, [[12, 13], [14, 1]], policy.pad_id, policy.device)
     response_logprobs(policy, batch).sum().backward()
@@ -96,10 +97,6 @@ def test_vllm_is_told(save_model, tmp_path):
 
 
 # Files that no model comes of
-
-
-def edit(file, **changes):
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 QUANTISED = [

@@ -15,10 +15,7 @@ from pydantic import ValidationError
 
 from components.algorithms import Group, leave_one_out
 from components.algorithms.wind import Wind, relative_logp
-
-
-def tensor(values):
-    return torch.tensor(values, dtype=torch.float64)
+from support.tensors import tensor
 
 
 def group_by_hand():

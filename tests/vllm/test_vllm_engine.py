@@ -16,17 +16,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
-from components import adapters
-from components.errors import EngineError
+from components.config.errors import EngineError
+from components.config.sections import LoraConfig
+from components.data.records import Ragged
 from components.generation import Samples, Sampling
 from components.generation.transformers import TransformersEngine
 from components.generation.vllm import VllmEngine
-from components.logprobs import score_responses
-from components.records import Ragged
-from components.sections import LoraConfig
-from served import EOS, OTHER_EOS, WORDS, load, needs_vllm, save_llama, save_tokenizer
+from components.policy import lora
+from components.policy.logprobs import score_responses
+from support.models.served import EOS, OTHER_EOS, WORDS, load, needs_vllm, save_llama, save_tokenizer
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough]
 
 ENGINE = VllmEngine(enforce_eager=True, kv_cache_mb=256)
 K, LIMIT = 400, 12
@@ -167,11 +167,11 @@ def test_bf16_temperature_and_nucleus(folder, trainer):
 def test_an_adapter_is_applied(folder, tmp_path):
     adapted = Path(shutil.copytree(folder, tmp_path / "adapted"))
     trained = load(folder, weights=True)
-    adapters.add(trained.model, LoraConfig(rank=3, alpha=6), seed=0)
+    lora.add(trained.model, LoraConfig(rank=3, alpha=6), seed=0)
     generator = torch.Generator().manual_seed(0)
-    for weight in adapters.weights(trained.model).values():
+    for weight in lora.weights(trained.model).values():
         weight.data = torch.randn(weight.shape, generator=generator) / 5
-    adapters.save(trained.model, adapted)
+    lora.save(trained.model, adapted)
 
     samples = ENGINE.sample(load(adapted), PROMPTS[:2], SEEDS[:2, :20], Sampling(LIMIT))
     expected = score_responses(trained, Ragged.of(PROMPTS[:2]), samples.tokens)
@@ -219,7 +219,7 @@ SAMPLE = """
 import sys
 from pathlib import Path
 import numpy as np
-from served import load
+from support.models.served import load
 from components.generation import Sampling
 from components.generation.vllm import VllmEngine
 
@@ -233,7 +233,7 @@ engine.sample(load(Path(sys.argv[1])), [[5]], seeds, Sampling(400), lambda *_: p
 def test_nothing_is_left_of_a_killed_task(folder, wait_for, gpus, helpers):
     """One worker while it samples; and while they start, a worker, two that share the model and what tracks them."""
     marker = uuid.uuid4().hex
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     # A CPU without a second memory node has no place of its own for a second worker.
     env = {**os.environ, "PYTHONPATH": path, "WIND_TEST": marker, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     command = [sys.executable, "-c", SAMPLE, str(folder), str(gpus)]

@@ -14,14 +14,14 @@ import openai
 import pandas as pd
 import pytest
 import torch
-from flow_home import Home, card_content
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from components import rollouts
+from components.data import rollouts
 from components.store import Manifest, open_store
-from served import needs_vllm
+from support.flows.flow_home import Home, card_content
+from support.models.served import needs_vllm
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough]
 
 M = 8  # responses to each prompt in evaluation
 SAMPLING_ERROR = 4  # standard errors: exceeded by chance once in 16,000 comparisons

@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bytewise import BOS, END, EOS, bytes_of, first_stop, text_of, tokenizer
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from components.data.records import Prompt
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
 from components.generation.vllm import VllmEngine
-from components.logprobs import score_responses
-from components.progress import silent
-from components.records import Prompt
-from components.rollouts import generate
-from served import load, needs_vllm
+from components.policy.logprobs import score_responses
+from components.runtime.progress import silent
+from components.stages.sampling import generate
+from support.models.bytewise import BOS, END, EOS, bytes_of, first_stop, text_of, tokenizer
+from support.models.served import load, needs_vllm
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough]
 
 ENGINE = VllmEngine(enforce_eager=True, kv_cache_mb=256)
 TOKENIZER = tokenizer()

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from components import prompts, stages
-from components.config import RunConfig, checked
-from components.logprobs import score_responses
-from components.records import Prompt, Rollout
-from components.workspace import open_workspace
-from served import EOS, OTHER_EOS, WORDS, load, needs_vllm, save_llama
+from components.data.records import Prompt, Rollout
+from components.policy.logprobs import score_responses
+from components.run_config import RunConfig, checked
+from components.stages.context import open_workspace
+from support.models.served import EOS, OTHER_EOS, WORDS, load, needs_vllm, save_llama
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough]
 
 K, LIMIT = 4, 8
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from metaflow import FlowSpec, Parameter, card, current, step
 
-from components.cards import StepProgress, report_card
+from components.reporting.cards import StepProgress, report_card
 
 MARKUP = "<script>alert(1)</script>\n**x** | `y` <img src=x onerror=alert(1)>"
 

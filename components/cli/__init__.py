@@ -1,0 +1,98 @@
+"""The command `wind`: everything that a user does with runs beside running them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from components.cli.overrides import split, with_overrides
+from components.config.strict_yaml import read_text
+from components.run_config import parse
+from components.runtime.terminal import plain_errors
+
+# A command's module, whose `main(arguments, prog)` it is, and what `wind --help` says of it.
+COMMANDS = {
+    "plan": ("components.plan.__main__", "tell what a config would take: GPU hours, memory, storage, money"),
+    "judge": ("components.judging.__main__", "measure how far a judge agrees with labelled pairs"),
+    "export": ("components.export", "write a run's policy as a Hugging Face directory"),
+    "samples": ("components.samples.__main__", "write every prompt and response of a run into an HTML file"),
+    "compare": ("components.comparison.__main__", "write a comparison's table, picture and raw results"),
+    "store": ("components.store.__main__", "list, check and clean the weights store"),
+    "schema": ("components.cli.schema", "print the JSON schema of a config, for editors"),
+}
+FLOWS = {
+    "run": "align a policy",
+    "create": "deploy a run to Argo Workflows",
+    "flow": "Metaflow's command line for a flow: wind, compare or bandit",
+}
+VERBS = {"run": ["run"], "create": ["argo-workflows", "create"]}
+COMMAND = "WIND_COMMAND"  # environment variable: what the user typed, for flows to show again
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    given = _parser().parse_args(arguments)
+    if given.command in ("run", "create"):
+        _run(given.command, given.arguments)
+    elif given.command == "flow":
+        _flow(given.arguments)
+    else:
+        importlib.import_module(COMMANDS[given.command][0]).main(given.arguments, prog=f"wind {given.command}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    said = {**FLOWS, **{name: what for name, (_, what) in COMMANDS.items()}}
+    width = max(map(len, said))
+    parser = argparse.ArgumentParser(
+        prog="wind",
+        description="Aligns language models with WIND.",
+        epilog="\n".join(["commands:", *(f"  {name:{width}}  {what}" for name, what in said.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=said, metavar="COMMAND", help="one of those below; wind COMMAND --help")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command")
+    return parser
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    """Starts or deploys a run whose config is a file with settings of the command line over it."""
+    parser = argparse.ArgumentParser(
+        prog=f"wind {command}",
+        usage=f"wind {command} [--config FILE] [KEY=VALUE ...] [OPTION ...]",
+        description=f"{FLOWS[command].capitalize()}. Options are those of Metaflow's `{' '.join(VERBS[command])}`.",
+        epilog="Settings such as training.learning_rate=1e-5 or prompts.shards=8 replace those of the file; a value is "
+        "written as in YAML. A config with a `compare` section runs all its arms.",
+    )
+    parser.add_argument("--config", metavar="FILE", type=Path, help="YAML file of the run; default: the demo")
+    given, rest = parser.parse_known_args(arguments)
+    settings, options = split(rest)
+    with plain_errors():
+        text = with_overrides(read_text(given.config or _folder() / "configs" / "demo.yaml"), settings)
+        compared = parse(text)["compare"] is not None
+    os.environ[COMMAND] = shlex.join(["wind", command, *arguments])
+    _start(
+        f"{'compare' if compared else 'wind'}_flow.py", ["--config-value", "config", text, *VERBS[command], *options]
+    )
+
+
+def _flow(arguments: list[str]) -> None:
+    names = sorted(path.stem.removesuffix("_flow") for path in _folder().glob("*_flow.py"))
+    parser = argparse.ArgumentParser(prog="wind flow", description="Runs a flow with Metaflow's own command line.")
+    parser.add_argument("flow", choices=names)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="as of python flows/…_flow.py")
+    given = parser.parse_args(arguments)
+    _start(f"{given.flow}_flow.py", given.arguments)
+
+
+def _start(file: str, arguments: list[str]) -> None:
+    """Becomes a flow: Metaflow starts tasks from the file that its process began with."""
+    os.execv(sys.executable, [sys.executable, str(_folder() / file), *arguments])
+
+
+def _folder() -> Path:
+    """Where the flows lie, beside `components` in a checkout and in an installed wheel."""
+    return Path(__file__).parents[2] / "flows"

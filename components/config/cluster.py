@@ -1,0 +1,73 @@
+"""The config's section about clusters, with its defaults."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveInt, field_validator
+
+from components.config.cron import check_cron, check_time_zone
+from components.config.schema import Section
+
+
+class PodConfig(Section):
+    """What a step's pods are on Kubernetes, beside the step's `resources`."""
+
+    image: str | None = Field(None, description="absent: METAFLOW_KUBERNETES_CONTAINER_IMAGE, or Metaflow's own choice")
+    service_account: str | None = Field(None, description="whose rights the pods have; absent: Metaflow's own choice")
+    secrets: list[str] | None = Field(None, description="names of Kubernetes secrets, which become variables")
+    node_selector: dict[str, str] | None = Field(None, description="labels of the nodes that may run them")
+    tolerations: list[dict[str, str]] | None = Field(None, description="taints of nodes that may run them all the same")
+    volumes: dict[str, str] | None = Field(None, description="persistent volume claims and where they are mounted")
+    shared_memory: PositiveInt | None = Field(None, description="MB of /dev/shm")
+    disk: PositiveInt | None = Field(None, description="MB; absent: 10240")
+
+
+class StepPods(Section):
+    """What differs for the pods of each kind of step."""
+
+    start: PodConfig = PodConfig()
+    plan: PodConfig = PodConfig()
+    generate: PodConfig = PodConfig()
+    score: PodConfig = PodConfig()
+    gather: PodConfig = PodConfig()
+    train: PodConfig = PodConfig()
+    evaluate: PodConfig = PodConfig()
+    end: PodConfig = PodConfig()
+
+
+class ScheduleConfig(Section):
+    """When Argo starts a run by itself."""
+
+    cron: str = Field(description="five fields: minute, hour, day of month, month, day of week")
+    timezone: str = Field("UTC", description="an IANA name, such as Europe/Berlin")
+
+    @field_validator("cron")
+    @classmethod
+    def _comes(cls, cron: str) -> str:
+        check_cron(cron)
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _exists(cls, timezone: str) -> str:
+        check_time_zone(timezone)
+        return timezone
+
+
+class ClusterConfig(PodConfig):
+    """How the flow runs on Kubernetes and Argo; ignored where it runs locally.
+
+    The namespace is not here: Metaflow takes it from METAFLOW_KUBERNETES_NAMESPACE, for Argo from nowhere else.
+    """
+
+    root: bool = Field(False, description="whether images that run as root may; the project's own do not")
+    project: str | None = Field(None, description="Metaflow's @project: keeps the deployments of branches apart")
+    schedule: ScheduleConfig | None = None
+    retries: int = Field(3, ge=0, le=9, description="of a task that fails")
+    minutes_between_retries: int = Field(2, ge=0, description="before a task that failed runs again")
+    timeout_hours: PositiveInt = Field(72, description="after which a task is ended")
+    steps: StepPods = StepPods()
+
+    def pod(self, kind: str) -> PodConfig:
+        """The pods of a kind of step, such as "train"."""
+        own = getattr(self.steps, kind).model_dump(exclude_none=True)
+        return PodConfig(**{**{name: getattr(self, name) for name in PodConfig.model_fields}, **own})

@@ -1,0 +1,1 @@
+"""What flows from stage to stage: prompts, responses, their judgements, and seeds."""

@@ -1,0 +1,1 @@
+"""What an evaluation measures: win rates and their intervals, parts of scores, benchmarks."""

@@ -1,0 +1,212 @@
+"""A chat model behind an OpenAI-compatible endpoint, asked by the official client."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from components.config.errors import JudgeError
+from components.judges._base import filled
+from components.judges._endpoint import Address, EndpointSettings
+
+if TYPE_CHECKING:
+    import openai
+
+MISSING = (
+    "judge.name: openai needs the package openai, which is not installed. Run pip install -r requirements-openai.txt, "
+    "or use another judge."
+)
+OURS = ("model", "messages", "n", "stream", "temperature", "max_tokens", "logprobs", "top_logprobs")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer of the model."""
+
+    text: str
+    finish: str  # why it ended: stop, length, content_filter …
+    # each token of the text with the likeliest ones in its place, and their log-probs; empty if the endpoint gives none
+    tokens: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request. Its text is put together when it is sent: all pairs of 8 responses hold each of them 14 times."""
+
+    template: str
+    values: tuple[tuple[str, str], ...]  # by the names of their places
+    where: str  # which responses it is about, for messages
+    shown: int = 1  # how many
+
+    @property
+    def text(self) -> str:
+        """What the model reads."""
+        return filled(self.template, **dict(self.values))
+
+
+class Tally:
+    """What the answers to so many questions took; threads add to it."""
+
+    def __init__(self, total: int) -> None:
+        """Args: total: how many questions are asked."""
+        self.total, self.unread = total, 0
+        self._requests = self._tokens_in = self._tokens_out = 0
+        self._lock = threading.Lock()
+
+    def add(self, reply: Reply, *, unread: bool) -> float:
+        """Counts an answer; the share of all questions whose answers could not be read so far."""
+        with self._lock:
+            self._requests += 1
+            self._tokens_in += reply.tokens_in
+            self._tokens_out += reply.tokens_out
+            self.unread += unread
+            return self.unread / self.total
+
+    def figures(self, price_in: float | None, price_out: float | None) -> dict[str, float]:
+        """`requests`, `unparsed` of them, `tokens_in`, `tokens_out` and, with prices of a million tokens, `cost`."""
+        with self._lock:
+            found: dict[str, float] = {"requests": self._requests, "unparsed": self.unread}
+            found |= {"tokens_in": self._tokens_in, "tokens_out": self._tokens_out}
+        if price_in is None or price_out is None:
+            return found
+        return {**found, "cost": (found["tokens_in"] * price_in + found["tokens_out"] * price_out) / 1e6}
+
+
+class ChatSettings(EndpointSettings):
+    """Which model of which endpoint, and how it is asked."""
+
+    base_url: Address = Field("https://api.openai.com/v1", description="address of the endpoint, up to /v1")
+    model: str = Field(min_length=1, description="the model's name at the endpoint")
+    max_tokens: int | None = Field(16, ge=1, description="longest answer; null: not sent")
+    temperature: float | None = Field(0.0, ge=0, le=2, description="of its answers; null: not sent")
+    top_logprobs: int = Field(20, ge=0, le=20, description="likeliest tokens to ask for; 0: none, verdicts are hard")
+    request: dict[str, Any] = Field(default_factory=dict, description="more fields of the request's body")
+
+    def client(self) -> openai.OpenAI:
+        """A client for all threads, to be closed: it keeps its connections. Raises JudgeError if there is none."""
+        try:
+            import openai
+        except ImportError as error:
+            raise JudgeError(MISSING) from error
+        key = self.key() or "none"
+        return openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.retries)
+
+    def ask(self, client: openai.OpenAI, question: Question) -> Reply:
+        """The answer to one question.
+
+        The client repeats what the endpoint refuses as too many, what fails in it and what takes too long, after 0.5,
+        1, 2, 4 and then 8 s each, or when the endpoint says (`Retry-After`).
+
+        Raises:
+            JudgeError: that did not help, the endpoint refuses, or what it says is no chat completion.
+        """
+        import openai
+
+        where = question.where
+        try:
+            raw = client.chat.completions.with_raw_response.create(**self._body(question.text))
+            return _read(raw.text)
+        except openai.APIStatusError as error:
+            said = self.shown(error.response.text.strip() or error.response.reason_phrase)
+            raise JudgeError(
+                f"{where}: {self.base_url} answers with status {error.status_code}: {said}. "
+                f"{self._remedy(error.status_code)}"
+            ) from None
+        except openai.APIConnectionError as error:  # a timeout is one
+            late = isinstance(error, openai.APITimeoutError)
+            what = f"gives no answer within judge.timeout, {self.timeout:g} s" if late else "cannot be reached"
+            why = "" if late else f" ({error.__cause__ or error})"
+            raise JudgeError(
+                f"{where}: {self.base_url} {what}{why}, tried {self.retries + 1} times. See whether the server runs, "
+                "correct judge.base_url, or raise judge.timeout or judge.retries."
+            ) from None
+        except ValidationError:
+            raise JudgeError(
+                f"{where}: what {self.base_url} answers is no chat completion: {self.shown(raw.text)}. Correct "
+                "judge.base_url; it usually ends in /v1."
+            ) from None
+
+    def _body(self, text: str) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": text}]}
+        if self.max_tokens is not None:
+            body["max_tokens"] = self.max_tokens
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
+        if self.top_logprobs:
+            body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
+        return {**body, "extra_body": self.request}
+
+    def _remedy(self, status: int) -> str:
+        if status in (401, 403):
+            return f"Give a key that it takes in the environment variable of judge.api_key_env ({self.api_key_env})."
+        if status == 404:
+            return f"Correct judge.model ({self.model}) or judge.base_url; it usually ends in /v1."
+        if status == 429:
+            return f"Lower judge.concurrency ({self.concurrency}) or raise judge.retries ({self.retries})."
+        if status >= 500:
+            return f"See what the server says, or raise judge.retries ({self.retries})."
+        return (
+            "If it names a field of the request: judge.top_logprobs: 0, judge.max_tokens: null and judge.temperature: "
+            "null leave theirs out, and judge.request adds others."
+        )
+
+
+class _Top(BaseModel):
+    token: str
+    logprob: float
+
+
+class _Token(_Top):
+    top_logprobs: list[_Top] = []
+
+
+class _Logprobs(BaseModel):
+    content: list[_Token] | None = None
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Used(BaseModel):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Completion(BaseModel):
+    """What is read of a chat completion."""
+
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Used | None = None
+
+
+def _read(body: str) -> Reply:
+    """The first choice of a chat completion. Raises ValidationError for what is none."""
+    completion = _Completion.model_validate_json(body)
+    choice, used = completion.choices[0], completion.usage or _Used()
+    said = choice.logprobs.content if choice.logprobs else None
+    return Reply(
+        text=choice.message.content or choice.message.refusal or "",
+        finish=choice.finish_reason or "",
+        tokens=[(one.token, {top.token: top.logprob for top in one.top_logprobs}) for one in said or []],
+        tokens_in=used.prompt_tokens,
+        tokens_out=used.completion_tokens,
+    )
+
+
+def probability_of(tops: dict[str, float], word: str) -> float:
+    """Of all likeliest tokens that are a word but for white space around it."""
+    return sum(math.exp(logprob) for token, logprob in tops.items() if token.strip() == word)

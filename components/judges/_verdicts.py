@@ -1,0 +1,70 @@
+"""Verdicts and scores in what a language model answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from components.judges._chat import Reply, probability_of
+from components.judges._thinking import MARKS, cut
+
+AROUND = " \t\r\"'`*_#.,!()[]{}<>|"  # what may stand around a verdict: emphasis, brackets, a full stop
+_BEFORE = re.compile(r"^(?:response|answer|assistant|option|verdict|score|rating)\s+", re.IGNORECASE)
+_ORDER = re.compile(r"[\d\s>,;()\[\]*_`'\"#.]*")
+_SCORE = re.compile(r"(-?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*\d+(?:\.\d+)?)?")
+
+
+def first_wins(reply: Reply, verdicts: Sequence[str]) -> float | None:
+    """Probability that the response shown first is better; None for an answer that is no verdict.
+
+    The verdict is the answer's first or last line, without marks around it and what stands before a colon: `A`,
+    `**A**`, `[[A]]`, `Verdict: A`, `Response A.`; thinking does not count. With log-probs it is P(a) / (P(a) + P(b)) in
+    the place of the verdict's token, else 1 or 0.
+    """
+    lines = _lines(reply.text)
+    read = [_word(line) for line in lines]
+    found = {word for word in read if word in verdicts}
+    if len(found) != 1:
+        return None
+    verdict = found.pop()
+    places = [tops for token, tops in reply.tokens if token.strip() == verdict]
+    first, second = (
+        probability_of(places[0 if read[0] == verdict else -1], word) if places else 0.0 for word in verdicts
+    )
+    if first + second == 0:
+        return 1.0 if verdict == verdicts[0] else 0.0
+    return first / (first + second)
+
+
+def score(reply: Reply, scale: Sequence[float]) -> float | None:
+    """The number on the answer's first or last line, read as verdicts are: `7`, `**7.5**`, `Score: 7/10`.
+
+    None for an answer without one, with two different ones, or with one that is not on the scale.
+    """
+    found = {float(match[1]) for line in _lines(reply.text) if (match := _SCORE.fullmatch(_word(line)))}
+    return number if len(found) == 1 and scale[0] <= (number := found.pop()) <= scale[1] else None
+
+
+def ranking(reply: Reply, count: int) -> list[int] | None:
+    """Places 0 to count - 1, the best first, from numbers from 1 on in the answer's first or last line, `2 > 1 > 3`.
+
+    Brackets, commas and what stands before a colon do not matter. None for an answer in which a number is missing or
+    stands twice, or with words among them.
+    """
+    found = []
+    for line in _lines(reply.text):
+        order = [int(number) - 1 for number in re.findall(r"\d{1,9}", line.rpartition(":")[2])]
+        if _ORDER.fullmatch(line.rpartition(":")[2]) and sorted(order) == list(range(count)):
+            found.append(order)
+    return found[0] if found and all(order == found[0] for order in found) else None
+
+
+def _lines(text: str) -> list[str]:
+    """The first and the last line that are not blank, outside thinking; none of an empty answer."""
+    lines = [line for line in cut(text, *MARKS).splitlines() if line.strip()]
+    return [lines[0], lines[-1]] if lines else []
+
+
+def _word(line: str) -> str:
+    """A line without what only surrounds its verdict."""
+    return _BEFORE.sub("", line.rpartition(":")[2].strip(AROUND)).strip(AROUND)

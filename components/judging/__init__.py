@@ -1,0 +1,1 @@
+"""How far a judge can be trusted, measured on pairs of responses that people have labelled."""

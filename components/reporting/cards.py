@@ -1,0 +1,233 @@
+"""What a run shows in Metaflow cards: the live progress of a step, and the report at the end.
+
+A step with a card waits at its end for two subprocesses, and each live update starts another. All of
+them import the flow's module: keep heavy imports inside its steps, and give cards only to steps that
+take long and to `end`, such as `@card(type="blank", id="progress", refresh_interval=60)`.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from tqdm import tqdm
+
+from components.reporting import report
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from metaflow.cards import MetaflowCardComponent
+
+LONGEST_TEXT = 600  # characters of a prompt or response
+LONG_WORD = re.compile(r"\S{40}(?=\S)")  # would stretch the table beyond the page
+LOG_WIDTH = 90  # columns; Metaflow puts some 60 before each line
+SLOWEST = 60.0  # seconds between updates of a step that takes hours
+CARD_DELAY = 5.0  # seconds; a shorter step gets its card at its end only
+
+
+class StepProgress:
+    """A `components.runtime.progress.Progress` that is seen in the terminal and in a live card.
+
+    Call it as often as is convenient. The first and the last call show; of those between, one every
+    `interval` seconds at most, and fewer as a step grows long. In a log, as of a Metaflow task, each
+    update is a line of its own. Use as a context manager; the total must not change.
+    """
+
+    def __init__(
+        self, description: str, card: Any = None, *, stream: TextIO | None = None, interval: float = 2.0
+    ) -> None:
+        """Args: card is `current.card[id]` or None; stream is stderr if absent; interval in seconds."""
+        self._description = description
+        self._card = _CardProgress(card, description) if card is not None else None
+        self._stream = stream or sys.stderr
+        self._interval = interval
+        self._started = time.monotonic()
+        self._due = self._started
+        self._shown = False
+
+    def __call__(self, done: int, total: int, **figures: float) -> None:
+        """Shows that `done` of `total` are done, with the latest figures such as loss=0.21."""
+        now = time.monotonic()
+        if now < self._due and done < total:
+            return
+        elapsed = now - self._started
+        self._due = now + max(self._interval, min(elapsed / 20, SLOWEST))
+        self._print(done, total, elapsed, figures)
+        if self._card:
+            # Metaflow renders the finished step's card itself
+            self._card.update(done, total, figures, refresh=elapsed >= CARD_DELAY and done < total)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shown and self._stream.isatty():
+            self._stream.write("\n")
+
+    def _print(self, done: int, total: int, elapsed: float, figures: Mapping[str, float]) -> None:
+        terminal = self._stream.isatty()
+        line = tqdm.format_meter(
+            done,
+            total,
+            elapsed,
+            ncols=shutil.get_terminal_size().columns - 1 if terminal else LOG_WIDTH,
+            prefix=self._description,
+            ascii=True,
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+            postfix=_figures(figures, "=", ", "),
+        )
+        self._stream.write(f"\r{line}" if terminal else f"{line}\n")
+        self._stream.flush()
+        self._shown = True
+
+
+class _CardProgress:
+    """A bar and a line of figures in a card."""
+
+    def __init__(self, card: Any, description: str) -> None:
+        self._card, self._description = card, description
+        self._bar: Any = None
+        self._line: Any = None
+
+    def update(self, done: int, total: int, figures: Mapping[str, float], *, refresh: bool) -> None:
+        from metaflow.cards import Markdown, ProgressBar
+
+        if self._bar is None:
+            self._bar, self._line = ProgressBar(max=int(total), label=self._description), Markdown("")
+            self._card.append(self._bar)
+            self._card.append(self._line)
+        self._bar.update(int(done))
+        self._line.update(_figures(figures, " ", " · "))
+        if refresh:
+            self._card.refresh()
+
+
+def report_card(
+    history: pd.DataFrame,
+    examples: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    *,
+    title: str,
+    reward_reference: float | None = None,
+    links: Mapping[str, str] | None = None,
+) -> list[MetaflowCardComponent]:
+    """The report of a run: verdict, chart, table, examples and config.
+
+    Args:
+        history: a row per iteration, at least one.
+        examples: with `prompt`, `answer`, `reference_response`, `final_response`, `reference_reward`
+            and `final_reward`; answer and rewards may be None or NaN. With parts of the rewards, by name, in
+            `reference_parts` and `final_parts`.
+        config: the run's config as plain data.
+        title: Markdown.
+        reward_reference: mean reward of the reference's responses.
+        links: where else to look at the run, by tracker.
+
+    Returns:
+        Components for `current.card[id].extend`.
+    """
+    from metaflow.cards import Image, Markdown, Table, YAMLViewer
+
+    from components.reporting import parts_cards
+    from components.reporting.charts import history_figure, png
+
+    chart = base64.b64encode(png(history_figure(history, reward_reference=reward_reference))).decode()
+    components = [
+        Markdown(f"# {title}\n\n{report.verdict(history)}"),
+        Image(
+            f"data:image/png;base64,{chart}",
+            "KL in nats per response; at iteration 0 the policy is the reference",
+        ),
+        Markdown("## History"),
+        Table(report.summary_rows(history), headers=report.HEADERS, disable_updates=True),
+    ]
+    components += _learning(history)
+    if engines := report.engine_sentence(history):
+        components.append(Markdown(engines))
+    if rows := report.benchmark_rows(history):
+        components += [
+            Markdown("## Benchmarks"),
+            Table(rows, headers=report.benchmark_headers(history), disable_updates=True),
+        ]
+    components += parts_cards.components(history)
+    if examples:
+        components += [Markdown("## Examples"), _example_table(examples)]
+    components += link_table(links or {})
+    return [*components, Markdown("## Config"), YAMLViewer(dict(config), title="config.yaml")]
+
+
+def link_table(links: Mapping[str, str]) -> list[MetaflowCardComponent]:
+    """Where else to look at a run, by tracker; nothing if there is nothing.
+
+    Plain cells: an address need not be one that the viewer's page should follow.
+    """
+    from metaflow.cards import Markdown, Table
+
+    rows: list[list[Any]] = [list(link) for link in links.items()]
+    shown = [Markdown("## Followed by"), Table(rows, headers=["tracker", "address"], disable_updates=True)]
+    return shown if rows else []
+
+
+def _learning(history: pd.DataFrame) -> list[MetaflowCardComponent]:
+    """Whether training learned: a table, and every iteration's warnings; nothing if it was not measured."""
+    from metaflow.cards import Markdown, Table
+
+    rows = report.learning_rows(history)
+    warned = "\n".join(f"- Iteration {count}: {text}" for count, text in report.warned(history).items())
+    shown = [Table(rows, headers=report.learning_headers(history), disable_updates=True)] if rows else []
+    notes = [Markdown(warned)] if warned else []
+    return [Markdown("## Did training learn?"), *shown, *notes] if shown or notes else []
+
+
+def _example_table(examples: Sequence[Mapping[str, Any]]) -> MetaflowCardComponent:
+    """Text of models stands in plain cells, which the card's viewer shows as they are.
+
+    In Markdown it would run: the viewer passes HTML on and knows no escapes.
+    """
+    from metaflow.cards import Table
+
+    columns = {
+        "prompt": "prompt",
+        "answer": "answer",
+        "reference_response": "reference",
+        "reference_reward": "reward",
+        "final_response": "final policy",
+        "final_reward": "reward",
+    }
+    used = [name for name in columns if not all(_missing(example[name]) for example in examples)]
+    rows = [[_cell(example[name]) + _parts(example, name) for name in used] for example in examples]
+    return Table(rows, headers=[columns[name] for name in used], disable_updates=True)
+
+
+def _cell(value: str | float | None) -> str:
+    """Text of a table cell; line breaks, which a cell cannot hold, become a sign. Empty if missing."""
+    if value is None or _missing(value):
+        return ""
+    if not isinstance(value, str):
+        return f"{value:.3g}"
+    text = value if len(value) <= LONGEST_TEXT else value[: LONGEST_TEXT - 1] + "…"
+    return LONG_WORD.sub("\\g<0>\N{ZERO WIDTH SPACE}", " ⏎ ".join(text.splitlines()))
+
+
+def _parts(example: Mapping[str, Any], column: str) -> str:
+    """Behind a reward, what it was made of."""
+    side, _, kind = column.rpartition("_")
+    parts = example.get(f"{side}_parts", {}) if kind == "reward" else {}
+    return f" ({_figures(parts, ' ', ', ')})" if parts else ""
+
+
+def _missing(value: str | float | None) -> bool:
+    return value is None or (not isinstance(value, str) and math.isnan(value))
+
+
+def _figures(figures: Mapping[str, float], equals: str, separator: str) -> str:
+    return separator.join(f"{name}{equals}{value:.3g}" for name, value in figures.items())

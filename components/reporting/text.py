@@ -1,0 +1,34 @@
+"""Figures and tables as plain text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+MISSING = "-"
+
+
+def aligned(headers: Sequence[str], rows: Sequence[Sequence[str]], *, labels: int = 0) -> str:
+    """A table as text; the first `labels` columns stand to the left, figures to the right."""
+    table = [headers, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(headers))]
+    table.insert(1, ["-" * width for width in widths])
+    sides = ["<" if column < labels else ">" for column in range(len(headers))]
+    lines = [[f"{cell:{side}{w}}" for cell, side, w in zip(row, sides, widths, strict=True)] for row in table]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def number(value: float, form: str) -> str:
+    """In this format; a dash for NaN."""
+    return MISSING if math.isnan(value) else format(float(value), form)
+
+
+def duration(seconds: float) -> str:
+    """Such as `8.4 s`, `12 min 05 s` or `3 h 20 min`."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"

@@ -1,0 +1,108 @@
+"""Settings that do not go together, each with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from components.config import registry
+from components.config.steps import SAMPLING
+from components.run_config.fields import NOT_GIVEN, RunFields
+
+OWN_PROMPTS = "stands beside a `demo` section, which makes its own prompts. Remove one of the two."
+NOT_IN_DEMO = ("train", "evaluation", "column", "subset", "evaluation_split", "leave_out")
+
+
+def found(run: RunFields) -> Iterator[str]:
+    """A sentence for each conflict."""
+    yield from _with_demo(run) if run.demo is not None else _without_demo(run)
+    yield from _in_prompts(run)
+    yield from _in_processes(run)
+    yield from _between_plug_ins(run)
+    names = [tracker.name for tracker in run.trackers]
+    yield from (f"trackers: {name} is given twice. Keep one of them." for name in set(names) if names.count(name) > 1)
+    if run.start_from is not None and run.compare is not None:
+        yield "start_from: is not for comparisons, whose arms begin alike. Remove it, or run flows/wind_flow.py."
+
+
+def _with_demo(run: RunFields) -> Iterator[str]:
+    if run.policy.model is not None:
+        yield (
+            f"policy.model: {run.policy.model!r} stands beside a `demo` section, which makes its own policy. "
+            "Remove one of the two."
+        )
+    yield from (f"prompts.{key}: {OWN_PROMPTS}" for key in NOT_IN_DEMO if getattr(run.prompts, key))
+    if run.evaluation.group_by is not None:
+        yield (
+            "evaluation.group_by: stands beside a `demo` section, whose prompts have no metadata. Remove "
+            "one of the two."
+        )
+
+
+def _without_demo(run: RunFields) -> Iterator[str]:
+    if not run.policy.model:
+        yield "policy.model: is required. Name a Hugging Face directory or hub id, or add `demo: {}`."
+    if not run.prompts.train:
+        yield "prompts.train: is required. Name a JSONL or Parquet file or a Hugging Face dataset."
+    if run.judge is NOT_GIVEN:
+        yield f"judge: {registry.unnamed('judges')}"
+
+
+def _in_prompts(run: RunFields) -> Iterator[str]:
+    prompts, train, k = run.prompts, run.training, run.generation.responses
+    if k < 2:
+        yield f"generation.responses: {k} is too few, a win rate needs a rival. Use 2 or more."
+    if prompts.shards > prompts.per_iteration:
+        yield (
+            f"prompts.shards: {prompts.shards} shards cannot share {prompts.per_iteration} prompts. "
+            "Lower prompts.shards or raise prompts.per_iteration."
+        )
+    batch = min(train.batch_size, prompts.per_iteration)
+    if train.micro_batch_size > batch:
+        yield (
+            f"training.micro_batch_size: {train.micro_batch_size} exceeds the {batch} prompts of a step. "
+            f"Use {batch} or fewer."
+        )
+    if (prompts.drop_longer or 0) > run.policy.max_prompt_tokens:
+        yield (
+            f"prompts.drop_longer: {prompts.drop_longer} exceeds policy.max_prompt_tokens, "
+            f"{run.policy.max_prompt_tokens}, and prompts in between stop the run. Raise that, or lower this."
+        )
+
+
+def _in_processes(run: RunFields) -> Iterator[str]:
+    """What does not go together with training in several processes."""
+    train, gpus = run.training, run.resources.train.gpu
+    if train.processes == 1:
+        return
+    alone = "trains in one process. Set training.processes: 1."
+    if train.lora is not None:
+        yield f"training.lora: {alone}"
+    if train.optimizer == "adamw_8bit":
+        yield f"training.optimizer: adamw_8bit {alone}"
+    if run.algorithm.on_policy:
+        yield f"algorithm.name: {run.algorithm.name} {alone}"
+    if 0 < gpus != train.processes:
+        yield (
+            f"training.processes: {train.processes} processes need a GPU each, and resources.train.gpu is {gpus}. "
+            "Make them equal."
+        )
+
+
+def _between_plug_ins(run: RunFields) -> Iterator[str]:
+    algorithm, engine = run.algorithm, run.generation.engine
+    if algorithm.on_policy and engine.reads_files:
+        yield (
+            f"generation.engine: {engine.name} samples from files, and {algorithm.name} samples from the policy "
+            "while it trains. Use engine: {name: transformers}."
+        )
+    if algorithm.reads_rewards and run.judge is not NOT_GIVEN and run.judge.scores_what_loses:
+        yield (
+            f"judge.truncated_penalty: lose decides pairs, and {algorithm.name} trains on this judge's scores. "
+            "Use a number, which is subtracted from them."
+        )
+    for kind in SAMPLING:
+        if 0 < (gpus := getattr(run.resources, kind).gpu) < engine.gpus:
+            yield (
+                f"resources.{kind}.gpu: {gpus} is too few, generation.engine.tensor_parallel is {engine.gpus}. "
+                "Make them equal."
+            )

@@ -1,0 +1,168 @@
+"""Where a step works: its config, a scratch folder, and what it takes from the store and puts there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components import prompts as prompt_files
+from components.data import rollouts
+from components.data.records import Prompt, Rollout, Scored
+from components.generation import Sampling
+from components.run_config import RunConfig
+from components.runtime.progress import Progress, silent
+from components.runtime.scratch import scratch
+from components.stages import sampling
+from components.store import Manifest, Store, open_store
+
+if TYPE_CHECKING:  # steps that need no model do without torch
+    from components.policy.model import Policy
+
+OPTIMIZER_FILE, ANCHOR_FILE = "optimizer.safetensors", "anchor.safetensors"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A step's surroundings; see `open_workspace`."""
+
+    config: RunConfig
+    store: Store
+    folder: Path  # scratch, gone with the step
+    cache: Path  # what the step's processes have fetched; see `Store.view`
+    precision: str  # of every forward pass of the run
+    threads: int  # compute threads of the step
+    progress: Callable[[str], Progress]  # progress of a named piece of work
+    kept: list[Manifest] = field(default_factory=list)  # what the step has stored so far
+    told: Callable[[], None] = lambda: None  # is called when that grows
+    heals: bool = False  # whether a file that is stored already is read, and replaced if it is damaged
+
+    def fetch(self, manifest: Manifest) -> Path:
+        """The files of a manifest in a folder, only to be read: they may be the store's own.
+
+        A file is checked, and from an object store brought here, once a step.
+        """
+        return self.store.view(manifest, self.new_folder(), self.cache)
+
+    def policy(self, manifest: Manifest, *, weights: bool = True) -> Policy:
+        """A policy, loaded; without its weights for an engine that reads the files."""
+        import torch
+
+        from components.policy import model as policies
+
+        self.use_threads()
+        return policies.load(
+            self.fetch(manifest),
+            self.config.policy,
+            precision=self.precision,
+            device=None if weights else torch.device("meta"),
+            frozen=self.config.training.lora is not None,
+            temperature=self.config.generation.temperature,
+            marks=self.config.judge.marks(),
+        )
+
+    def use_threads(self) -> None:
+        """Gives torch the step's `cpu` threads: parallel shards must not fight for the same cores."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        if not torch.cuda.is_available():
+            # The gradient of an index with repeats adds up in whichever order the threads come, unless told otherwise.
+            torch.use_deterministic_algorithms(True)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set through its class
+
+    def prompts(self, manifest: Manifest, name: str) -> list[Prompt]:
+        """Prompts of one file; `name` is "train", "evaluation" or "shard"."""
+        folder = self.fetch({f"{name}.jsonl": manifest[f"{name}.jsonl"]})
+        return prompt_files.load(str(folder / f"{name}.jsonl"), split="train", allow_duplicates=True)
+
+    def rollout(self, manifest: Manifest) -> Rollout:
+        """A rollout, loaded."""
+        return rollouts.load_rollout(self.fetch(manifest) / "rollout.parquet")
+
+    def rewards(self, manifest: Manifest) -> NDArray[np.float64]:
+        """What the judge scored the responses to the evaluation prompts, (n, K); NaN where it compares pairs only."""
+        return rollouts.load_reward(self.fetch(manifest) / "rollout.parquet", self.config.evaluation.responses)
+
+    def parts(self, manifest: Manifest) -> dict[str, NDArray[np.float64]]:
+        """The parts of those scores, each (n, K)."""
+        return rollouts.load_parts(self.fetch(manifest) / "rollout.parquet", self.config.evaluation.responses)
+
+    def scored(self, manifests: Sequence[Manifest]) -> Scored:
+        """Scored rollouts of all shards, in order, loaded."""
+        return rollouts.load_scored(*(self.fetch(manifest) / "rollout.parquet" for manifest in manifests))
+
+    def sample(
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        *,
+        responses: int,
+        purpose: str,
+        iteration: int,
+        progress: Progress | None = None,
+    ) -> Rollout:
+        """Responses of a policy; see `sampling.generate`."""
+        settings = self.config.generation
+        return sampling.generate(
+            policy,
+            self.config.generation.engine,
+            prompts,
+            responses=responses,
+            sampling=Sampling.of(settings),
+            seed=self.config.seed,
+            purpose=purpose,
+            iteration=iteration,
+            progress=progress or self.progress("generate responses"),
+        )
+
+    def new_folder(self) -> Path:
+        """An empty folder of the step's own."""
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
+    def keep(self, name: str, write: Callable[[Path], object]) -> Manifest:
+        """Stores the file that `write` writes."""
+        path = self.new_folder() / name
+        write(path)
+        return self._kept(self.store.put_file(path, check=self.heals))
+
+    def keep_files(self, directory: Path) -> Manifest:
+        """Stores every file below a directory."""
+        return self._kept(self.store.put(directory, check=self.heals))
+
+    def _kept(self, manifest: Manifest) -> Manifest:
+        self.kept.append(manifest)
+        self.told()
+        return manifest
+
+    def keep_rollout(
+        self,
+        rollout: Rollout,
+        reward: NDArray[np.float64] | None = None,
+        parts: rollouts.Parts | None = None,
+    ) -> Manifest:
+        """Stores a rollout, with what the judge said of its responses if that is known."""
+        return self.keep("rollout.parquet", lambda path: rollouts.save_rollout(rollout, path, reward, parts))
+
+
+@contextmanager
+def open_workspace(
+    config: RunConfig,
+    store_root: str,
+    kind: str,
+    *,
+    precision: str = "fp32",
+    progress: Callable[[str], Progress] = lambda _: silent,
+    cache: Path | None = None,
+) -> Iterator[Workspace]:
+    """Workspace of a step of the given kind; `cache` is that of another process of the same step."""
+    with scratch(kind) as folder:
+        threads = getattr(config.resources, kind).cpu
+        found = folder / "cache" if cache is None else cache
+        yield Workspace(config, open_store(store_root), folder, found, precision, threads, progress)

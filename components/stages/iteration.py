@@ -1,0 +1,235 @@
+"""The stages of one iteration, in their order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from components import prompts
+from components.algorithms import Algorithm
+from components.data import rollouts
+from components.data.records import Rollout, Scored
+from components.evaluation import groups, metrics
+from components.judges import Judgement, summed
+from components.run_config import RunConfig
+from components.stages import sampling, update
+from components.stages.context import Workspace
+from components.stages.handover import EvaluateInput, TrainInput, TrainResult
+from components.store import Manifest
+
+if TYPE_CHECKING:  # plan, gather and end do without torch
+    import pandas as pd
+
+    from components.evaluation.benchmarks import Score
+    from components.policy.model import Policy
+
+logger = logging.getLogger(__name__)
+
+
+def plan(work: Workspace, prompts_manifest: Manifest, iteration: int) -> list[Manifest]:
+    """This iteration's prompts, split into shards; each a file of its own, so that a task reads only its share."""
+    settings = work.config.prompts
+    train = work.prompts(prompts_manifest, "train")
+    chosen = prompts.choose(train, per_iteration=settings.per_iteration, iteration=iteration, seed=work.config.seed)
+    shards = prompts.into_shards(chosen, settings.shards)
+    return [work.keep("shard.jsonl", partial(prompts.save, shard)) for shard in shards]
+
+
+def generate(work: Workspace, policy: Manifest, shard: Manifest, iteration: int) -> Manifest:
+    """K responses to each prompt of a shard; none for an on-policy algorithm, whose training step draws its own."""
+    if _on_policy(work):
+        return {}
+    chosen = work.prompts(shard, "shard")
+    k = work.config.generation.responses
+    loaded = work.policy(policy, weights=not work.config.generation.engine.reads_files)
+    drawn = work.sample(loaded, chosen, responses=k, purpose="train", iteration=iteration)
+    return work.keep_rollout(drawn)
+
+
+def _on_policy(work: Workspace) -> bool:
+    return work.config.algorithm.on_policy
+
+
+def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manifest, shard: Manifest) -> Manifest:
+    """Judges a shard's responses and adds their log-probs under policy and reference."""
+    if _on_policy(work):
+        return {}
+    work.use_threads()
+    responses = work.rollout(rollout)
+    chosen = work.prompts(shard, "shard")
+    judgement = sampling.judge(work.config.judge, chosen, [responses], work.progress("judge responses"))
+    scored = _scored(work, [policy, reference], responses, judgement)
+    return work.keep(
+        "rollout.parquet", lambda path: rollouts.save_scored(scored, path, judgement.parts, judgement.usage)
+    )
+
+
+def _scored(work: Workspace, policies: Sequence[Manifest], responses: Rollout, judgement: Judgement) -> Scored:
+    """The judged responses with their log-probs under policy and reference, token by token if training wants them."""
+    from components.policy import logprobs
+
+    named = list(zip(policies, ("policy", "reference"), strict=True))
+    once = named[:1] if policies[0] == policies[1] else named
+    algorithm = work.config.algorithm
+    if not (isinstance(algorithm, Algorithm) and algorithm.needs_tokens):
+        sums = [_logprobs(work, work.policy(policy), responses, name) for policy, name in once]
+        return Scored(responses, sums[0], sums[-1], judgement.preference, judgement.reward)
+    tokens = [_logprobs(work, work.policy(policy), responses, name, by=logprobs.score_tokens) for policy, name in once]
+    sums = [responses.tokens.sums(figures).reshape(responses.shape) for figures in tokens]
+    return Scored(responses, sums[0], sums[-1], judgement.preference, judgement.reward, tokens[0], tokens[-1])
+
+
+def _logprobs(
+    work: Workspace, policy: Policy, responses: Rollout, name: str, *, by: Callable[..., NDArray[Any]] | None = None
+) -> NDArray[Any]:
+    """Log-probs of responses, (n, K); or as another function of `components.policy.logprobs` gives them."""
+    from components.policy import logprobs
+
+    return (by or logprobs.score_responses)(
+        policy,
+        responses.prompt_tokens,
+        responses.tokens,
+        progress=work.progress(f"log-probs under the {name}"),
+    )
+
+
+def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> dict[str, float]:
+    """Checks that the scored shards hold just the planned prompts; counts prompts, responses and tokens.
+
+    Adds `logp_difference`, the largest one between the engine's log-probs and the trainer's, if the engine gives some,
+    and what the judge took, such as `judge_tokens_in`, if it counts that.
+    """
+    planned = [prompt.id for shard in shards for prompt in work.prompts(shard, "shard")]
+    if _on_policy(work):
+        return {"prompts": len(planned), "responses": 0, "tokens_generated": 0}
+    files = [work.fetch(manifest) / "rollout.parquet" for manifest in scored]
+    parts = [rollouts.count(file) for file in files]
+    found = [prompt_id for part in parts for prompt_id in part.prompt_ids]
+    if found != planned:
+        missing = sorted(set(planned) - set(found))
+        raise ValueError(
+            f"the {len(scored)} shards hold {len(found)} prompts and not the {len(planned)} planned ones; "
+            f"missing: {', '.join(missing[:5]) or 'none'}. Resume from this iteration's plan step."
+        )
+    differences = [difference for file in files if (difference := rollouts.logp_difference(file)) is not None]
+    usage = summed(rollouts.judge_usage(file) for file in files)
+    return {
+        "prompts": len(found),
+        "responses": sum(part.responses for part in parts),
+        "tokens_generated": sum(part.tokens for part in parts),
+        **({"logp_difference": max(differences)} if differences else {}),
+        **metrics.usage_columns(usage),
+    }
+
+
+def train(work: Workspace, given: TrainInput) -> TrainResult:
+    """One iteration's update of the policy, from scored rollouts or, on-policy, from the shards' prompts.
+
+    Continues from the state that an earlier attempt at the same work saved. Raises FloatingPointError when training
+    diverges, and stores nothing then.
+    """
+    if work.config.training.processes > 1:
+        from components.stages import training_processes
+
+        trained = training_processes.train(work, given)
+    else:
+        alone = update.train_here(work, given)
+        assert alone is not None
+        trained = alone
+    if trained.warnings:
+        logger.warning("iteration %d: %s", given.iteration, trained.warnings)
+    return trained
+
+
+def evaluation_due(config: RunConfig, iteration: int, since: int = 0) -> bool:
+    """Whether `evaluate` has something to do after an iteration; see `EvaluateInput`."""
+    return metrics.due(config.evaluation, iteration, since=since, iterations=config.iterations)
+
+
+def evaluate(work: Workspace, given: EvaluateInput) -> metrics.Evaluated:
+    """Compares responses to the held-out prompts with those of the reference and of the last policy evaluated.
+
+    Where no evaluation is due, keeps the last policy's responses and gives figures that are NaN.
+    """
+    if not evaluation_due(work.config, given.iteration, given.since):
+        return metrics.skipped(given.by_last)
+    held_out = work.prompts(given.prompts, "evaluation")
+    current = work.policy(given.policy)
+    m = work.config.evaluation.responses
+    responses = work.sample(current, held_out, responses=m, purpose="evaluate", iteration=given.iteration)
+    logp, scores = _logprobs(work, current, responses, "policy"), _scores(work, given.policy, current)
+    del current  # two models at once would need twice the memory
+    base = work.policy(given.reference)
+    logp_ref, base_scores = _logprobs(work, base, responses, "reference"), _scores(work, given.reference, base)
+    del base
+    rivals = [work.rollout(manifest) for manifest in (given.by_reference, given.by_last)]
+    judgement = sampling.judge(work.config.judge, held_out, [responses, *rivals], work.progress("judge responses"))
+    ours, theirs, previous = (slice(i * m, (i + 1) * m) for i in range(3))
+    by_group = groups.split(held_out, work.config.evaluation.group_by)
+    return metrics.Evaluated(
+        rollout=work.keep_rollout(
+            responses, judgement.reward[:, ours], {name: values[:, ours] for name, values in judgement.parts.items()}
+        ),
+        against_reference=metrics.win_rate(judgement.preference, ours, theirs),
+        against_previous=metrics.win_rate(judgement.preference, ours, previous),
+        kl=metrics.kl(logp, logp_ref),
+        reward=float(judgement.reward[:, ours].mean()),
+        response_length=float(responses.tokens.lengths.mean()),
+        truncated=float(1 - responses.finished.mean()),
+        benchmarks=_benchmarks(scores, base_scores),
+        measures=metrics.measure(judgement, by_group, ours, theirs),
+        usage=judgement.usage,
+    )
+
+
+def add_row(
+    history: pd.DataFrame | None, config: RunConfig, iteration: int, evaluated: metrics.Evaluated, **of_training: Any
+) -> pd.DataFrame:
+    """`history` with a row for one more iteration; `of_training` as `metrics.history_row` takes it."""
+    import pandas as pd
+
+    name = config.algorithm.name
+    row = metrics.history_row(iteration=iteration, algorithm=name, evaluated=evaluated, **of_training)
+    return row if history is None else pd.concat([history, row], ignore_index=True)
+
+
+def _benchmarks(policy: Sequence[Score], reference: Sequence[Score]) -> tuple[metrics.Benchmark, ...]:
+    return tuple(
+        metrics.Benchmark(ours.task, ours.metric, ours.value, theirs.value)
+        for ours, theirs in zip(policy, reference, strict=True)
+    )
+
+
+def _scores(work: Workspace, manifest: Manifest, policy: Policy) -> list[Score]:
+    """What a policy reaches in the config's benchmarks."""
+    settings = work.config.evaluation
+    if not settings.tasks:
+        return []
+    from components.evaluation import benchmarks
+
+    return benchmarks.once(work.store, [manifest, work.precision], settings, lambda: benchmarks.run(policy, settings))
+
+
+def examples(work: Workspace, prompts_manifest: Manifest, reference: Manifest, final: Manifest) -> list[dict[str, Any]]:
+    """Held-out prompts with a response of the reference and one of the final policy, for the report."""
+    shown = work.prompts(prompts_manifest, "evaluation")[: work.config.evaluation.examples]
+    rivals = [work.rollout(manifest) for manifest in (reference, final)]
+    rewards = [work.rewards(manifest) for manifest in (reference, final)]
+    parts = [work.parts(manifest) for manifest in (reference, final)]
+    return [
+        {
+            "prompt": prompt.text,
+            "answer": prompt.answer,
+            "reference_response": rivals[0].group(i)[0],
+            "final_response": rivals[1].group(i)[0],
+            "reference_reward": float(rewards[0][i, 0]),
+            "final_reward": float(rewards[1][i, 0]),
+            "reference_parts": {name: float(values[i, 0]) for name, values in parts[0].items()},
+            "final_parts": {name: float(values[i, 0]) for name, values in parts[1].items()},
+        }
+        for i, prompt in enumerate(shown)
+    ]

@@ -1,0 +1,29 @@
+"""Whether training can follow its settings, asked before work starts."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from components.config.errors import ConfigError
+from components.config.sections import TrainingConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def check(settings: TrainingConfig, model: PreTrainedModel | None = None) -> None:
+    """Raises ConfigError or PolicyError for settings that cannot be followed here, or not with the model if given."""
+    if settings.optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "training.optimizer: adamw_8bit needs bitsandbytes, which is not installed. "
+            "Run pip install bitsandbytes, or use adamw."
+        )
+    if model is not None and settings.lora is not None:
+        from components.policy import lora
+
+        lora.check(model, settings.lora)
+    if model is not None and (settings.gradient_checkpointing or settings.processes > 1):
+        from components.training.gradient_checkpointing import layers
+
+        layers(model)

@@ -1,0 +1,1 @@
+"""What several tests need: tiny models, flows and what they leave, stand-ins for a cluster, faults."""

@@ -1,0 +1,1 @@
+"""Kills and faults of the network, and what has to be true after them."""

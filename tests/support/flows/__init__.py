@@ -1,0 +1,1 @@
+"""Flows as a user runs them, and faults to inject."""
