@@ -81,7 +81,7 @@ def test_values_of_options_are_left_to_them() -> None:
 def test_the_command_starts_the_flow(config, command, flow, verbs, tmp_path, monkeypatch) -> None:
     started: list[str] = []
     monkeypatch.setattr(cli.os, "execv", lambda _, words: started.extend(words))
-    monkeypatch.delenv(cli.COMMAND, raising=False)
+    monkeypatch.setenv(cli.COMMAND, "")  # so that what the command sets ends with the test
     file = tmp_path / "my config.yaml"
     file.write_text(config)
     cli.main([command, "--config", str(file), "training.learning_rate=1e-4", "--max-workers", "3"])
