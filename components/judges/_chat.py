@@ -147,10 +147,8 @@ class ChatSettings(EndpointSettings):
             return f"Give a key that it takes in the environment variable of judge.api_key_env ({self.api_key_env})."
         if status == 404:
             return f"Correct judge.model ({self.model}) or judge.base_url; it usually ends in /v1."
-        if status == 429:
-            return f"Lower judge.concurrency ({self.concurrency}) or raise judge.retries ({self.retries})."
-        if status >= 500:
-            return f"See what the server says, or raise judge.retries ({self.retries})."
+        if busy := self.busy_remedy(status):
+            return busy
         return (
             "If it names a field of the request: judge.top_logprobs: 0, judge.max_tokens: null and judge.temperature: "
             "null leave theirs out, and judge.request adds others."

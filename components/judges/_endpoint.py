@@ -78,6 +78,14 @@ class EndpointSettings(Section):
         key = self.key()
         return cut(repr(text.replace(key, "…") if key else text))
 
+    def busy_remedy(self, status: int) -> str | None:
+        """What to do about an endpoint that is asked too much or fails itself; None for another status."""
+        if status == 429:
+            return f"Lower judge.concurrency ({self.concurrency}) or raise judge.retries ({self.retries})."
+        if status >= 500:
+            return f"See what the server says, or raise judge.retries ({self.retries})."
+        return None
+
     def each_once(
         self,
         asked: Sequence[Asked],

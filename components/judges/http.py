@@ -117,10 +117,8 @@ class HttpJudge(EndpointSettings, Judge):
             return f"Name the environment variable of a key that it takes in judge.api_key_env ({self.api_key_env})."
         if status == 413:
             return f"Lower judge.batch_size ({self.batch_size})."
-        if status == 429:
-            return f"Lower judge.concurrency ({self.concurrency}) or raise judge.retries ({self.retries})."
-        if status >= 500:
-            return f"See what the server says, or raise judge.retries ({self.retries})."
+        if busy := self.busy_remedy(status):
+            return busy
         return f"Correct judge.url. {_CONTRACT}"
 
 
