@@ -35,7 +35,7 @@ ALLOW = (
 )
 ENCRYPT = "If the bucket demands encryption, set METAFLOW_S3_SERVER_SIDE_ENCRYPTION to AES256 or aws:kms"
 REGION = "Set AWS_DEFAULT_REGION to the bucket's region"
-FULL = ("the storage is full", "Free space (`wind store gc`), or raise the quota")
+FULL = ("the storage is full", "Free space (`wind store gc --older-than 30d`), or raise the quota")
 AGAIN = "Check that the server is well, then resume the run"
 NO_S3 = "an error without a code"
 TOKEN = ("the session token is not valid, or no longer", "Log in again, or set a new AWS_SESSION_TOKEN")
