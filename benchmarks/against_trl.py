@@ -41,7 +41,7 @@ def measured(side: str, case: str, precision: str, threads: int, models: Path) -
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, range(threads)),  # noqa: PLW1509 - this process has no threads
+        preexec_fn=lambda: os.sched_setaffinity(0, range(threads)),
     )
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 

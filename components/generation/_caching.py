@@ -18,7 +18,8 @@ from components.config.errors import PolicyError
 from components.generation._decoding import decoder
 from components.policy.batches import collate
 from components.policy.findings import Caching
-from components.policy.logprobs import REFUSALS, head_logits, response_logprobs
+from components.policy.head import head_logits
+from components.policy.logprobs import REFUSALS, response_logprobs
 from components.policy.model import Policy
 
 LENGTHS, STEPS, K = (3, 7, 12), 5, 2  # tokens of the prompts and of each of their K responses

@@ -6,9 +6,7 @@ How far an architecture's cache can be trusted is `Policy.caching`, which `compo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Sequence
 from inspect import Parameter, signature
 from typing import Any
 
@@ -18,7 +16,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
 
 from components.data.records import TokenIds
-from components.generation._attention import grouped_heads, has_groups
+from components.policy.attention import for_drawing
 from components.policy.batches import extended, left_padded, prefix_positions
 from components.policy.model import Policy
 
@@ -55,9 +53,6 @@ class CachedDecoder(Decoder):
         self._mask = None if prefix.mask is None else extended(prefix.mask, limit)
         self._read = 0  # tokens in the cache, padding included
         self._known = signature(policy.body.forward).parameters
-        self._attention: Callable[[], AbstractContextManager[None]] = (
-            partial(grouped_heads, policy.model) if has_groups(policy.model) else nullcontext
-        )
 
     def first(self) -> Tensor:
         hidden = self._forward(self._ids, self._positions)
@@ -93,7 +88,7 @@ class CachedDecoder(Decoder):
         }
         open_ended = any(parameter.kind == Parameter.VAR_KEYWORD for parameter in known.values())
         taken = {name: value for name, value in inputs.items() if open_ended or name in known}
-        with self._attention():
+        with for_drawing(self._policy.model):
             output = self._policy.body(input_ids=ids, **taken, use_cache=True)
         hidden: Tensor = output.last_hidden_state[:, -1]
         return hidden
@@ -139,6 +134,10 @@ class _RoomyLayer(DynamicLayer):
     values: Tensor
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        device = key_states.device.type
+        if torch.is_autocast_enabled(device):  # attention would cast the whole cache for each token
+            kept = torch.get_autocast_dtype(device)
+            key_states, value_states = key_states.to(kept), value_states.to(kept)
         if not self.is_initialized:  # the prompts, as yet once each
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states, value_states

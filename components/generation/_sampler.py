@@ -18,7 +18,7 @@ from components.data.records import Ragged, TokenIds
 from components.generation import Samples, Sampling
 from components.generation._decoding import decoder
 from components.generation._stopping import Stopping
-from components.policy.logprobs import head_logits
+from components.policy.head import head_logits
 from components.policy.model import Policy
 from components.runtime.progress import Progress, silent
 
@@ -113,7 +113,7 @@ def uniforms_of(seeds: NDArray[np.uint64], length: int) -> NDArray[np.float64]:
     return uniforms
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in inference mode autocast keeps no weights, and casts all of them for each token
 def _sample_batch(
     policy: Policy,
     prompts: Sequence[TokenIds],

@@ -1,8 +1,4 @@
-"""Log-probs of responses: only response positions meet the vocabulary, a few thousand tokens at a time.
-
-Full logits of a batch in fp32 would be the largest tensor of the whole run (8 GB for 16 x 1024 positions and
-128k tokens), so they never exist: the head runs over chunks, and backward computes each chunk again.
-"""
+"""Log-probs of responses: prompts are read once for all their responses, and only response positions meet the head."""
 
 from __future__ import annotations
 
@@ -13,75 +9,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache
 
 from components.config.errors import PolicyError
 from components.data.records import Ragged
 from components.policy.batches import Batch, by_length, collate, distinct_tokens, extended, prefix_positions
 from components.policy.causality import require_causal, tolerance
+from components.policy.head import LOGITS_PER_CHUNK, head_logits, token_logprobs
 from components.policy.model import Policy
 from components.runtime.progress import Progress, silent
 
-LOGITS_PER_CHUNK = 2**24  # 64 MiB in fp32
-CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma 2's, RecurrentGemma's, xLSTM's
 # What a model raises that makes nothing of the inputs, mask, positions or cache that it is given.
 REFUSALS = (
     *(AssertionError, AttributeError, IndexError, KeyError),
     *(NotImplementedError, RuntimeError, TypeError, ValueError),
 )
-
-
-def head_logits(model: PreTrainedModel, hidden: Tensor, unused: Tensor | None = None) -> Tensor:
-    """The model's logits of hidden states, (N, H) to (N, V), at least in fp32.
-
-    Follows what Hugging Face models do after the head: Granite and Cohere scale, Gemma 2 and others cap softly. Those
-    of ids that are True in `unused`, (V,), are -inf.
-    """
-    config = model.config.get_text_config()
-    logits: Tensor = model.get_output_embeddings()(hidden)
-    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-    scale = _factor(config, "logit_scale") / _factor(config, "logits_scaling")
-    if scale != 1:  # else a copy of the largest tensor for nothing
-        logits = logits * scale
-    cap = next((value for name in CAPS if (value := getattr(config, name, None)) is not None), None)
-    logits = logits if cap is None else torch.tanh(logits / cap) * cap
-    return logits if unused is None else logits.masked_fill(unused, -torch.inf)
-
-
-def _factor(config: PreTrainedConfig, name: str) -> float:
-    """A number of a config; 1 where it is absent or, as MPT has it, something else."""
-    value = getattr(config, name, None)
-    return float(value) if isinstance(value, (int, float)) else 1.0
-
-
-def token_logprobs(
-    model: PreTrainedModel,
-    hidden: Tensor,
-    targets: Tensor,
-    logits_per_chunk: int = LOGITS_PER_CHUNK,
-    unused: Tensor | None = None,
-    temperature: float = 1.0,
-) -> Tensor:
-    """Log-prob of each target token at a temperature, (N, H) and (N,) to (N,), without (N, V) logits in memory.
-
-    With gradients and more than one chunk, a chunk's logits are computed again in the backward pass.
-    """
-
-    def chunk_logprobs(hidden: Tensor, targets: Tensor) -> Tensor:
-        logits = head_logits(model, hidden, unused)
-        logits = logits if temperature == 1 else logits / temperature
-        return logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
-
-    size = max(1, logits_per_chunk // model.get_output_embeddings().weight.shape[0])
-    if len(hidden) <= size:
-        return chunk_logprobs(hidden, targets)
-    pieces = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
-    if torch.is_grad_enabled():
-        return torch.cat(
-            [checkpoint(chunk_logprobs, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
-        )
-    return torch.cat([chunk_logprobs(*piece) for piece in pieces])
 
 
 def response_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int = LOGITS_PER_CHUNK) -> Tensor:

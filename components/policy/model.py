@@ -22,7 +22,7 @@ from components.config.errors import PolicyError
 from components.config.sections import PolicyConfig
 from components.data import texts
 from components.data.records import Prompt, TokenIds
-from components.policy import findings, lora, pretrained, vocabulary
+from components.policy import attention, findings, lora, pretrained, vocabulary
 from components.policy.chat import Chat
 from components.policy.files import (
     ADAPTER,
@@ -160,6 +160,8 @@ def load(
     without = device is not None and device.type == "meta"
     model = _read_model(directory, name, config.trust_remote_code, None if without else dtype)
     model.to(device or best_device()).eval()
+    if precision == "bf16" and model.device.type == "cpu":
+        attention.use_precise(model)
     eos_ids = vocabulary.eos_ids(model, tokenizer, config.template_options)
     require_format(tokenizer, config)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0]

@@ -6,10 +6,8 @@ import numpy as np
 import torch
 
 from components.policy.batches import collate
-from components.policy.logprobs import (
-    LOGITS_PER_CHUNK,
-    response_logprobs,
-)
+from components.policy.head import LOGITS_PER_CHUNK
+from components.policy.logprobs import response_logprobs
 
 CPU = torch.device("cpu")
 VOCABULARY, EOS, PAD = 60, 1, 2  # of the models in support.models.words

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from components.generation import _sampler
 from components.policy.logprobs import collate, response_logprobs
@@ -124,6 +127,32 @@ def test_bf16_repeats_itself_and_leaves_training_possible(make_policy):
     batch = collate(MIXED, [group[0] for group in responses], policy.pad_id, policy.device)
     response_logprobs(policy, batch).sum().backward()
     assert all(p.grad is not None and p.dtype == torch.float32 for p in policy.model.parameters())
+
+
+class Casts(TorchDispatchMode):
+    """How often each tensor, by its first address, and each shape was cast."""
+
+    def __init__(self):
+        super().__init__()
+        self.addresses, self.shapes = Counter(), Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.name() in ("aten::_to_copy", "aten::to.dtype"):
+            self.addresses[args[0].data_ptr()] += 1
+            self.shapes[tuple(args[0].shape)] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_bf16_casts_each_weight_once_and_no_cache_again(make_policy):
+    policy = make_policy(precision="bf16")
+    with Casts() as casts:
+        responses, _ = run(policy, [[7, 8, 9]], k=2, limit=6)
+    steps = max(map(len, responses[0]))
+    weights = {p.data_ptr() for p in policy.model.parameters() if p.ndim > 1}
+    assert steps > 3
+    assert {casts.addresses[w] for w in weights} <= {0, 1}
+    longer = [shape for shape in casts.shapes if len(shape) == 4 and shape[2] > 3]  # more positions than the prompt has
+    assert longer == []
 
 
 def test_weights_that_are_not_finite_are_an_error(make_model, make_policy):

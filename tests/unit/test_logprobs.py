@@ -11,11 +11,8 @@ from transformers import BertConfig, BertLMHeadModel, LlamaForCausalLM
 from components.config.errors import PolicyError
 from components.policy import batches
 from components.policy.batches import collate
-from components.policy.logprobs import (
-    check_head,
-    head_logits,
-    response_logprobs,
-)
+from components.policy.head import head_logits
+from components.policy.logprobs import check_head, response_logprobs
 from support.logprobs import CPU, EOS, PAD, VOCABULARY, gradients, groups, ours, plain, ragged
 
 

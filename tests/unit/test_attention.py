@@ -1,4 +1,4 @@
-"""Attention in groups of heads against attention written out, and against the same model without groups."""
+"""Both attentions against attention written out, and where each is in use."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from components.config.sections import PolicyConfig
-from components.generation._attention import GROUPED, attend, grouped_heads
 from components.policy import model as policies
+from components.policy.attention import GROUPED, PLAIN, PRECISE, attend_in_fp32, attend_in_groups, for_drawing
 from support.models.families import FAMILIES, save_policy
 
 
@@ -38,7 +38,7 @@ def test_by_hand(shared, masked):
     mask[1, ..., :2] = False
     module = torch.nn.Module()
     module.num_key_value_groups = 6 // shared
-    found, _ = attend(module, query, key, value, mask if masked else None, scaling=0.3)
+    found, _ = attend_in_groups(module, query, key, value, mask if masked else None, scaling=0.3)
     assert_close(found, written_out(query, key, value, mask if masked else None, 0.3))
 
 
@@ -48,14 +48,39 @@ def test_a_mask_of_each_head_goes_the_plain_way():
     bias = torch.tensor([[[[0.0, -torch.inf, -torch.inf]], [[-torch.inf, -torch.inf, 0.0]]]])
     module = torch.nn.Module()
     module.num_key_value_groups = 2
-    found, _ = attend(module, query, key, key, bias)
+    found, _ = attend_in_groups(module, query, key, key, bias)
     assert found.tolist() == [[[[0.0, 1.0], [4.0, 5.0]]]]
 
 
-def test_the_model_is_left_as_it_was(tmp_path):
+@pytest.mark.parametrize("shared", [1, 6])
+def test_under_autocast_it_computes_in_fp32(shared):
+    """Autocast alone would be off by the 8 bits of bf16."""
+    generator = torch.Generator().manual_seed(1)
+    query, key, value = (torch.randn(2, heads, 5, 4, generator=generator) for heads in (6, shared, shared))
+    mask = torch.ones(2, 1, 5, 5, dtype=torch.bool).tril()
+    module = torch.nn.Module()
+    module.num_key_value_groups = 6 // shared
+    expected = torch.cat(
+        [written_out(query[:, :, i : i + 1], key, value, mask[:, :, i : i + 1, :][:, :, 0], 0.5) for i in range(5)], 1
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, _ = attend_in_fp32(module, query, key, value, mask, scaling=0.5)
+    assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_result_has_the_dtype_of_the_query():
+    query = torch.ones(1, 1, 2, 2, dtype=torch.bfloat16)
+    bias = torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16)
+    found, _ = attend_in_fp32(torch.nn.Module(), query, query, query, bias)
+    assert found.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("precision", "attention"), [("fp32", PLAIN), ("bf16", PRECISE)])
+def test_a_policy_trains_with_the_precise_one_in_bf16_only(tmp_path, precision, attention):
     directory = save_policy(FAMILIES["qwen2.5"], tmp_path / "policy")
-    model = policies.load(directory, PolicyConfig(model=str(directory))).model
-    with pytest.raises(KeyError), grouped_heads(model):
+    model = policies.load(directory, PolicyConfig(model=str(directory)), precision=precision).model
+    assert model.config._attn_implementation == attention
+    with pytest.raises(KeyError), for_drawing(model):
         assert model.config._attn_implementation == GROUPED
         raise KeyError
-    assert model.config._attn_implementation == "sdpa"
+    assert model.config._attn_implementation == attention
