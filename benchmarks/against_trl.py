@@ -38,11 +38,13 @@ def measured(side: str, case: str, precision: str, threads: int, models: Path) -
     done = subprocess.run(
         command,
         env=environment,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
-        check=True,
+        check=False,
         preexec_fn=lambda: os.sched_setaffinity(0, range(threads)),
     )
+    if done.returncode:
+        sys.exit(done.stderr)  # which else tells of bars and versions
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
