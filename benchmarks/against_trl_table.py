@@ -25,8 +25,8 @@ TEXT = """# Speed beside TRL's GRPO
 Made by `python benchmarks/against_trl_table.py` of `benchmarks/results/against_trl.json`, which
 `python benchmarks/against_trl.py` measured on {when}: {processor} ({bf16}), {packages}.
 
-Judged completions per second of a whole iteration (draw, judge, log-probs under policy and reference, {passes} passes of
-training), and the process's peak of memory. Both sides have the same model, prompts, completions, tokens, optimiser
+Judged completions per second of a whole iteration (draw, judge, log-probs under policy and reference, {passes} passes
+of training), and the process's peak of memory. Both sides have the same model, prompts, completions, tokens, optimiser
 steps and precision, one pinned core per thread; medians of {rounds} rounds in which the sides take turns, `times` the
 median of the rounds' ratios. The aims are our own: {memory} of the memory, and the speeds of the column. A figure below
 its aim is printed like one above it.
