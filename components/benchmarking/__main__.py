@@ -18,14 +18,21 @@ from components.benchmarking.ifbench import IFBench
 from components.benchmarking.report import Result
 from components.config.errors import UserError
 from components.config.paths import argument
-from components.config.registry import names, resolve
-from components.config.schema import validated
+from components.config.schema import Section, validated
 from components.config.sections import PolicyConfig
+from components.config.strict_yaml import load_yaml
 from components.generation import Engine
+from components.run_config.fields import EngineField
 from components.runtime.terminal import plain_errors
 
 BATCH = 32  # answers at a time, of thousands of tokens
 LONGEST = 4096  # tokens; the package's own setting
+
+
+class EngineAlone(Section):
+    """A config of nothing but an engine."""
+
+    engine: EngineField
 
 
 def main(arguments: list[str] | None = None, prog: str = "wind benchmark") -> None:
@@ -36,7 +43,7 @@ def main(arguments: list[str] | None = None, prog: str = "wind benchmark") -> No
         _check_file(out)
     with plain_errors():
         models = [_policy(given, name) for name in (given.model, given.after) if name is not None]
-        settings = Answering(_engine(given), given.max_new_tokens, given.cut_thinking)
+        settings = Answering(_engine(given.engine), given.max_new_tokens, given.cut_thinking)
         benchmark = ifbench.load(given.limit)
         settings.engine.check()
         if note := report.left_out(benchmark):
@@ -70,9 +77,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-new-tokens", metavar="N", type=_count, default=LONGEST, help=f"longest answer; default: {LONGEST}"
     )
-    parser.add_argument("--engine", choices=names("generation"), default="transformers", help="default: transformers")
     parser.add_argument(
-        "--batch-size", metavar="N", type=_count, help=f"answers at a time of the engine transformers; default: {BATCH}"
+        "--engine",
+        metavar="NAME|YAML",
+        default=f"{{name: transformers, batch_size: {BATCH}}}",
+        help="as generation.engine of a config: vllm, '{name: vllm, tensor_parallel: 2}'; default: %(default)s",
     )
     parser.add_argument("--cut-thinking", action="store_true", help="what stands in <think> is no part of an answer")
     parser.add_argument("--prompt-format", metavar="TEXT", help="for models without a chat template: '… {prompt} …'")
@@ -85,9 +94,10 @@ def _policy(given: argparse.Namespace, name: str) -> PolicyConfig:
     return validated(PolicyConfig, {"model": name, **options})
 
 
-def _engine(given: argparse.Namespace) -> Engine:
-    size = given.batch_size or (BATCH if given.engine == "transformers" else None)
-    return resolve("generation", {"name": given.engine, **({"batch_size": size} if size else {})}, Engine)
+def _engine(text: str) -> Engine:
+    """Raises ConfigError for what names no engine, or gives settings that it does not have."""
+    given = load_yaml(f"engine: {text}")["engine"]
+    return validated(EngineAlone, {"engine": {"name": given} if isinstance(given, str) else given}).engine
 
 
 def _check_file(out: Path) -> None:

@@ -87,7 +87,17 @@ WRONG = [
     r"\frac{72}{0}",
     "72/0",
 ]
-NONE = ["", "   ", "x72", "I do not know.", "####", r"\boxed{}", "The answer is many.", "9" * 1000, f"#### {'9' * 100_000}"]
+NONE = [
+    "",
+    "   ",
+    "x72",
+    "I do not know.",
+    "####",
+    r"\boxed{}",
+    "The answer is many.",
+    "9" * 1000,
+    f"#### {'9' * 100_000}",
+]
 
 
 @needs_math

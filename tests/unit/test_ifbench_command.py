@@ -80,7 +80,8 @@ def run(*words):
 @needs_ifbench
 def test_two_policies_beside_each_other(save, tmp_path, capsys):
     before, after, out = save("before"), save("after", seed=1), tmp_path / "made" / "both.json"
-    run(before, after, "--limit", 12, "--max-new-tokens", 8, "--out", out)
+    engine = "{name: transformers, batch_size: 5}"
+    run(before, after, "--limit", 12, "--max-new-tokens", 8, "--out", out, "--engine", engine)
     shown = capsys.readouterr().out
     told = json.loads(out.read_text("utf-8"))
     assert [one["model"] for one in told["policies"]] == [str(before), str(after)]
@@ -96,7 +97,11 @@ def test_two_policies_beside_each_other(save, tmp_path, capsys):
     assert told["policies"][0]["responses"] != told["policies"][1]["responses"]
     first, second = (policy["accuracy"]["loose_instructions"]["mean"] for policy in told["policies"])
     assert told["difference"]["loose_instructions"]["mean"] == pytest.approx(second - first)
-    assert told["settings"]["max_new_tokens"] == 8
+    assert told["settings"] == {
+        "engine": {"name": "transformers", "batch_size": 5},
+        "max_new_tokens": 8,
+        "cut_thinking": False,
+    }
 
 
 @needs_ifbench
@@ -140,7 +145,13 @@ def test_the_table_by_hand():
     ("words", "said"),
     [
         (["nowhere/model", "--out", "."], r"--out: \. is a directory. Name the JSON file"),
-        (["model", "--engine", "onnx"], r"2"),
+        (["model", "--engine", "onnx"], r"error: engine: there is no 'onnx'. Use one of: transformers, vllm"),
+        (
+            ["model", "--engine", "{name: vllm, batch: 4}"],
+            r"error: engine\.batch: unknown key. Did you mean 'batch_size'",
+        ),
+        (["model", "--engine", "[vllm]"], r"error: engine: \['vllm'\] cannot be used"),
+        (["model", "--engine", "{name: vllm"], r"error: "),
         (["model", "--prompt-format", "Q:"], r"prompt_format: 'Q:' lacks '\{prompt\}'"),
         (["model", "--limit", "0"], r"2"),
         (["model", "--max-new-tokens", "many"], r"2"),
