@@ -153,9 +153,9 @@ def test_a_prompt_without_a_number(judge, answer):
 @needs_math
 @pytest.mark.parametrize("text", ["answer is ", r"\boxed{", "####", "1,", r"\text{", r"\frac{", "- ", "1/", "1 "])
 def test_long_responses_take_no_time(judge, text):
-    begin = time.perf_counter()
+    begin = time.process_time()
     judge.score(text * 20_000, asked())
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @needs_math
