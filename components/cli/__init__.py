@@ -18,6 +18,7 @@ from components.runtime.terminal import plain_errors
 COMMANDS = {
     "plan": ("components.plan.__main__", "tell what a config would take: GPU hours, memory, storage, money"),
     "judge": ("components.judging.__main__", "measure how far a judge agrees with labelled pairs"),
+    "benchmark": ("components.benchmarking.__main__", "tell what a policy reaches in an outside benchmark"),
     "export": ("components.export", "write a run's policy as a Hugging Face directory"),
     "samples": ("components.samples.__main__", "write every prompt and response of a run into an HTML file"),
     "compare": ("components.comparison.__main__", "write a comparison's table, picture and raw results"),

@@ -16,7 +16,7 @@ FLOORS = (
     *("config", "runtime", "data", "prompts", "store"),
     *("algorithms", "policy", "generation", "judges", "trackers", "run_config"),
     *("training", "evaluation", "reporting", "plan", "demo", "stages"),
-    *("comparison", "bandit", "judging", "export", "samples", "cli"),
+    *("comparison", "bandit", "judging", "benchmarking", "export", "samples", "cli"),
 )
 FLAT = {"export"}  # one module, no package
 LONGEST = 250  # lines
