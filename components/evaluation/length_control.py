@@ -1,13 +1,16 @@
 """Win rate at equal length, after AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475).
 
-The paper fits logit P(y beats y') = (theta_m - theta_b) + phi · tanh(length difference, standardised) + (psi_m - psi_b) ·
-gamma_x over a leaderboard's verdicts and predicts at length difference 0. Of one run's own data this fits theta and phi:
+Over a leaderboard's verdicts the paper fits
+
+    logit P(y beats y') = (theta_m - theta_b) + phi · tanh(length difference, standardised) + (psi_m - psi_b) · gamma_x
+
+and predicts at length difference 0. Of one run's own data this fits theta and phi:
 
 * theta, of the policy against the reference: what is asked for.
 * phi, by all pairs of an evaluation: also by two responses of the policy and two of the reference, between which theta
   is 0. They tell what length alone wins, also where all of the policy's responses are the longer ones.
-* no gamma_x, the difficulty of prompt x: the paper takes it from all models of its leaderboard. Two policies' verdicts on
-  one prompt cannot tell it from chance.
+* no gamma_x, the difficulty of prompt x: the paper takes it from all models of its leaderboard. Two policies' verdicts
+  on one prompt cannot tell it from chance.
 
 The difference is divided by its root mean square, which is the paper's standard deviation where policies are equally
 long; a policy that is always longer by about as much would have a small deviation, and tanh told nothing apart. Lengths
@@ -127,7 +130,8 @@ def _interval(features: Array, wins: Array, weight: float) -> tuple[float, float
 
 
 def _sigmoids(logit: Array) -> Array:
-    return np.exp(-np.logaddexp(0, -logit))
+    rates: Array = np.exp(-np.logaddexp(0, -logit))
+    return rates
 
 
 def _sigmoid(logit: float) -> float:

@@ -18,6 +18,17 @@ from components.data.records import Ragged, Rollout
 ORDERS = (1, 2, 3)  # of the n-grams of distinct-n
 REPEATED = 4  # of those of `repetition`: a phrase; shorter ones recur in any text
 
+# Columns of `history`, each also with `_reference`; beside them `response_length` and `truncated`.
+FIGURES = (
+    *(f"distinct_{order}{place}" for place in ("", "_across") for order in ORDERS),
+    *("repetition", "similarity"),
+)
+REFERENCE = "_reference"
+COLUMNS = (
+    *(f"response_length{REFERENCE}", f"truncated{REFERENCE}"),
+    *(f"{name}{side}" for name in FIGURES for side in ("", REFERENCE)),
+)
+
 Figures = NDArray[np.float64]
 
 
@@ -85,14 +96,15 @@ def within(tokens: Ragged, order: int) -> Figures:
     number = np.bincount(owner, minlength=len(tokens))
     kinds = int(grams.max(initial=0)) + 1
     different = np.bincount(np.unique(owner * kinds + grams) // kinds, minlength=len(tokens))
-    return np.divide(different, number, out=np.full(len(tokens), np.nan), where=number > 0)
+    shares: Figures = np.divide(different, number, out=np.full(len(tokens), np.nan), where=number > 0)
+    return shares
 
 
 def across(tokens: Ragged, order: int, m: int) -> tuple[float, Figures]:
     """Distinct-n over the responses to different prompts, and its jackknife over prompts.
 
-    One response of each prompt at a time, and the mean over the M choices: where a prompt has one right answer, a policy
-    that gives it each time is none the worse.
+    One response of each prompt at a time, and the mean over the M choices: where a prompt has one right answer, a
+    policy that gives it each time is none the worse.
 
     Args:
         tokens: n·M sequences, those of a prompt side by side.
