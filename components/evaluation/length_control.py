@@ -30,7 +30,7 @@ from components.evaluation.metrics import WinRate
 # Verdicts that agree with one another throughout have no finite fit. A tie at equal length and a penalty of next to no
 # weight give them one. The tie weighs more: where policy and length cannot be told apart, length has it.
 TIE, RIDGE = 1e-2, 1e-6  # prompts
-STEPS, HALVINGS, FLAT = 200, 40, 1e-12  # Newton's steps; gradient at which they end
+STEPS, HALVINGS, FLAT = 200, 40, 1e-9  # Newton's steps; gradient per prompt at which they end
 
 Array = NDArray[np.float64]
 
