@@ -63,7 +63,7 @@ class Embedder:
         found = np.empty((len(distinct), self.model.config.hidden_size))
         done = 0
         with torch.inference_mode():
-            for batch in by_length(rows.lengths, np.full(len(rows), rows.lengths.max()), self.tokens_per_batch):
+            for batch in by_length(rows.lengths, rows.lengths, self.tokens_per_batch):
                 found[batch] = self._pooled([rows[int(i)] for i in batch]).double().cpu().numpy()
                 done += len(batch)
                 progress(done, len(distinct))
