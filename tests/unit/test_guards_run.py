@@ -71,5 +71,5 @@ def test_a_run_measures_similarity(tmp_path):
 
 def test_a_model_that_is_not_there_stops_the_run_in_start(tmp_path):
     config = smoke(evaluation={"similarity": {"model": str(tmp_path / "none")}})
-    with pytest.raises(SimilarityError, match="evaluation.similarity.model: there is no directory"):
+    with pytest.raises(SimilarityError, match=r"^evaluation\.similarity\.model: there is no directory"):
         Pipeline(config, str(tmp_path / "store")).start()
