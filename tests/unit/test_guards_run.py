@@ -11,28 +11,36 @@ from support.models.sentences import save_sentences
 from support.runs import smoke
 
 SORTS = "components.demo:score"
-SMALL = {"numbers": 4, "steps": 120, "batch_size": 32, "hidden_size": 32, "held_out": 128, "prompts": 512}
+SMALL = {"numbers": 4, "batch_size": 32, "hidden_size": 32, "held_out": 128, "prompts": 512}
+LARGER = {"steps": 200, "hidden_size": 64, "held_out": 128, "prompts": 2048}
 
 
-def trained(judge, root, *, iterations, rate, demo=SMALL, per_iteration=96, limit=16):
+def trained(judge, root, *, preset="smoke", rate, **changes):
     """The history of a small policy that learned to sort numbers, and then what the judge likes."""
-    config = smoke(
-        "demo",
-        demo=demo,
-        prompts={"held_out": 128, "per_iteration": per_iteration, "shards": 1},
-        generation={"max_new_tokens": limit},
-        judge={"name": "verifier", "function": judge},
-        training={"learning_rate": rate},
-        iterations=iterations,
-    )
-    pipeline = Pipeline(config, str(root / "store"))
+    config = smoke(preset, judge={"name": "verifier", "function": judge}, **changes)
+    training = config.training.model_copy(update={"learning_rate": rate, "batch_size": 16, "micro_batch_size": 16})
+    pipeline = Pipeline(config.model_copy(update={"training": training}), str(root / "store"))
     return pipeline.run(pipeline.start())
+
+
+def small(judge, root, *, steps, **more):
+    """Three iterations with few prompts."""
+    return trained(
+        judge,
+        root,
+        demo=SMALL | {"steps": steps},
+        prompts={"held_out": 128, "per_iteration": 96, "shards": 1},
+        generation={"max_new_tokens": 16, "responses": 6},
+        algorithm={"name": "wind", "eta": 10.0, "beta": 0.02},
+        iterations=3,
+        **more,
+    )
 
 
 @pytest.mark.slow
 def test_a_policy_that_learned_to_be_long(tmp_path):
     """It wins, and at equal length it does not."""
-    last = trained(LONGER, tmp_path, iterations=3, rate=6e-3).iloc[-1]
+    last = small(LONGER, tmp_path, steps=120, rate=6e-3).iloc[-1]
     assert last["win_rate_low"] > 0.6
     assert last["win_rate_lc_low"] < 0.5
     for hint in ("times as many as the reference's.", "The length limit cuts off", "Length wins: the win rate of"):
@@ -43,9 +51,16 @@ def test_a_policy_that_learned_to_be_long(tmp_path):
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_a_policy_that_learned_to_repeat_itself(tmp_path):
-    demo = {"numbers": 8, "steps": 200, "hidden_size": 64, "held_out": 128, "prompts": 2048}
-    settings = {"iterations": 4, "rate": 1e-3, "demo": demo, "per_iteration": 256, "limit": 24}
-    last = trained(REPEATED, tmp_path, **settings).iloc[-1]
+    last = trained(
+        REPEATED,
+        tmp_path,
+        preset="demo",
+        rate=1e-3,
+        demo=LARGER,
+        prompts={"held_out": 128, "per_iteration": 256, "shards": 1},
+        generation={"max_new_tokens": 24},
+        iterations=4,
+    ).iloc[-1]
     assert last["win_rate_low"] > 0.8
     assert last["win_rate_lc_low"] > 0.8  # length is not what wins
     for hint in ("Responses repeat their words: distinct-1", "Responses to different prompts are alike"):
@@ -55,8 +70,8 @@ def test_a_policy_that_learned_to_repeat_itself(tmp_path):
 
 @pytest.mark.slow
 def test_a_policy_that_learned_what_it_should(tmp_path):
-    history = trained(SORTS, tmp_path, iterations=2, rate=1e-3, demo=SMALL | {"steps": 400})
-    assert history["text_warnings"].tolist() == ["", ""]
+    history = small(SORTS, tmp_path, steps=700, rate=2e-3)
+    assert history["text_warnings"].tolist() == ["", "", ""]
     assert history["win_rate_lc"].sub(history["win_rate"]).abs().max() < 0.05
 
 
