@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from components.config.marks import ANSWERS, ASIDE, KEPT
 from components.config.schema import Section, StopStrings, TemplateOptions
+from components.config.similarity import SimilarityConfig
 
 MICRO_BATCH = 32  # prompts
 COLDEST = 1e-4  # temperature; colder ones draw the same tokens
@@ -192,6 +193,9 @@ class EvaluationConfig(Section):
         min_length=1,
         description="field of the evaluation prompts' metadata; win rate and parts of the judge are also told for each "
         "of its values, 50 at most",
+    )
+    similarity: SimilarityConfig | None = Field(
+        None, description="measure how near responses are to their prompts; absent: not measured"
     )
     tasks: list[str] = Field([], description="benchmarks of lm-eval, such as gsm8k, or hellaswag:acc with a metric")
     tasks_path: str | None = Field(None, description="folder with task files of your own")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from components.config.sections import EvaluationConfig
 from components.config.steps import TIMED
 from components.data.parts import PART
+from components.evaluation import text
 from components.evaluation.groups import Groups
 from components.evaluation.intervals import rate_interval
 from components.evaluation.parts import WIN_RATE, Mean, Measure, columns, mean_interval
@@ -26,7 +27,8 @@ HISTORY_COLUMNS = (
     "iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl",
     "reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated",
     "seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate", "micro_batch_size",
-    "kl_token", *learning.COLUMNS, "tied", "warnings",
+    "kl_token", *learning.COLUMNS, "tied", "win_rate_lc", "win_rate_lc_low", "win_rate_lc_high", *text.COLUMNS,
+    "text_warnings", "warnings",
 )  # fmt: skip
 
 
@@ -37,6 +39,9 @@ class WinRate:
     mean: float
     low: float
     high: float
+
+
+UNKNOWN = WinRate(math.nan, math.nan, math.nan)
 
 
 def win_rate(preference: NDArray[np.float64], ours: slice, theirs: slice) -> WinRate:
@@ -100,6 +105,9 @@ class Evaluated:
     benchmarks: tuple[Benchmark, ...] = ()
     measures: tuple[Measure, ...] = ()  # of `measure`
     usage: Mapping[str, float] = field(default_factory=dict)  # what the judge took, as in Judgement
+    at_equal_length: WinRate = UNKNOWN  # against the reference, of `length_control.win_rate`
+    text: Mapping[str, float] = field(default_factory=dict)  # of `guards.columns`
+    text_warnings: str = ""  # of `guards.warnings`
 
 
 def due(settings: EvaluationConfig, iteration: int, *, since: int, iterations: int) -> bool:
@@ -110,9 +118,8 @@ def due(settings: EvaluationConfig, iteration: int, *, since: int, iterations: i
 
 def skipped(rollout: Manifest) -> Evaluated:
     """A policy that is not judged, after one that was: that one's responses stay the last that are known."""
-    unknown = WinRate(math.nan, math.nan, math.nan)
     return Evaluated(
-        rollout, unknown, unknown, kl=math.nan, reward=math.nan, response_length=math.nan, truncated=math.nan
+        rollout, UNKNOWN, UNKNOWN, kl=math.nan, reward=math.nan, response_length=math.nan, truncated=math.nan
     )
 
 
@@ -138,6 +145,9 @@ def history_row(
     token: log-ratios summed over all responses, by all their tokens. `learning.figures` tells of the columns from
     `risk_before` to `kl_step_token`. `tied` is the share of the iteration's prompts whose responses all tie. A judge
     behind a URL adds `judge_requests`, `judge_tokens_in` and others, for scoring and evaluation together.
+
+    `win_rate_lc` is the win rate at equal length, and `text.COLUMNS` tell of the responses' text, of the policy and of
+    the reference; `text_warnings` of what hints at reward hacking there.
 
     A part of the judge's scores adds `part_<name>`, its mean over the responses to the held-out prompts, `_low` and
     `_high`, the 95 % interval of that mean over prompts, and the same of the reference: `part_<name>_reference`,
@@ -174,6 +184,11 @@ def history_row(
         "kl_token": evaluated.kl / evaluated.response_length,
         **{name: (training or {}).get(name, math.nan) for name in learning.COLUMNS},
         "tied": (training or {}).get("tied", math.nan),
+        "win_rate_lc": evaluated.at_equal_length.mean,
+        "win_rate_lc_low": evaluated.at_equal_length.low,
+        "win_rate_lc_high": evaluated.at_equal_length.high,
+        **{name: evaluated.text.get(name, math.nan) for name in text.COLUMNS},
+        "text_warnings": evaluated.text_warnings,
         "warnings": warnings,
         **passes,
     }

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from tqdm import tqdm
 
-from components.reporting import report
+from components.reporting import guards_report, report
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +150,7 @@ def report_card(
         Markdown("## History"),
         Table(report.summary_rows(history), headers=report.HEADERS, disable_updates=True),
     ]
-    components += _learning(history)
+    components += [*_learning(history), *_text(history)]
     if engines := report.engine_sentence(history):
         components.append(Markdown(engines))
     if rows := report.benchmark_rows(history):
@@ -182,10 +182,26 @@ def _learning(history: pd.DataFrame) -> list[MetaflowCardComponent]:
     from metaflow.cards import Markdown, Table
 
     rows = report.learning_rows(history)
-    warned = "\n".join(f"- Iteration {count}: {text}" for count, text in report.warned(history).items())
     shown = [Table(rows, headers=report.learning_headers(history), disable_updates=True)] if rows else []
-    notes = [Markdown(warned)] if warned else []
+    notes = _warned(history, "warnings")
     return [Markdown("## Did training learn?"), *shown, *notes] if shown or notes else []
+
+
+def _text(history: pd.DataFrame) -> list[MetaflowCardComponent]:
+    """What hints at reward hacking: a table of the responses' text, and warnings; nothing if it was not measured."""
+    from metaflow.cards import Markdown, Table
+
+    headers, rows = guards_report.table(history)
+    shown = [Markdown("## Text"), Table([*rows], headers=headers, disable_updates=True)]
+    return [*shown, *_warned(history, "text_warnings"), Markdown(guards_report.NOTE)] if rows else []
+
+
+def _warned(history: pd.DataFrame, column: str) -> list[MetaflowCardComponent]:
+    """Every iteration's warnings."""
+    from metaflow.cards import Markdown
+
+    lines = [f"- Iteration {count}: {text}" for count, text in report.warned(history, column).items()]
+    return [Markdown("\n".join(lines))] if lines else []
 
 
 def _example_table(examples: Sequence[Mapping[str, Any]]) -> MetaflowCardComponent:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from components.config.steps import TIMED
 from components.evaluation.parts import evaluated
-from components.reporting import parts_report
+from components.reporting import guards_report, parts_report
 from components.reporting.text import MISSING, aligned, duration, number
 
 HEADERS = [
@@ -24,6 +24,7 @@ HEADERS = [
     "truncated",
     "time",
 ]
+WARNINGS = {"warnings": "Training", "text_warnings": "Hints at reward hacking"}  # columns, and of what they tell
 TIED_HEADER = "all responses tie"
 LEARNING_HEADERS = [
     "iteration",
@@ -38,27 +39,28 @@ LEARNING_HEADERS = [
 
 
 def verdict(history: pd.DataFrame) -> str:
-    """One sentence: how the last policy does against the reference, with its 95% interval; and what training warned."""
-    return "\n\n".join(text for text in (_against_reference(history), told(history)) if text)
+    """One sentence: how the last policy does against the reference, with its 95% interval; and what was warned of."""
+    told_of = [told(history, column) for column in WARNINGS]
+    return "\n\n".join(text for text in (_against_reference(history), *told_of) if text)
 
 
-def warned(history: pd.DataFrame) -> dict[int, str]:
-    """The warnings of a run by iteration, of those that have any."""
-    if "warnings" not in history:
+def warned(history: pd.DataFrame, column: str = "warnings") -> dict[int, str]:
+    """The warnings of a run in a column of `WARNINGS` by iteration, of those that have any."""
+    if column not in history:
         return {}
-    texts: list[Any] = history["warnings"].tolist()
+    texts: list[Any] = history[column].tolist()
     pairs = zip(history["iteration"].tolist(), texts, strict=True)
     return {int(iteration): text for iteration, text in pairs if isinstance(text, str) and text}
 
 
-def told(history: pd.DataFrame) -> str:
+def told(history: pd.DataFrame, column: str = "warnings") -> str:
     """The last iteration's warnings, or those of the last one that has any, and which others have some; or nothing."""
-    found = warned(history)
+    found = warned(history, column)
     if not found:
         return ""
     *others, last = found
     also = f" (also in {', '.join(map(str, others))})" if others else ""
-    return f"Training in iteration {last}{also}: {found[last]}"
+    return f"{WARNINGS[column]} in iteration {last}{also}: {found[last]}"
 
 
 def standing(history: pd.DataFrame, last: int) -> str:
@@ -89,13 +91,14 @@ def _against_reference(history: pd.DataFrame) -> str:
 
 
 def summary_table(history: pd.DataFrame) -> str:
-    """The history as an aligned table, one line per iteration; then benchmarks, and parts and groups, if there are any.
+    """The history as an aligned table, one line per iteration; then text, benchmarks, and parts and groups, if known.
 
     KL is in nats per response, length in tokens, time the sum over the iteration's steps.
     """
     rows = benchmark_rows(history)
     benchmarks = aligned(benchmark_headers(history), rows, labels=2) if rows else None
-    tables = [aligned(HEADERS, summary_rows(history)), benchmarks, parts_report.text(history)]
+    tables = [aligned(HEADERS, summary_rows(history)), guards_report.text(history), benchmarks]
+    tables.append(parts_report.text(history))
     return "\n\n".join(table for table in tables if table)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,10 @@ from components import prompts
 from components.algorithms import Algorithm
 from components.data import rollouts
 from components.data.records import Rollout, Scored
-from components.evaluation import groups, metrics
+from components.evaluation import metrics
 from components.judges import Judgement, summed
 from components.run_config import RunConfig
-from components.stages import sampling, update
+from components.stages import evaluating, sampling, update
 from components.stages.context import Workspace
 from components.stages.handover import EvaluateInput, TrainInput, TrainResult
 from components.store import Manifest
@@ -168,22 +169,10 @@ def evaluate(work: Workspace, given: EvaluateInput) -> metrics.Evaluated:
     del base
     rivals = [work.rollout(manifest) for manifest in (given.by_reference, given.by_last)]
     judgement = sampling.judge(work.config.judge, held_out, [responses, *rivals], work.progress("judge responses"))
-    ours, theirs, previous = (slice(i * m, (i + 1) * m) for i in range(3))
-    by_group = groups.split(held_out, work.config.evaluation.group_by)
-    return metrics.Evaluated(
-        rollout=work.keep_rollout(
-            responses, judgement.reward[:, ours], {name: values[:, ours] for name, values in judgement.parts.items()}
-        ),
-        against_reference=metrics.win_rate(judgement.preference, ours, theirs),
-        against_previous=metrics.win_rate(judgement.preference, ours, previous),
-        kl=metrics.kl(logp, logp_ref),
-        reward=float(judgement.reward[:, ours].mean()),
-        response_length=float(responses.tokens.lengths.mean()),
-        truncated=float(1 - responses.finished.mean()),
-        benchmarks=_benchmarks(scores, base_scores),
-        measures=metrics.measure(judgement, by_group, ours, theirs),
-        usage=judgement.usage,
-    )
+    evaluated = evaluating.measured(work, held_out, [responses, *rivals], judgement, logp, logp_ref)
+    if evaluated.text_warnings:
+        logger.warning("iteration %d: %s", given.iteration, evaluated.text_warnings)
+    return replace(evaluated, benchmarks=_benchmarks(scores, base_scores))
 
 
 def add_row(

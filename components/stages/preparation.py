@@ -11,7 +11,7 @@ from components import prompts
 from components.config.errors import PromptError
 from components.config.sections import PolicyConfig
 from components.data.records import Prompt
-from components.evaluation import benchmarks, groups
+from components.evaluation import benchmarks, groups, similarity
 from components.judges import Judge
 from components.plan import space
 from components.policy import sources
@@ -42,6 +42,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
     judge.check()
     work.config.generation.engine.check()
     benchmarks.check(work.config.evaluation)
+    similarity.check(work.config.evaluation.similarity)
     checks.check(work.config.training)
     tracking.check(work.config, work.store.root)
     if origin is None:

@@ -131,7 +131,12 @@ def test_history_row():
         *("reward_mean", "response_length", "prompts", "responses", "truncated", "tokens_generated"),
         *("seconds_generate", "seconds_score", "seconds_train", "seconds_evaluate", "micro_batch_size"),
         *("kl_token", "risk_before", "risk_after", "winners_moved", "winners_target", "losers_moved", "losers_target"),
-        *("kl_step", "kl_step_token", "tied", "warnings"),
+        *("kl_step", "kl_step_token", "tied", "win_rate_lc", "win_rate_lc_low", "win_rate_lc_high"),
+        *("response_length_reference", "truncated_reference"),
+        *("distinct_1", "distinct_1_reference", "distinct_2", "distinct_2_reference"),
+        *("distinct_3", "distinct_3_reference", "distinct_1_across", "distinct_1_across_reference"),
+        *("distinct_2_across", "distinct_2_across_reference", "distinct_3_across", "distinct_3_across_reference"),
+        *("repetition", "repetition_reference", "similarity", "similarity_reference", "text_warnings", "warnings"),
     ]
     assert row.iloc[:, :18].to_numpy().tolist() == [
         [2, "wind", 0.7, 0.6, 0.8, 0.55, 1.5, 0.25, 12.5, 16, 64, 0.125, 900, 1.0, 2.0, 3.0, 4.0, 4]
@@ -140,6 +145,9 @@ def test_history_row():
     assert row["kl_token"].tolist() == [0.12]
     assert row.loc[:, "risk_before":"kl_step_token"].isna().all(axis=None)
     assert row["warnings"].tolist() == [""]
+    # What nobody measured of the text is not known.
+    assert row.loc[:, "win_rate_lc":"similarity_reference"].isna().all(axis=None)
+    assert row["text_warnings"].tolist() == [""]
     compared = history_row(**arguments | {"counts": arguments["counts"] | {"logp_difference": 0.01}})
     assert list(compared) == [*row, "logp_difference"]
     assert compared["logp_difference"].tolist() == [0.01]
