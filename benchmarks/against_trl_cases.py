@@ -64,7 +64,11 @@ def versions() -> dict[str, Any]:
     processor = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
     flags = next((line for line in lines if line.startswith("flags")), "").split()
     packages = {name: version(name) for name in ("torch", "transformers", "trl", "numpy")}
-    return {"processor": processor, "bf16": [f for f in ("avx512_bf16", "amx_bf16") if f in flags], "versions": packages}
+    return {
+        "processor": processor,
+        "bf16": [f for f in ("avx512_bf16", "amx_bf16") if f in flags],
+        "versions": packages,
+    }
 
 
 def write_models(folder: Path, cases: list[str]) -> None:

@@ -39,7 +39,7 @@ LEARNING_HEADERS = [
 
 def verdict(history: pd.DataFrame) -> str:
     """One sentence: how the last policy does against the reference, with its 95% interval; and what training warned."""
-    return "\n\n".join(text for text in (_against_reference(history), told(history)) if text)
+    return "\n\n".join(text for text in (against_reference(history), told(history)) if text)
 
 
 def warned(history: pd.DataFrame) -> dict[int, str]:
@@ -74,7 +74,8 @@ def standing(history: pd.DataFrame, last: int) -> str:
     return ", ".join(told)
 
 
-def _against_reference(history: pd.DataFrame) -> str:
+def against_reference(history: pd.DataFrame) -> str:
+    """How the last policy evaluated does against the reference, with its 95% interval."""
     last = evaluated(history).iloc[-1]
     rate, low, high = (100 * float(last[name]) for name in ("win_rate", "win_rate_low", "win_rate_high"))
     count = int(last["iteration"])
