@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.evaluation.parts import evaluated, tidy
+import pandas as pd
+
+from components.evaluation.parts import SHOWN, evaluated, tidy
 from components.export import metadata, reproduce
 from components.export.facts import Facts
 from components.export.markdown import block, code, table
@@ -33,8 +35,8 @@ def write(directory: Path, facts: Facts, told: Told) -> Path:
     from huggingface_hub import ModelCard
 
     front = metadata.of(facts, told).to_yaml()
-    sections = "\n\n".join(["", *(text for text in _sections(facts, told, directory) if text), ""])
-    card = ModelCard(f"---\n{front}\n---\n{sections}")
+    sections = "\n\n".join(text for text in _sections(facts, told, directory) if text)
+    card = ModelCard(f"---\n{front}\n---\n\n{sections}\n")
     path = directory / NAME
     path.unlink(missing_ok=True)
     card.save(path)
@@ -93,7 +95,7 @@ def _base(facts: Facts, told: Told) -> str:
 
 def _license(told: Told) -> str:
     if not told.license:
-        return "License: not known here. That of the base model holds."
+        return "License: not known here; see that of the base model."
     return f"License: {code(public_text(told.license.get('license_name', told.license.get('license', ''))))}"
 
 
@@ -140,7 +142,8 @@ def _figures(facts: Facts) -> Iterator[str]:
     )
     if rows := report.benchmark_rows(history):
         yield table(report.benchmark_headers(history), [[code(cell) for cell in row[:2]] + row[2:] for row in rows])
-    if len(evaluated(history)) and len(parts := tidy(history)):
+    parts = tidy(history) if len(evaluated(history)) else pd.DataFrame()
+    if len(parts) and (parts["name"].ne(SHOWN) | parts["group"].ne("")).any():
         last = parts[parts["iteration"].isin([0, parts["iteration"].max()])].to_dict("records")
         told = [
             [

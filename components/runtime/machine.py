@@ -20,7 +20,8 @@ def described() -> dict[str, str]:
 
     names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     gpus = [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]
-    hardware = ", ".join(gpus) or f"{len(os.sched_getaffinity(0))} cores of {_processor()}"
+    cores = len(os.sched_getaffinity(0))
+    hardware = ", ".join(gpus) or f"{cores} core{'s' * (cores > 1)} of {_processor()}"
     installed = {name: version for name in PACKAGES if (version := _version(name))}
     return {"hardware": hardware, "python": platform.python_version(), **installed}
 
