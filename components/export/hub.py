@@ -90,7 +90,7 @@ class Hub:
                 f"--push: cannot {doing}: {self.api.endpoint} cannot be reached ({self._said(_causes(error))}). Check "
                 f"the network, HF_ENDPOINT and HF_HUB_OFFLINE.{after}"
             ) from error
-        except (RuntimeError, ValueError) as error:  # of large files; an answer that is none
+        except (RuntimeError, ValueError, KeyError) as error:  # of large files; an answer that is none
             raise PushError(
                 f"--push: cannot {doing} ({self._said(_causes(error))}). Try again; behind a proxy or with a hub "
                 f"that has no Xet storage, set HF_HUB_DISABLE_XET=1.{after}"

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-import yaml
+from support.hub_cards import NAME, RefusedError, checked_card
 
-NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?")
 BRANCH = re.compile(r"[\w-]+(?:[./][\w-]+)*")
 LARGE = (".safetensors", ".bin", ".gguf")
 SMALLEST_LARGE = 10_000_000  # bytes from which any file is large
@@ -41,15 +40,6 @@ class Repository:
 
 
 @dataclass
-class Refusal(Exception):
-    """What goes back in place of an answer."""
-
-    status: int
-    message: str
-    code: str = ""
-
-
-@dataclass
 class Hub:
     """The state of the hub."""
 
@@ -59,10 +49,10 @@ class Hub:
     cards: dict[str, dict[str, Any]] = field(default_factory=dict)  # metadata of others' public models
     stored: dict[str, bytes] = field(default_factory=dict)  # large files by SHA-256
     requests: list[str] = field(default_factory=list)
-    refuse: dict[str, Refusal] = field(default_factory=dict)  # by a piece of "METHOD path"
+    refuse: dict[str, RefusedError] = field(default_factory=dict)  # by a piece of "METHOD path"
 
     def answer(self, method: str, path: str, token: str | None, body: bytes) -> Any:
-        """What a request gives; raises Refusal."""
+        """What a request gives; raises RefusedError."""
         self.requests.append(f"{method} {path}")
         for piece, refusal in self.refuse.items():
             if piece in f"{method} {path}":
@@ -71,17 +61,17 @@ class Hub:
             return self.take(path.removeprefix("/upload/"), body)
         account = self.accounts.get(token) if token else None
         if token and account is None:
-            raise Refusal(401, "Invalid credentials in Authorization header")
+            raise RefusedError(401, "Invalid credentials in Authorization header")
         if path == "/api/validate-yaml":
             return self.validate(json.loads(body)["content"])
         for pattern, action in ROUTES:
             if found := re.fullmatch(pattern, f"{method} {path}"):
                 return action(self, account, body, *map(unquote, found.groups()))
-        raise Refusal(404, f"no such route: {method} {path}")
+        raise RefusedError(404, f"no such route: {method} {path}")
 
     def whoami(self, account: Account | None, _: bytes) -> Any:
         if account is None:
-            raise Refusal(401, "Invalid username or password.")
+            raise RefusedError(401, "Invalid username or password.")
         access = {"displayName": "test", "role": account.role}
         orgs = [{"name": name, "type": "org"} for name in (*account.orgs, *account.member_of)]
         return {"type": "user", "name": account.name, "orgs": orgs, "auth": {"accessToken": access}}
@@ -91,12 +81,12 @@ class Hub:
         assert account is not None
         owner, name = asked.get("organization") or account.name, asked["name"]
         if not NAME.fullmatch(name) or name.endswith(".git"):
-            raise Refusal(400, f"Invalid repository name {name!r}")
+            raise RefusedError(400, f"Invalid repository name {name!r}")
         repository = f"{owner}/{name}"
         if owner not in (account.name, *account.orgs) or account.role != "write":
-            raise Refusal(403, f'You don\'t have the rights to create a model under the namespace "{owner}".')
+            raise RefusedError(403, f'You don\'t have the rights to create a model under the namespace "{owner}".')
         if repository in self.repositories:
-            raise Refusal(409, "You already created this model repo")
+            raise RefusedError(409, "You already created this model repo", more={"url": f"{self.address}/{repository}"})
         self.repositories[repository] = Repository(asked.get("visibility") == "private")
         return {"url": f"{self.address}/{repository}", "name": repository, "id": repository}
 
@@ -121,9 +111,9 @@ class Hub:
     def new_branch(self, account: Account | None, _: bytes, repository: str, name: str) -> Any:
         found = self.writable(account, repository)
         if not BRANCH.fullmatch(name):
-            raise Refusal(400, f"Invalid reference for a branch: {name}")
+            raise RefusedError(400, f"Invalid reference for a branch: {name}")
         if name in found.branches:
-            raise Refusal(409, "Reference already exists")
+            raise RefusedError(409, "Reference already exists")
         found.branches[name] = dict(found.branches["main"])
         found.commits[name] = list(found.commits["main"])
         return {}
@@ -158,7 +148,7 @@ class Hub:
 
     def take(self, oid: str, body: bytes) -> Any:
         if hashlib.sha256(body).hexdigest() != oid:
-            raise Refusal(400, "the content is not what was announced")
+            raise RefusedError(400, "the content is not what was announced")
         self.stored[oid] = body
         return {}
 
@@ -182,7 +172,7 @@ class Hub:
             files[value["path"]] = base64.b64decode(value["content"], validate=True)
         elif key == "lfsFile":
             if value["oid"] not in self.stored:
-                raise Refusal(400, f"LFS pointer pointed to a file that does not exist: {value['path']}")
+                raise RefusedError(400, f"LFS pointer pointed to a file that does not exist: {value['path']}")
             files[value["path"]] = self.stored[value["oid"]]
             assert len(files[value["path"]]) == value["size"]
         else:
@@ -191,42 +181,25 @@ class Hub:
 
     def validate(self, content: str) -> Any:
         """The metadata of a card, as the hub checks them."""
-        found = re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)
-        if not found:
-            return {"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]}
-        data = yaml.safe_load(found[1])
-        wrong = [
-            name for name in ("license", "pipeline_tag", "library_name") if not isinstance(data.get(name, ""), str)
-        ]
-        base = data.get("base_model", [])
-        wrong += [f"base_model {one}" for one in ([base] if isinstance(base, str) else base) if not is_id(one)]
-        wrong += [f"datasets {one}" for one in data.get("datasets", []) if not is_id(one)]
-        for model in data.get("model-index", []):
-            wrong += [] if model.get("name") else ["model-index[0].name"]
-            for result in model["results"]:
-                kept = "type" in result["task"] and {"name", "type"} <= result["dataset"].keys()
-                wrong += [] if kept and all({"type", "value"} <= m.keys() for m in result["metrics"]) else [str(result)]
-        if wrong:
-            raise Refusal(400, json.dumps([f"{name} is not valid" for name in wrong]))
-        return {"errors": [], "warnings": []}
+        return checked_card(content)
 
     def readable(self, account: Account | None, repository: str) -> Repository:
         found = self.repositories.get(repository)
         owner = repository.partition("/")[0]
         if found is None or (found.private and (account is None or owner not in (account.name, *account.orgs))):
-            raise Refusal(404 if account else 401, "Repository not found", "RepoNotFound")
+            raise RefusedError(404 if account else 401, "Repository not found", "RepoNotFound")
         return found
 
     def writable(self, account: Account | None, repository: str) -> Repository:
         found = self.readable(account, repository)
         assert account is not None
         if repository.partition("/")[0] not in (account.name, *account.orgs) or account.role != "write":
-            raise Refusal(403, "Forbidden: pass a token with write access.")
+            raise RefusedError(403, "Forbidden: pass a token with write access.")
         return found
 
     def branch(self, found: Repository, revision: str) -> dict[str, bytes]:
         if revision not in found.branches:
-            raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+            raise RefusedError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return found.branches[revision]
 
     def sha(self, found: Repository, revision: str) -> str:
@@ -236,11 +209,6 @@ class Hub:
 def git_sha(data: bytes) -> str:
     """As git names a blob."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
-def is_id(name: Any) -> bool:
-    parts = name.split("/") if isinstance(name, str) else []
-    return 1 <= len(parts) <= 2 and all(NAME.fullmatch(part) for part in parts)
 
 
 MODEL = "/api/models/([^/]+/[^/]+)"

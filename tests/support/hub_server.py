@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from support.hub import Hub, Refusal
+from support.hub import Hub
+from support.hub_cards import RefusedError
 
 
 @contextmanager
@@ -27,8 +28,8 @@ def serving() -> Iterator[Hub]:
             try:
                 with lock:
                     status, answer = 200, hub.answer(self.command, urlsplit(self.path).path, token, body)
-            except Refusal as refusal:
-                status, answer = refusal.status, {"error": refusal.message}
+            except RefusedError as refusal:
+                status, answer = refusal.status, {"error": refusal.message, **refusal.more}
                 headers = {"X-Error-Message": refusal.message, "X-Error-Code": refusal.code}
             data = json.dumps(answer).encode()
             self.send_response(status)

@@ -85,7 +85,7 @@ def test_the_text_tells_figures_method_and_machine(written):
     assert "| precision | `bf16` |" in text
     assert "[`organisation/base`](https://huggingface.co/organisation/base)" in text
     assert "base model's own card" not in text
-    assert "License: not known here." in text
+    assert "License: not known here; see that of the base model." in text
     assert "no benchmark was run" in text
 
 

@@ -13,7 +13,8 @@ from components.export.hub import Hub, PushError, Target, ready
 from components.policy.model import save
 from components.run_config import parse
 from components.store import LocalStore
-from support.hub import Account, Refusal, Repository
+from support.hub import Account, Repository
+from support.hub_cards import RefusedError
 from support.hub_server import serving
 from support.models.tiny import make_policy
 from support.published import CONFIG, history
@@ -186,10 +187,10 @@ def test_a_hub_that_cannot_be_reached(hub, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("where", "refusal", "said"),
     [
-        ("PUT /upload/", Refusal(400, "broken storage"), "broken storage"),
-        (".git/info/lfs", Refusal(403, "quota of your plan"), "quota of your plan"),
-        ("/commit/", Refusal(409, "A commit has happened since."), "is being changed by somebody else"),
-        ("/preupload/", Refusal(413, "too large"), "a file is too large for the hub"),
+        ("PUT /upload/", RefusedError(400, "broken storage"), "broken storage"),
+        (".git/info/lfs", RefusedError(403, "quota of your plan"), "quota of your plan"),
+        ("/commit/", RefusedError(409, "A commit has happened since."), "is being changed by somebody else"),
+        ("/preupload/", RefusedError(413, "too large"), "a file is too large for the hub"),
     ],
 )
 def test_an_upload_that_fails_leaves_the_export_and_says_how_to_go_on(hub, tmp_path, capsys, where, refusal, said):
