@@ -197,7 +197,7 @@ def _untested(facts: Facts) -> Iterator[str]:
         f"{config['policy']['max_prompt_tokens']:,}, other temperatures than {sampled['temperature']:g}.",
         "Other judges, people among them: a policy may learn what a judge likes and not what is better.",
     ]
-    if not config["evaluation"]["tasks"]:
+    if not config.get("evaluation", {}).get("tasks"):
         points.append("What it may have forgotten: no benchmark was run.")
     if facts.iteration and facts.compared is None:
         points.append("Other seeds: the intervals are over prompts, and do not tell how far another run would differ.")
