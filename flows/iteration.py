@@ -79,10 +79,12 @@ class Iteration(AlignmentFlow):
     def train(self):
         """Train the next policy from the current one; the optimiser continues where it was."""
         from components import stages
+        from components.runtime import machine
 
         given = stages.TrainInput(self.policy, self.optimizer, self.shards, self.rollouts, self.iteration, self.since)
         with self.work("train") as work:
             trained = stages.train(work, given)
+            self.machine = machine.described()
         self.seconds["train"] += trained.seconds_before
         self.policy, self.optimizer, self.training = trained.policy, trained.optimizer, trained.figures
         self.counts = {**self.counts, **trained.counts}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from components.comparison import analysis
 from components.reporting.commands import command_lines
-from components.reporting.text import aligned, duration, number
+from components.reporting.text import aligned, duration, markdown_table, number
 
 SUMMARY_HEADERS = ["arm", "win rate", "95% interval", "KL", "reward", "samples", "time", "prompts", "seeds"]
 COSTS = {"samples": "Samples", "seconds": "Time"}
@@ -73,10 +72,13 @@ def text(results: pd.DataFrame, reach: pd.DataFrame) -> str:
 def markdown(results: pd.DataFrame, reach: pd.DataFrame, *, title: str) -> str:
     """The same as Markdown, beside comparison.png."""
     parts = [f"# {title}", verdict_list(results), "![Win rates](comparison.png)"]
-    parts += [_table(SUMMARY_HEADERS, summary_rows(results)), textwrap.fill(SUMMARY_NOTE, WIDTH)]
+    parts += [markdown_table(SUMMARY_HEADERS, summary_rows(results)), textwrap.fill(SUMMARY_NOTE, WIDTH)]
     if len(reach):
         for cost, heading in COSTS.items():
-            parts += [f"## {heading} to reach a win rate", _table(reach_headers(reach), reach_rows(reach, cost))]
+            parts += [
+                f"## {heading} to reach a win rate",
+                markdown_table(reach_headers(reach), reach_rows(reach, cost)),
+            ]
         parts += [textwrap.fill(REACH_NOTE, WIDTH)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -105,11 +107,6 @@ def _cost(value: float, cost: str) -> str:
     if math.isnan(value):
         return "-"
     return duration(value) if cost == "seconds" else f"{value:,.0f}"
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headers, ["---"] * len(headers), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write(results: pd.DataFrame, reach: pd.DataFrame, directory: Path, *, title: str) -> None:

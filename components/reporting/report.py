@@ -41,7 +41,7 @@ LEARNING_HEADERS = [
 def verdict(history: pd.DataFrame) -> str:
     """One sentence: how the last policy does against the reference, with its 95% interval; and what was warned of."""
     told_of = [told(history, column) for column in WARNINGS]
-    return "\n\n".join(text for text in (_against_reference(history), *told_of) if text)
+    return "\n\n".join(text for text in (against_reference(history), *told_of) if text)
 
 
 def warned(history: pd.DataFrame, column: str = "warnings") -> dict[int, str]:
@@ -76,7 +76,8 @@ def standing(history: pd.DataFrame, last: int) -> str:
     return ", ".join(told)
 
 
-def _against_reference(history: pd.DataFrame) -> str:
+def against_reference(history: pd.DataFrame) -> str:
+    """How the last policy evaluated does against the reference, with its 95% interval."""
     last = evaluated(history).iloc[-1]
     rate, low, high = (100 * float(last[name]) for name in ("win_rate", "win_rate_low", "win_rate_high"))
     count = int(last["iteration"])

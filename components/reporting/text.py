@@ -18,6 +18,12 @@ def aligned(headers: Sequence[str], rows: Sequence[Sequence[str]], *, labels: in
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; cells are taken as they are."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def number(value: float, form: str) -> str:
     """In this format; a dash for NaN."""
     return MISSING if math.isnan(value) else format(float(value), form)

@@ -134,6 +134,26 @@ def finished(pathspec: str, *, flow: str, result: str, artifacts: Iterable[str])
     return run.data
 
 
+def branch(pathspec: str, arm: str, seed: int, *, artifacts: Iterable[str]) -> Any:
+    """The artifacts that an arm of a comparison had with a seed after its last iteration.
+
+    Metaflow's namespace becomes None. Raises RunError for a run that does not exist or has no such arm, which names
+    those that it has.
+    """
+    ended: dict[tuple[str, int], Any] = {}
+    for step in _find(pathspec, "CompareFlow"):
+        if commands.kind_of(step.id) != "evaluate":
+            continue
+        for data in (task.data for task in step if task.successful):
+            key = (data.chosen.arm, data.chosen.seed)
+            if set(artifacts) <= data._artifacts.keys() and (key not in ended or data.iteration > ended[key].iteration):
+                ended[key] = data
+    if (arm, seed) not in ended:
+        known = ", ".join(f"{pathspec}/{name}/{number}" for name, number in sorted(ended)) or "none"
+        raise RunError(f"{pathspec}: has no arm {arm!r} with seed {seed}. Name one of: {known}.")
+    return ended[arm, seed]
+
+
 def _find(pathspec: str, flow: str) -> Any:
     from metaflow import Run, namespace
     from metaflow.exception import MetaflowNotFound

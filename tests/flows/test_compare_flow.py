@@ -1,5 +1,6 @@
 """CompareFlow: one run that fails in one branch and is resumed, looked at from all sides."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -176,6 +177,28 @@ def test_the_command_refuses_a_run_that_failed(comparison, home):
     assert f"flows/compare_flow.py resume --origin-run-id {comparison.failed.id}" in result.stderr
     result = shell(["python", "-m", "components.export", f"CompareFlow/{comparison.run.id}", "x"], home)
     assert result.stderr == (f"error: CompareFlow/{comparison.run.id}: has no final policy. Name a run of WindFlow.\n")
+
+
+@pytest.mark.slow
+def test_an_arm_is_exported_with_a_card_that_shows_the_comparison(comparison, home):
+    run = f"CompareFlow/{comparison.run.id}"
+    result = shell(["wind", "export", f"{run}/jbond/1", "arm"], home)
+    assert result.returncode == 0, result.stderr
+    policy = comparison.data.policies["jbond", 1]
+    weights = (home / "arm" / "model.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == policy["model.safetensors"]["sha256"]
+    card = (home / "arm" / "README.md").read_text("utf-8")
+    assert "This policy is the arm `jbond` of a comparison" in card
+    assert "| `wind` | " in card
+    assert "| `seed` | `1` |" in card
+    own = comparison.data.results.query("arm == 'jbond' and seed == 1")["win_rate"].iloc[-1]
+    assert f"is {100 * own:.1f}% (95% interval" in card
+    result = shell(["wind", "export", f"{run}/dpo/1", "none"], home)
+    assert result.stderr.startswith(
+        f"error: {run}: has no arm 'dpo' with seed 1. Name one of: {run}/jbond/0, {run}/jbond"
+    )
+    result = shell(["wind", "export", f"{run}/jbond/1", "none", "--iteration", "1"], home)
+    assert result.stderr.startswith("error: --iteration: is for runs of WindFlow.")
 
 
 def test_each_flow_refuses_the_others_config(run_flow):

@@ -1,20 +1,22 @@
 """One run of WindFlow as a newcomer starts it, looked at from all sides; and configs and prompts that cannot be run."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from components.reporting import report
 from components.store import open_store
 from support.flows.flow_home import card_content
 from support.flows.wind_runs import FLOW, NOBODY, SMOKE, shell
+from support.hub import Account
+from support.hub_server import serving
+from support.notebooks import executed
 
 COLUMNS = [
     "iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl",
@@ -166,9 +168,9 @@ def test_the_printed_history_command_shows_the_history(smoke, home):
 def test_the_printed_export_command_writes_a_policy_that_loads_as_printed(smoke, home):
     result = shell(printed_command(smoke, "export the policy"), home)
     assert result.returncode == 0, result.stderr
-    assert {p.name: p.stat().st_size for p in (home / "exported").iterdir()} == {
-        name: entry["size"] for name, entry in smoke.data.policy.items()
-    }
+    written = {path.name: path.stat().st_size for path in (home / "exported").iterdir()}
+    assert written.pop("README.md") > 0
+    assert written == {name: entry["size"] for name, entry in smoke.data.policy.items()}
     said, code = result.stdout.split("\n\n")
     assert said.startswith(f"The final policy of WindFlow/{smoke.id} is in exported.")
     answer = (
@@ -192,32 +194,6 @@ def test_the_printed_samples_command_writes_every_response(smoke, home):
     assert rewards == pytest.approx([smoke.data.reward_reference, *smoke.data.history["reward_mean"]], rel=1e-5)
 
 
-def refused(home, env, config):
-    """What the command says of a config file when it does not even make a run of it."""
-    words = [sys.executable, "flows/wind_flow.py", "--no-pylint", "--config", "config", config, "run"]
-    before = runs(home)
-    result = subprocess.run(words, cwd=home, env=os.environ | env, capture_output=True, text=True, check=False)
-    assert result.returncode in (1, 2)
-    assert runs(home) == before
-    assert "Traceback" not in result.stderr
-    assert "resume" not in result.stderr
-    return result.stderr
-
-
-def runs(home):
-    return set(home.glob(".metaflow/WindFlow/[0-9]*"))
-
-
-def test_a_config_that_is_impossible_starts_nothing(home, flow_env):
-    (home / "lonely.yaml").write_text("demo: {}\ngeneration: {responses: 1}\n")
-    said = refused(home, flow_env, "lonely.yaml")
-    assert "generation.responses: 1 is too few, a win rate needs a rival. Use 2 or more." in said
-
-
-def test_a_config_file_that_is_missing_starts_nothing(home, flow_env):
-    assert "nowhere.yaml" in refused(home, flow_env, "nowhere.yaml")
-
-
 @pytest.mark.slow
 def test_unusable_prompts_stop_the_run_at_start(smoke, home, run_flow):
     model = open_store(smoke.data.store_root).get(smoke.data.policy, home / "model")
@@ -234,3 +210,41 @@ def test_unusable_prompts_stop_the_run_at_start(smoke, home, run_flow):
     assert f"{prompts}: 1 of 2 lines cannot be used:" in log
     assert re.search("line 2: has neither `prompt` nor `messages`; its keys: answer", log)
     assert f"resume --origin-run-id {result.run.id}\n" in result.stderr
+
+
+@pytest.mark.slow
+def test_the_command_pushes_what_it_writes(smoke, home, monkeypatch):
+    with serving() as hub:
+        hub.accounts["hf_standinstandinstandin"] = Account("lab")
+        for name, value in {
+            "ENDPOINT": hub.address,
+            "TOKEN": "hf_standinstandinstandin",
+            "HUB_DISABLE_XET": "1",
+        }.items():
+            monkeypatch.setenv(f"HF_{name}", value)
+        result = shell(["wind", "export", smoke.run.pathspec, "pushed", "--push", "lab/aligned"], home)
+        assert result.returncode == 0, result.stderr
+        arrived = {k: v for k, v in hub.repositories["lab/aligned"].branches["main"].items() if k != ".gitattributes"}
+    assert arrived == {path.name: path.read_bytes() for path in (home / "pushed").iterdir()}
+    card = arrived["README.md"].decode()
+    for row in report.summary_rows(smoke.data.history):
+        assert f"| {' | '.join(row)} |" in card
+    assert f"| `torch` | `{torch.__version__}` |" in card
+    assert str(home) not in card
+    assert "| `hardware` | `" in card
+    assert "## Examples" not in card  # prompts may be private
+
+
+@pytest.mark.slow
+def test_the_notebook_reads_the_run(smoke, home, monkeypatch):
+    pytest.importorskip("nbclient", reason="needs nbclient: pip install -r requirements-dev.txt")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    shown = executed(home)
+    assert smoke.run.pathspec in shown["run"]
+    assert f"{100 * smoke.data.history['win_rate'].iloc[-1]:.1f}%" in shown["verdict"]
+    assert "image/png" in shown["chart"]
+    for example in smoke.data.examples[:3]:
+        assert example["prompt"] in shown["samples"]
+        assert example["final_response"] in shown["samples"]
+    assert "README.md" in shown["export"]
+    assert "'name': 'stdout'" in shown["chat"]

@@ -170,7 +170,9 @@ def test_training_reads_eos_where_a_response_ends_and_nowhere_else(run):
 def test_the_exported_policy_reloads(run, tmp_path, monkeypatch):
     """Only the look-up of the finished run is replaced: the run went through the stages and not through a flow."""
     final = run.trained[-1].policy
-    monkeypatch.setattr(export.runs, "finished", lambda *_, **__: SimpleNamespace(policy=final, store_root=run.root))
+    monkeypatch.setattr(
+        export.policy.runs, "finished", lambda *_, **__: SimpleNamespace(policy=final, store_root=run.root)
+    )
     directory = export.export("WindFlow/1", tmp_path / "exported")
     ours = load(directory, PolicyConfig(prompt_format=run.family.prompt_format))
     again = AutoModelForCausalLM.from_pretrained(directory).eval()

@@ -72,7 +72,7 @@ def test_a_directory_that_cannot_be_made(said, monkeypatch):
     def write(*_, **__):
         raise NotADirectoryError(20, "Not a directory")
 
-    monkeypatch.setattr(export, "export", write)
+    monkeypatch.setattr(export.command, "export", write)
     message = "error: taken/x: cannot be written (Not a directory). Name another directory."
     assert said(export.main, "WindFlow/1", "taken/x") == message
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.thorough
 
 USERS = [path for path in files() if path.parent.name != "infra" and path.parent.parent.name != "infra"]
 OURS = {"wind", "python", "make", "pip", "infra/s3/server"}
-OTHERS = {"vllm", "curl", "tail", "export", "hf"}  # what users have installed, and their shell
+OTHERS = {"vllm", "curl", "tail", "export", "hf", "jupyter"}  # what users have installed, and their shell
 
 
 def typed() -> dict[str, list[str]]:

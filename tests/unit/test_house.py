@@ -18,7 +18,7 @@ FLOORS = (
     *("training", "evaluation", "reporting", "plan", "demo", "stages"),
     *("comparison", "bandit", "judging", "benchmarking", "export", "samples", "cli"),
 )
-FLAT = {"export"}  # one module, no package
+FLAT: set[str] = set()  # one module, no package
 LONGEST = 250  # lines
 
 

@@ -1,0 +1,77 @@
+"""Serves the stand-in of the hub on loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+from support.hub import Hub
+from support.hub_cards import RefusedError
+
+
+@contextmanager
+def serving() -> Iterator[Hub]:
+    """A hub that listens until the block ends."""
+    hub, lock = Hub(), threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def serve(self):
+            body = self.body()
+            token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+            headers = {}
+            try:
+                with lock:
+                    status, answer = 200, hub.answer(self.command, urlsplit(self.path).path, token, body)
+            except RefusedError as refusal:
+                status, answer = refusal.status, {"error": refusal.message, **refusal.more}
+                headers = {"X-Error-Message": refusal.message, "X-Error-Code": refusal.code}
+            data = json.dumps(answer).encode()
+            self.send_response(status)
+            for name, value in {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(data)),
+                **headers,
+            }.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def body(self):
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            parts = []
+            while size := int(self.rfile.readline(), 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+
+        def do_GET(self):
+            self.serve()
+
+        def do_POST(self):
+            self.serve()
+
+        def do_PUT(self):
+            self.serve()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    hub.address = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
