@@ -8,8 +8,6 @@ take long and to `end`, such as `@card(type="blank", id="progress", refresh_inte
 from __future__ import annotations
 
 import base64
-import math
-import re
 import shutil
 import sys
 import time
@@ -19,14 +17,13 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from tqdm import tqdm
 
-from components.reporting import report
+from components.reporting import report, sample_cards
+from components.reporting.text import figures_line
 
 if TYPE_CHECKING:
     import pandas as pd
     from metaflow.cards import MetaflowCardComponent
 
-LONGEST_TEXT = 600  # characters of a prompt or response
-LONG_WORD = re.compile(r"\S{40}(?=\S)")  # would stretch the table beyond the page
 LOG_WIDTH = 90  # columns; Metaflow puts some 60 before each line
 SLOWEST = 60.0  # seconds between updates of a step that takes hours
 CARD_DELAY = 5.0  # seconds; a shorter step gets its card at its end only
@@ -83,7 +80,7 @@ class StepProgress:
             prefix=self._description,
             ascii=True,
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-            postfix=_figures(figures, "=", ", "),
+            postfix=figures_line(figures, "=", ", "),
         )
         self._stream.write(f"\r{line}" if terminal else f"{line}\n")
         self._stream.flush()
@@ -106,7 +103,7 @@ class _CardProgress:
             self._card.append(self._bar)
             self._card.append(self._line)
         self._bar.update(int(done))
-        self._line.update(_figures(figures, " ", " · "))
+        self._line.update(figures_line(figures, " ", " · "))
         if refresh:
             self._card.refresh()
 
@@ -119,6 +116,7 @@ def report_card(
     title: str,
     reward_reference: float | None = None,
     links: Mapping[str, str] | None = None,
+    samples: str | None = None,
 ) -> list[MetaflowCardComponent]:
     """The report of a run: verdict, chart, table, examples and config.
 
@@ -131,6 +129,7 @@ def report_card(
         title: Markdown.
         reward_reference: mean reward of the reference's responses.
         links: where else to look at the run, by tracker.
+        samples: a page of samples as HTML, see `sample_frame`.
 
     Returns:
         Components for `current.card[id].extend`.
@@ -160,7 +159,9 @@ def report_card(
         ]
     components += parts_cards.components(history)
     if examples:
-        components += [Markdown("## Examples"), _example_table(examples)]
+        components += [Markdown("## Examples"), sample_cards.example_table(examples)]
+    if samples is not None:
+        components += sample_cards.sample_frame(samples, title)
     components += link_table(links or {})
     return [*components, Markdown("## Config"), YAMLViewer(dict(config), title="config.yaml")]
 
@@ -186,48 +187,3 @@ def _learning(history: pd.DataFrame) -> list[MetaflowCardComponent]:
     shown = [Table(rows, headers=report.learning_headers(history), disable_updates=True)] if rows else []
     notes = [Markdown(warned)] if warned else []
     return [Markdown("## Did training learn?"), *shown, *notes] if shown or notes else []
-
-
-def _example_table(examples: Sequence[Mapping[str, Any]]) -> MetaflowCardComponent:
-    """Text of models stands in plain cells, which the card's viewer shows as they are.
-
-    In Markdown it would run: the viewer passes HTML on and knows no escapes.
-    """
-    from metaflow.cards import Table
-
-    columns = {
-        "prompt": "prompt",
-        "answer": "answer",
-        "reference_response": "reference",
-        "reference_reward": "reward",
-        "final_response": "final policy",
-        "final_reward": "reward",
-    }
-    used = [name for name in columns if not all(_missing(example[name]) for example in examples)]
-    rows = [[_cell(example[name]) + _parts(example, name) for name in used] for example in examples]
-    return Table(rows, headers=[columns[name] for name in used], disable_updates=True)
-
-
-def _cell(value: str | float | None) -> str:
-    """Text of a table cell; line breaks, which a cell cannot hold, become a sign. Empty if missing."""
-    if value is None or _missing(value):
-        return ""
-    if not isinstance(value, str):
-        return f"{value:.3g}"
-    text = value if len(value) <= LONGEST_TEXT else value[: LONGEST_TEXT - 1] + "…"
-    return LONG_WORD.sub("\\g<0>\N{ZERO WIDTH SPACE}", " ⏎ ".join(text.splitlines()))
-
-
-def _parts(example: Mapping[str, Any], column: str) -> str:
-    """Behind a reward, what it was made of."""
-    side, _, kind = column.rpartition("_")
-    parts = example.get(f"{side}_parts", {}) if kind == "reward" else {}
-    return f" ({_figures(parts, ' ', ', ')})" if parts else ""
-
-
-def _missing(value: str | float | None) -> bool:
-    return value is None or (not isinstance(value, str) and math.isnan(value))
-
-
-def _figures(figures: Mapping[str, float], equals: str, separator: str) -> str:
-    return separator.join(f"{name}{equals}{value:.3g}" for name, value in figures.items())
