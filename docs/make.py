@@ -21,6 +21,7 @@ from support.chromium import Browser, browser, installed  # noqa: E402 - found b
 
 PICTURES = ROOT / "docs" / "pictures"
 FLOW = str(ROOT / "flows" / "wind_flow.py")
+COSTS = ("<!-- costs: make docs -->\n", "<!-- end of costs -->")  # around the table in judges.md
 HEIGHT = 1000  # pixels of the pictures of pages that fill the window
 CARD_HEIGHT = 2200
 
@@ -36,6 +37,14 @@ def made(folder: Path) -> str:
     file = folder / "run_id"
     ours(FLOW, "--config", "config", str(ROOT / "flows/configs/smoke.yaml"), "run", "--run-id-file", str(file))
     return f"WindFlow/{file.read_text()}"
+
+
+def written(name: str, begin: str, end: str, text: str) -> None:
+    """Puts a text between two lines of a document."""
+    path = ROOT / "docs" / name
+    before, _, rest = path.read_text("utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{begin}{text}{end}{after}", "utf-8")
 
 
 def picture(opened: Browser, page: Path, name: str, *, height: int, width: int = 1400, tab: str = "") -> None:
@@ -70,6 +79,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     (ROOT / "docs/configuration.md").write_text(ours("-m", "components.cli", "schema", "--markdown"), "utf-8")
+    written("judges.md", *COSTS, ours("-c", "from components.judging import costs; print(costs.table(), end='')"))
     if installed() is None:
         sys.exit("error: the pictures need Chromium. Run apt-get install chromium.")
     with tempfile.TemporaryDirectory() as name:
