@@ -11,7 +11,7 @@ import base64
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -38,9 +38,19 @@ class StepProgress:
     """
 
     def __init__(
-        self, description: str, card: Any = None, *, stream: TextIO | None = None, interval: float = 2.0
+        self,
+        description: str,
+        card: Any = None,
+        *,
+        stream: TextIO | None = None,
+        interval: float = 2.0,
+        heard: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Args: card is `current.card[id]` or None; stream is stderr if absent; interval in seconds."""
+        """Args: card is `current.card[id]` or None; stream is stderr if absent; interval in seconds.
+
+        `heard` is told the description with each line that is shown.
+        """
+        self._heard = heard
         self._description = description
         self._card = _CardProgress(card, description) if card is not None else None
         self._stream = stream or sys.stderr
@@ -57,6 +67,7 @@ class StepProgress:
         elapsed = now - self._started
         self._due = now + max(self._interval, min(elapsed / 20, SLOWEST))
         self._print(done, total, elapsed, figures)
+        self._heard(self._description)
         if self._card:
             # Metaflow renders the finished step's card itself
             self._card.update(done, total, figures, refresh=elapsed >= CARD_DELAY and done < total)
@@ -106,6 +117,13 @@ class _CardProgress:
         self._line.update(figures_line(figures, " ", " · "))
         if refresh:
             self._card.refresh()
+
+
+def show_place(card: Any, text: str) -> None:
+    """Says in a live card, `current.card[id]`, where its step stands; see `report.place`."""
+    from metaflow.cards import Markdown
+
+    card.append(Markdown(f"## {text}"))
 
 
 def report_card(
