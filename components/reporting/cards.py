@@ -48,7 +48,7 @@ class StepProgress:
     ) -> None:
         """Args: card is `current.card[id]` or None; stream is stderr if absent; interval in seconds.
 
-        `heard` is told the description with each line that is shown.
+        `heard` is told the description at each call, shown or not.
         """
         self._heard = heard
         self._description = description
@@ -61,13 +61,13 @@ class StepProgress:
 
     def __call__(self, done: int, total: int, **figures: float) -> None:
         """Shows that `done` of `total` are done, with the latest figures such as loss=0.21."""
+        self._heard(self._description)
         now = time.monotonic()
         if now < self._due and done < total:
             return
         elapsed = now - self._started
         self._due = now + max(self._interval, min(elapsed / 20, SLOWEST))
         self._print(done, total, elapsed, figures)
-        self._heard(self._description)
         if self._card:
             # Metaflow renders the finished step's card itself
             self._card.update(done, total, figures, refresh=elapsed >= CARD_DELAY and done < total)

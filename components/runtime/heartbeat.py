@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import Self, TextIO
 
 QUIET = 20.0  # seconds without a word
+MOST = 3  # times that long at most between two signs of life: a minute
 
 
 class Heartbeat:
-    """While its context lasts, a line after `quiet` seconds without `heard`, then after twice as many, and so on."""
+    """While its context lasts, a line after `quiet` seconds without `heard`, after 2 and 4 times as many, then each 3."""
 
     def __init__(self, name: str, *, quiet: float = QUIET, stream: TextIO | None = None) -> None:
         """Args: name of the work; quiet in seconds; stream is stderr if absent."""
@@ -39,7 +40,7 @@ class Heartbeat:
         while not self._ended.wait(self._quiet / 20):
             silence = time.monotonic() - self._last
             if silence >= self._due:
-                self._due *= 2
+                self._due += min(self._due, MOST * self._quiet)
                 after = "" if self._what == self._name else f" after `{self._what}`"
                 self._stream.write(f"{self._name}: still running{after}, no news for {silence:.0f} s\n")
                 self._stream.flush()
