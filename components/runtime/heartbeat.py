@@ -13,7 +13,7 @@ MOST = 3  # times that long at most between two signs of life: a minute
 
 
 class Heartbeat:
-    """While its context lasts, a line after `quiet` seconds without `heard`, after 2 and 4 times as many, then each 3."""
+    """While its context lasts: a line after `quiet` seconds without `heard`, after 2 and 4 times that, then each 3."""
 
     def __init__(self, name: str, *, quiet: float = QUIET, stream: TextIO | None = None) -> None:
         """Args: name of the work; quiet in seconds; stream is stderr if absent."""
