@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEED ?= 0
 CONFIG ?= flows/configs/demo.yaml
 
-.PHONY: run smollm2 test test-all test-unit test-faults lint bench clean
+.PHONY: run smollm2 test test-all test-unit test-faults lint bench docs clean
 
 run: $(VENV)/installed
 	$(BIN)/python flows/wind_flow.py --config config $(CONFIG) run --seed $(SEED)
@@ -35,6 +35,10 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/bandit.py
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/memory.py
+
+# Regenerates what in docs/ is generated: settings, the table of judges' costs, pictures (needs Chromium; a minute).
+docs: $(VENV)/installed
+	$(BIN)/python docs/make.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check

@@ -66,12 +66,15 @@ class Iteration(AlignmentFlow):
     def gather(self, inputs):
         """Join the shards; check that none is missing."""
         from components import stages
+        from components.reporting import report
 
         self.rollouts = [shard.rollout for shard in inputs]
         self.merge_artifacts(inputs, exclude=["shard", "rollout", "seconds"])
         self.seconds = {kind: max(shard.seconds[kind] for shard in inputs) for kind in inputs[0].seconds}
         with self.work("gather") as work:
             self.counts = stages.gather(work, self.shards, self.rollouts)
+        done = {"iteration": self.iteration, "last": self.since + self.settings.iterations, "shards": len(self.shards)}
+        print(report.drawn(self.counts, self.seconds, **done))
         self.next(self.train)
 
     @resources(**config_expr("config.resources.train"))

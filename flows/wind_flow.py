@@ -49,12 +49,15 @@ class WindFlow(Iteration):
         """Report: charts, examples and the commands that come next."""
         from components import stages
         from components.reporting import cards, commands, report
+        from components.samples import excerpt
+        from components.samples.files import of_end
         from components.stages import start_from, tracking
 
         run = f"WindFlow/{current.run_id}"
         with self.work("end") as work:
             self.examples = stages.examples(work, self.prompts, self.evaluated_reference, self.evaluated)
             start_from.remember(work, start_from.of(run, self))
+            samples = excerpt.rendered(of_end(run, self))
         shown = cards.report_card(
             self.history,
             self.examples,
@@ -62,6 +65,7 @@ class WindFlow(Iteration):
             title=run,
             reward_reference=self.reward_reference,
             links=self.links,
+            samples=samples,
         )
         current.card["report"].extend(shown)
         print(f"{report.verdict(self.history)}\n\n{report.summary_table(self.history)}\n")

@@ -20,7 +20,7 @@ from components.generation._decoding import decoder
 from components.generation._stopping import Stopping
 from components.policy.head import head_logits
 from components.policy.model import Policy
-from components.runtime.progress import Progress, silent
+from components.runtime.progress import Progress, silent, with_token_rate
 
 COMPACT = 0.75  # finished responses leave the batch when this share still runs; a copy of the rest's cache each time
 
@@ -38,13 +38,18 @@ def sample(
     n, k = seeds.shape
     rows: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)] * (n * k)
     finished = np.zeros((n, k), dtype=bool)
-    done = 0
+    done = tokens = 0
+    show = with_token_rate(progress, n * k)
     for indices in _batches(policy, prompts, max(1, batch_size // k)):
         batch = [prompts[i] for i in indices]
         drawn, ended = _sample_batch(
-            policy, batch, seeds[indices], sampling, lambda ended, done=done: progress(done + ended, n * k)
+            policy,
+            batch,
+            seeds[indices],
+            sampling,
+            lambda ended, more, done=done, tokens=tokens: show(done + ended, tokens + more),
         )
-        done += len(drawn)
+        done, tokens = done + len(drawn), tokens + sum(map(len, drawn))
         for i, group in zip(indices, range(0, len(drawn), k), strict=True):
             rows[i * k : (i + 1) * k] = drawn[group : group + k]
         finished[indices] = ended.reshape(-1, k)
@@ -130,6 +135,7 @@ def _sample_batch(
     tokens = torch.zeros(total, limit, dtype=torch.int64, device=device)
     rows = torch.arange(total, device=device)  # rows of `tokens` that the batch still holds
     running = torch.ones(total, dtype=torch.bool, device=device)  # which of them have not ended
+    left, count = total, 0  # rows that run, and tokens drawn for those that did
 
     read = decoder(policy, prompts, seeds.shape[1], limit)
     with policy.autocast():  # entered once: it keeps the weights it has cast
@@ -139,8 +145,9 @@ def _sample_batch(
             tokens[rows, step] = drawn
             running &= ~torch.isin(drawn, eos)
             _leave_stopped(running, tokens[rows, : step + 1], stopping)
+            count += left
             left = int(running.sum())
-            progress(total - left if step < limit - 1 else total)
+            progress(total - left if step < limit - 1 else total, count)
             if left == 0 or step == limit - 1:
                 break
             if left <= COMPACT * len(rows):

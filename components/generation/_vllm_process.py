@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from components.config.errors import EngineError
-from components.runtime.progress import Progress
+from components.runtime.progress import Progress, with_token_rate
 
 WORKER = "components.generation._vllm_worker"
 GRACE = 5.0  # seconds to end in
@@ -32,6 +32,7 @@ def run(folder: Path, total: int, progress: Progress) -> None:
     log = folder / "vllm.log"
     with log.open("w") as sink, _worker(folder, sink) as process:
         assert process.stdout is not None
+        show = with_token_rate(progress, total)
         for line in process.stdout:
             report = json.loads(line)
             if "refused" in report:
@@ -39,7 +40,7 @@ def run(folder: Path, total: int, progress: Progress) -> None:
                     f"generation.engine: vLLM does not take this policy: {report['refused'][:1000]}\n"
                     "Change the engine's settings, or use engine: {name: transformers}."
                 )
-            progress(report["done"], total)
+            show(report["done"], report["tokens"])
     if process.returncode != 0:
         raise EngineError(
             f"generation.engine: vLLM {_end(process.returncode)}. Where memory is short, lower "

@@ -78,7 +78,7 @@ def _sample(engine: Any, request: dict[str, Any], reports: TextIO) -> tuple[list
         total += 1
     rows: list[list[int]] = [[] for _ in range(total)]
     logp: list[list[float]] = [[] for _ in range(total)]
-    done = 0
+    done = tokens = 0
     while engine.has_unfinished_requests():
         outputs = engine.step()
         for output in outputs:
@@ -88,7 +88,8 @@ def _sample(engine: Any, request: dict[str, Any], reports: TextIO) -> tuple[list
         stopped = _stopped([output.request_id for output in outputs if not output.finished], rows, stopping)
         engine.abort_request(stopped)
         done += sum(output.finished for output in outputs) + len(stopped)
-        _report(reports, done=done)
+        tokens += sum(len(output.outputs[0].token_ids) for output in outputs)
+        _report(reports, done=done, tokens=tokens)
     return rows, np.concatenate(logp)
 
 

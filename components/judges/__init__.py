@@ -33,6 +33,8 @@ class Judgement:
     usage: Mapping[str, float] = field(
         default_factory=dict
     )  # what it took, of judges behind a URL: `_chat.Tally.figures`
+    # by the judge's place in the config, as `judge` or `judge.judges.0`: each (P, 2), see `_orders.both_orders`
+    orders: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

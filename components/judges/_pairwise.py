@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt
 from components.data.records import Prompt
 from components.data.seeds import generator
 from components.judges import Answers, Judge, Judgement, preference_from_pairs, refuse_ragged, with_pair_rate
+from components.judges._orders import both_orders
 from components.runtime.progress import Progress, silent
 
 Pairs = Sequence[tuple[int, int, int]]  # (prompt, response shown first, response shown second)
@@ -99,7 +100,9 @@ class PairwiseJudge(Judge):
         show = with_pair_rate(progress, n, k, pairs=len(pairs) // 2)
         found = self.compare_pairs(prompts, responses, pairs, show)
         preference[chosen] = found.probability
-        return Judgement(preference_from_pairs(preference, [p.id for p in prompts]), nothing, usage=found.usage)
+        averaged = preference_from_pairs(preference, [p.id for p in prompts])
+        orders = {"judge": both_orders(preference, responses, chosen)}
+        return Judgement(averaged, nothing, usage=found.usage, orders=orders)
 
 
 def ordered_pairs(n: int, k: int) -> list[tuple[int, int, int]]:

@@ -197,6 +197,7 @@ class Ensemble(Judge):
             np.average([judgement.reward for judgement in judgements], axis=0, weights=weights),
             _all_parts(judgements),
             summed(judgement.usage for judgement in judgements),
+            _all_orders(judgements),
         )
         return self.after_penalty(mean, answers.truncated)
 
@@ -219,6 +220,12 @@ def _all_parts(judgements: Sequence[Judgement]) -> dict[str, NDArray[np.float64]
                 )
             owners[name] = i
     return {name: values for judgement in judgements for name, values in judgement.parts.items()}
+
+
+def _all_orders(judgements: Sequence[Judgement]) -> dict[str, NDArray[np.float64]]:
+    """What all members saw in both orders, by their places."""
+    found = [(i, name, pairs) for i, one in enumerate(judgements) for name, pairs in one.orders.items()]
+    return {f"judge.judges.{i}{name.removeprefix('judge')}": pairs for i, name, pairs in found}
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from components.judges import Judgement, preference_from_scores, refuse_ragged, 
 from components.judges._base import PROBE, PROBE_RESPONSES, require_places
 from components.judges._chat import Question, Reply, Tally
 from components.judges._openai_settings import PLACES, Listing, OpenAISettings
+from components.judges._orders import both_orders
 from components.judges._pairwise import FirstWins, Pairs, PairwiseJudge, ordered_pairs
 from components.judges._truncated import shifted
 from components.judges._verdicts import first_wins, ranking, score
@@ -125,9 +126,13 @@ class OpenAIJudge(PairwiseJudge, OpenAISettings):
         there, back = tuple(range(k)), tuple(reversed(range(k)))
         listings = [(i, shown) for i in range(n) for shown in (there, back)]
         above, usage = self._above(prompts, responses, listings, progress)
+        first = preference.copy()  # the verdicts where y_i is shown before y_j
         for i in range(n):
-            preference[i] = (above[2 * i] + above[2 * i + 1][::-1, ::-1]) / 2
-        return Judgement(preference, nothing, usage=usage)
+            forth, reverse = above[2 * i], above[2 * i + 1][::-1, ::-1]
+            preference[i] = (forth + reverse) / 2
+            first[i] = np.triu(forth) + np.tril(reverse, -1)
+        orders = {"judge": both_orders(first, responses, np.ones((n, k, k), dtype=bool))}
+        return Judgement(preference, nothing, usage=usage, orders=orders)
 
     def _above(
         self,

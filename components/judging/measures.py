@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from components.evaluation.intervals import rate_interval
 from components.judges import Answers, Judge
+from components.judges._orders import same_winner, wins
 from components.judges._pairwise import PairwiseJudge, ordered_pairs
 from components.judging.pairs import LabelledPair
 from components.runtime.progress import Progress, silent
 
-TIE = 1e-9  # a preference so near to 1/2 is none
 AGREEMENT, LONGER_CHOSEN, SHORTER_CHOSEN = "agreement", "agreement_longer_chosen", "agreement_shorter_chosen"
 CONSISTENCY, TIES, UNPARSED = "consistency", "ties", "unparsed"
 PREFERS_LONGER, LABELS_LONGER, PREFERS_FIRST = "prefers_longer", "labels_prefer_longer", "prefers_first_shown"
@@ -27,7 +27,8 @@ class Verdicts:
     """What a judge says of n pairs."""
 
     preference: NDArray[np.float64]  # (n,), P(chosen > rejected)
-    # (n, 2), P(first shown wins) with the chosen and with the rejected one first; None of judges that see no orders
+    # (m, 2), P(first shown wins) with the chosen and with the rejected one first, of those pairs whose texts differ as
+    # the judge reads them; None of judges that see no orders
     orders: NDArray[np.float64] | None
     lengths: NDArray[np.int64]  # (n, 2), characters that the judge reads of chosen and rejected
     seconds: float  # for all
@@ -58,6 +59,7 @@ def ask(judge: Judge, pairs: Sequence[LabelledPair], progress: Progress = silent
         found = judge.compare_pairs(prompts, texts, ordered_pairs(len(pairs), 2), progress)
         orders = found.probability.reshape(-1, 2)
         preference = (orders[:, 0] + 1 - orders[:, 1]) / 2
+        orders = orders[[first != second for first, second in texts]]
         return Verdicts(preference, orders, lengths, time.perf_counter() - begin, found.usage)
     judgement = judge.verdict(prompts, answers, progress)
     return Verdicts(judgement.preference[:, 0, 1], None, lengths, time.perf_counter() - begin, judgement.usage)
@@ -72,7 +74,7 @@ def measure(verdicts: Verdicts) -> dict[str, Rate]:
     the share in which both give the same winner, and `prefers_first_shown` that of the response shown first, over both.
     `unparsed` is the share of answers that are no verdicts, if the judge counts them.
     """
-    won = _wins(verdicts.preference)
+    won = wins(verdicts.preference)
     longer = np.sign(verdicts.lengths[:, 0] - verdicts.lengths[:, 1])  # 1: the chosen one
     differ = longer != 0
     rates = {
@@ -84,9 +86,8 @@ def measure(verdicts: Verdicts) -> dict[str, Rate]:
         LABELS_LONGER: rate((longer[differ] > 0).astype(np.float64)),
     }
     if verdicts.orders is not None:
-        first = _wins(verdicts.orders)
-        rates[CONSISTENCY] = rate((first[:, 0] == 1 - first[:, 1]).astype(np.float64))
-        rates[PREFERS_FIRST] = rate(first.mean(1))
+        rates[CONSISTENCY] = rate(same_winner(verdicts.orders))
+        rates[PREFERS_FIRST] = rate(wins(verdicts.orders).mean(1))
     if UNPARSED in verdicts.usage:
         asked = int(verdicts.usage["requests"])
         rates[UNPARSED] = Rate(verdicts.usage[UNPARSED] / asked, math.nan, math.nan, asked)
@@ -98,8 +99,3 @@ def rate(values: NDArray[np.float64]) -> Rate:
     if len(values) == 0:
         return Rate(math.nan, math.nan, math.nan, 0)
     return Rate(float(values.mean()), *rate_interval(values), len(values))
-
-
-def _wins(preference: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1, 0 or, for a tie, 1/2."""
-    return np.where(np.abs(preference - 0.5) < TIE, 0.5, (preference > 0.5).astype(np.float64))

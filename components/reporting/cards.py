@@ -8,25 +8,22 @@ take long and to `end`, such as `@card(type="blank", id="progress", refresh_inte
 from __future__ import annotations
 
 import base64
-import math
-import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from tqdm import tqdm
 
-from components.reporting import guards_report, report
+from components.reporting import guards_report, report, sample_cards
+from components.reporting.text import figures_line
 
 if TYPE_CHECKING:
     import pandas as pd
     from metaflow.cards import MetaflowCardComponent
 
-LONGEST_TEXT = 600  # characters of a prompt or response
-LONG_WORD = re.compile(r"\S{40}(?=\S)")  # would stretch the table beyond the page
 LOG_WIDTH = 90  # columns; Metaflow puts some 60 before each line
 SLOWEST = 60.0  # seconds between updates of a step that takes hours
 CARD_DELAY = 5.0  # seconds; a shorter step gets its card at its end only
@@ -41,9 +38,19 @@ class StepProgress:
     """
 
     def __init__(
-        self, description: str, card: Any = None, *, stream: TextIO | None = None, interval: float = 2.0
+        self,
+        description: str,
+        card: Any = None,
+        *,
+        stream: TextIO | None = None,
+        interval: float = 2.0,
+        heard: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Args: card is `current.card[id]` or None; stream is stderr if absent; interval in seconds."""
+        """Args: card is `current.card[id]` or None; stream is stderr if absent; interval in seconds.
+
+        `heard` is told the description at each call, shown or not.
+        """
+        self._heard = heard
         self._description = description
         self._card = _CardProgress(card, description) if card is not None else None
         self._stream = stream or sys.stderr
@@ -54,6 +61,7 @@ class StepProgress:
 
     def __call__(self, done: int, total: int, **figures: float) -> None:
         """Shows that `done` of `total` are done, with the latest figures such as loss=0.21."""
+        self._heard(self._description)
         now = time.monotonic()
         if now < self._due and done < total:
             return
@@ -83,7 +91,7 @@ class StepProgress:
             prefix=self._description,
             ascii=True,
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-            postfix=_figures(figures, "=", ", "),
+            postfix=figures_line(figures, "=", ", "),
         )
         self._stream.write(f"\r{line}" if terminal else f"{line}\n")
         self._stream.flush()
@@ -106,9 +114,16 @@ class _CardProgress:
             self._card.append(self._bar)
             self._card.append(self._line)
         self._bar.update(int(done))
-        self._line.update(_figures(figures, " ", " · "))
+        self._line.update(figures_line(figures, " ", " · "))
         if refresh:
             self._card.refresh()
+
+
+def show_place(card: Any, text: str) -> None:
+    """Says in a live card, `current.card[id]`, where its step stands; see `report.place`."""
+    from metaflow.cards import Markdown
+
+    card.append(Markdown(f"## {text}"))
 
 
 def report_card(
@@ -119,6 +134,7 @@ def report_card(
     title: str,
     reward_reference: float | None = None,
     links: Mapping[str, str] | None = None,
+    samples: str | None = None,
 ) -> list[MetaflowCardComponent]:
     """The report of a run: verdict, chart, table, examples and config.
 
@@ -131,6 +147,7 @@ def report_card(
         title: Markdown.
         reward_reference: mean reward of the reference's responses.
         links: where else to look at the run, by tracker.
+        samples: a page of samples as HTML, see `sample_frame`.
 
     Returns:
         Components for `current.card[id].extend`.
@@ -160,7 +177,9 @@ def report_card(
         ]
     components += parts_cards.components(history)
     if examples:
-        components += [Markdown("## Examples"), _example_table(examples)]
+        components += [Markdown("## Examples"), sample_cards.example_table(examples)]
+    if samples is not None:
+        components += sample_cards.sample_frame(samples, title)
     components += link_table(links or {})
     return [*components, Markdown("## Config"), YAMLViewer(dict(config), title="config.yaml")]
 
@@ -202,48 +221,3 @@ def _warned(history: pd.DataFrame, column: str) -> list[MetaflowCardComponent]:
 
     lines = [f"- Iteration {count}: {text}" for count, text in report.warned(history, column).items()]
     return [Markdown("\n".join(lines))] if lines else []
-
-
-def _example_table(examples: Sequence[Mapping[str, Any]]) -> MetaflowCardComponent:
-    """Text of models stands in plain cells, which the card's viewer shows as they are.
-
-    In Markdown it would run: the viewer passes HTML on and knows no escapes.
-    """
-    from metaflow.cards import Table
-
-    columns = {
-        "prompt": "prompt",
-        "answer": "answer",
-        "reference_response": "reference",
-        "reference_reward": "reward",
-        "final_response": "final policy",
-        "final_reward": "reward",
-    }
-    used = [name for name in columns if not all(_missing(example[name]) for example in examples)]
-    rows = [[_cell(example[name]) + _parts(example, name) for name in used] for example in examples]
-    return Table(rows, headers=[columns[name] for name in used], disable_updates=True)
-
-
-def _cell(value: str | float | None) -> str:
-    """Text of a table cell; line breaks, which a cell cannot hold, become a sign. Empty if missing."""
-    if value is None or _missing(value):
-        return ""
-    if not isinstance(value, str):
-        return f"{value:.3g}"
-    text = value if len(value) <= LONGEST_TEXT else value[: LONGEST_TEXT - 1] + "…"
-    return LONG_WORD.sub("\\g<0>\N{ZERO WIDTH SPACE}", " ⏎ ".join(text.splitlines()))
-
-
-def _parts(example: Mapping[str, Any], column: str) -> str:
-    """Behind a reward, what it was made of."""
-    side, _, kind = column.rpartition("_")
-    parts = example.get(f"{side}_parts", {}) if kind == "reward" else {}
-    return f" ({_figures(parts, ' ', ', ')})" if parts else ""
-
-
-def _missing(value: str | float | None) -> bool:
-    return value is None or (not isinstance(value, str) and math.isnan(value))
-
-
-def _figures(figures: Mapping[str, float], equals: str, separator: str) -> str:
-    return separator.join(f"{name}{equals}{value:.3g}" for name, value in figures.items())

@@ -122,7 +122,7 @@ def _win_rate(panel: Axes, history: pd.DataFrame) -> None:
 
 
 def _win_rate_previous(panel: Axes, history: pd.DataFrame) -> None:
-    prepare(panel, "Win rate vs the policy evaluated before", "share won")
+    prepare(panel, "Win rate vs the one before", "share won")
     x, y = _from_reference(history, "win_rate_previous", None)
     _line(panel, x, y, VERMILION, ".2f")
     _even(panel, y)

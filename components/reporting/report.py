@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -61,6 +61,36 @@ def told(history: pd.DataFrame, column: str = "warnings") -> str:
     *others, last = found
     also = f" (also in {', '.join(map(str, others))})" if others else ""
     return f"{WARNINGS[column]} in iteration {last}{also}: {found[last]}"
+
+
+def place(
+    kind: str, iteration: int, last: int, *, history: pd.DataFrame | None = None, shard: tuple[int, int] | None = None
+) -> str:
+    """Where a step stands in its run: iteration, shard (from 0) of so many, the win rate so far and the time to go."""
+    told = [f"iteration {iteration} of {last}" if iteration else "before iteration 1", kind]
+    if shard is not None:
+        told.append(f"shard {shard[0] + 1} of {shard[1]}")
+    if history is None or not len(history):
+        return " · ".join(told)
+    known = history[history["win_rate"].notna()]
+    if len(known):
+        row = known.iloc[-1]
+        told.append(
+            f"win rate {row['win_rate']:.3f} ({row['win_rate_low']:.3f} to {row['win_rate_high']:.3f}) "
+            f"after iteration {int(row['iteration'])}"
+        )
+    per_iteration = float(history[[f"seconds_{step}" for step in TIMED]].sum(axis=1).mean())
+    told.append(f"expected end in about {duration(per_iteration * (last - iteration + 1))}")
+    return " · ".join(told)
+
+
+def drawn(counts: Mapping[str, float], seconds: Mapping[str, float], *, iteration: int, last: int, shards: int) -> str:
+    """What an iteration's shards drew, once all of them are there, and how fast."""
+    told = [f"iteration {iteration} of {last}: {shards} of {shards} shards done"]
+    if tokens := int(counts["tokens_generated"]):
+        rate = tokens / max(seconds["generate"], 1e-9)
+        told.append(f"{int(counts['responses']):,} responses, {tokens:,} tokens at {rate:,.0f} a second")
+    return ", ".join(told)
 
 
 def standing(history: pd.DataFrame, last: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 MISSING = "-"
 
@@ -38,3 +38,8 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def figures_line(figures: Mapping[str, float], equals: str, separator: str) -> str:
+    """Figures by name, to three digits, in a row."""
+    return separator.join(f"{name}{equals}{value:.3g}" for name, value in figures.items())

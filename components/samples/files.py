@@ -95,6 +95,18 @@ def of_run(pathspec: str) -> RunFiles:
     )
 
 
+def of_end(run: str, data: Any) -> RunFiles:
+    """The last iteration's files in the artifacts of a step after it, and the reference's answers."""
+    return RunFiles(
+        run=run,
+        store_root=data.store_root,
+        prompts=data.prompts,
+        drawn=[Drawn(data.iteration, data.shards, data.rollouts)],
+        answered=[Answered(0, data.evaluated_reference), _last_evaluated(data.history, data.evaluated)],
+        group_by=data.settings.evaluation.group_by,
+    )
+
+
 def _last_evaluated(history: Any, rollout: Manifest) -> Answered:
     """The last policy that was evaluated, 0 for none but the reference, and its answers."""
     known = history.loc[history["win_rate"].notna(), "iteration"]

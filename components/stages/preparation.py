@@ -16,11 +16,11 @@ from components.judges import Judge
 from components.plan import space
 from components.policy import sources
 from components.prompts import Source
-from components.stages import sampling, tracking
+from components.stages import first_verdicts, tracking
 from components.stages.context import Workspace
 from components.stages.handover import Started
 from components.store import Manifest
-from components.training import checks, ties
+from components.training import checks
 
 if TYPE_CHECKING:
     from components.policy.model import Policy
@@ -78,9 +78,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     if config.generation.engine.reads_files:
         judge.unload()  # the engine wants the GPU for itself
     responses = work.sample(base, held_out, responses=m, purpose="evaluate", iteration=0)
-    judgement = sampling.judge(judge, held_out, [responses], work.progress("judge responses"))
-    if foretold := ties.at_start(judgement):
-        logger.warning("%s", foretold)
+    judgement = first_verdicts.judge(work, held_out, responses)
     return Started(
         policy=policy_manifest,
         prompts=kept,

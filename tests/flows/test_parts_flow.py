@@ -1,7 +1,9 @@
 """WindFlow with a judge that begins to return parts: a run continues from one without, and tells them by group."""
 
+import html
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -51,7 +53,13 @@ def test_a_run_goes_on_with_parts_and_groups(run_flow, flow_env, tmp_path):
 
     (tmp_path / "judge.py").write_text(PARTS)
     evaluation = {"group_by": "kind", "every": 2}
-    going_on = {**CONFIG, "iterations": 3, "evaluation": evaluation, "start_from": f"WindFlow/{first.run.id}"}
+    going_on = {
+        **CONFIG,
+        "live_cards": ["score"],
+        "iterations": 3,
+        "evaluation": evaluation,
+        "start_from": f"WindFlow/{first.run.id}",
+    }
     result = run_flow(FLOW, config=going_on)
     history = result.run.data.history
     assert history["iteration"].tolist() == [1, 2, 3, 4]
@@ -74,6 +82,24 @@ def test_a_run_goes_on_with_parts_and_groups(run_flow, flow_env, tmp_path):
     report = card_content((tmp_path / "report.html").read_text())
     assert "## Parts and groups" in report
     assert report.count("data:image/png;base64,") == 3
+    # The samples of the last iteration, in a frame: 8 prompts with 4 responses, and 4 with one answer of each policy.
+    assert f"Every sample: `wind samples WindFlow/{result.run.id}`" in report
+    sources = re.findall(r'"source": ("(?:[^"\\\\]|\\\\.)*")', report)
+    (frame,) = [text for source in sources if "<iframe" in (text := json.loads(source))]
+    page = html.unescape(frame.partition('srcdoc="')[2].partition('"')[0])
+    inside = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert [(batch["iteration"], len(batch["texts"])) for batch in inside["trained"]["batches"]] == [(4, 32)]
+    assert [batch["iteration"] for batch in inside["held_out"]["batches"]] == [0, 4]
+
+    assert "iteration 4 of 4: 2 of 2 shards done, 32 responses, " in result.stdout
+    task = next(iter(result.run["score_4"]))
+    place = f"{result.run.id}/score_4/{task.id}"
+    words = [str(FLOW), "card", "get", place, str(tmp_path / "live.html"), "--id", "progress"]
+    subprocess.run([sys.executable, *words], check=True, cwd=tmp_path, env=os.environ | flow_env)
+    live = card_content((tmp_path / "live.html").read_text())
+    assert re.search(
+        r"## iteration 4 of 4 \\u00b7 score \\u00b7 shard [12] of 2 \\u00b7 win rate 0\.\d+ .* after iteration 3", live
+    )
 
     command = ["-c", "from components.cli import main; main()", "samples", f"WindFlow/{result.run.id}", "samples.html"]
     subprocess.run([sys.executable, *command], check=True, cwd=tmp_path, env=os.environ | flow_env)

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from components.reporting import charts
-from components.reporting.cards import StepProgress, report_card
+from components.reporting.cards import StepProgress, report_card, show_place
 from components.reporting.report import HEADERS, LEARNING_HEADERS
 
 with warnings.catch_warnings():  # of Metaflow's own copy of yaml
@@ -218,6 +218,12 @@ def test_progress_that_was_never_called_leaves_nothing():
     with StepProgress("score", stream=terminal):
         pass
     assert terminal.getvalue() == ""
+
+
+def test_a_card_says_where_its_step_stands():
+    parts = []
+    show_place(parts, "iteration 2 of 5 · train")
+    assert [part.render()["source"].strip() for part in parts] == ["## iteration 2 of 5 · train"]
 
 
 def test_a_card_has_a_bar_and_the_latest_figures():

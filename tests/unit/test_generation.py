@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import numpy as np
@@ -111,11 +112,21 @@ def test_a_shorter_limit_gives_prefixes(make_policy):
 
 def test_progress_counts_up_to_all_responses(make_policy):
     calls = []
-    run(make_policy(), MIXED, k=3, batch_size=6, progress=lambda done, total: calls.append((done, total)))
+    run(make_policy(), MIXED, k=3, batch_size=6, progress=lambda done, total, **_: calls.append((done, total)))
     done = [d for d, _ in calls]
     assert done == sorted(done)
     assert calls[-1] == (15, 15)
     assert {total for _, total in calls} == {15}
+
+
+def test_progress_tells_tokens_per_second(make_policy, monkeypatch):
+    """Of a clock that goes on by a second at each look, the last rate is all tokens by the number of looks."""
+    clock, rates = iter(range(10_000)), []
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    rows, _ = run(
+        make_policy(), MIXED, k=3, batch_size=6, progress=lambda *_, tokens_per_second: rates.append(tokens_per_second)
+    )
+    assert rates[-1] == sum(len(row) for group in rows for row in group) / len(rates)
 
 
 def test_bf16_repeats_itself_and_leaves_training_possible(make_policy):

@@ -85,6 +85,7 @@ def test_what_computes_knows_no_metaflow() -> None:
     assert knows == cards | {
         "components.reporting.cards",
         "components.reporting.parts_cards",
+        "components.reporting.sample_cards",
         "components.stages.runs",
     } | {f"components.store.{name}" for name in ("__main__", "references", "s3_client")}
 

@@ -136,6 +136,13 @@ def test_a_language_model_in_both_orders(llm_judge, tmp_path):
     assert rates["labels_prefer_longer"].value == 0.0
 
 
+def test_pairs_that_read_the_same_say_nothing_about_order(llm_judge, pairs):
+    same = ("<think>w7</think>w8", "<think>w9</think>w8")
+    rates = rates_of({**llm_judge[0], "cut_thinking": True}, pairs([same, ("w10", "w11")]))
+    assert (rates["consistency"].count, rates["prefers_first_shown"].count) == (1, 1)
+    assert (rates["agreement"].count, rates["ties"].count) == (2, 2)
+
+
 def test_answers_that_are_no_verdicts_and_money(pairs, monkeypatch):
     """Of 10 questions the 2 about abc and abd get no verdict; all others say A, which is a tie in both orders."""
     pytest.importorskip("openai", reason="needs openai: pip install -r requirements-openai.txt")

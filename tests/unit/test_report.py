@@ -5,7 +5,15 @@ import pandas as pd
 import pytest
 
 from components.reporting.commands import killed, next_commands, resume_command
-from components.reporting.report import LEARNING_HEADERS, learning_rows, standing, summary_table, verdict
+from components.reporting.report import (
+    LEARNING_HEADERS,
+    drawn,
+    learning_rows,
+    place,
+    standing,
+    summary_table,
+    verdict,
+)
 
 
 def history(**changed):
@@ -64,8 +72,30 @@ def test_where_a_run_stands():
     assert standing(history, 5) == (
         "iteration 2 of 5, win rate 0.625 (0.550 to 0.700), took 10.0 s, about 27.0 s to go"
     )
+    assert place("score", 3, 5, history=history, shard=(1, 4)) == (
+        "iteration 3 of 5 · score · shard 2 of 4 · win rate 0.625 (0.550 to 0.700) after iteration 2 · "
+        "expected end in about 27.0 s"
+    )
     history.loc[1, list(rates)] = float("nan")
     assert standing(history, 2) == "iteration 2 of 2, took 10.0 s"
+    assert "win rate 0.500 (0.400 to 0.600) after iteration 1 ·" in place("train", 3, 5, history=history)
+    history.loc[0, list(rates)] = float("nan")
+    assert place("train", 3, 3, history=history) == "iteration 3 of 3 · train · expected end in about 9.0 s"
+
+
+def test_where_a_first_iteration_stands():
+    assert place("start", 0, 5) == "before iteration 1 · start"
+    assert place("generate", 1, 5, shard=(0, 2)) == "iteration 1 of 5 · generate · shard 1 of 2"
+
+
+def test_what_the_shards_drew():
+    """2,500 tokens in 4 seconds."""
+    counts, seconds = {"responses": 1200, "tokens_generated": 2500}, {"generate": 4.0}
+    assert drawn(counts, seconds, iteration=2, last=3, shards=2) == (
+        "iteration 2 of 3: 2 of 2 shards done, 1,200 responses, 2,500 tokens at 625 a second"
+    )
+    nothing = {"responses": 0, "tokens_generated": 0}  # an on-policy algorithm draws in `train`
+    assert drawn(nothing, seconds, iteration=2, last=3, shards=2) == "iteration 2 of 3: 2 of 2 shards done"
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_an_adapter(saved, rank, room):
 def run(tmp_path, monkeypatch):
     """`run(code, progress)`: runs a worker of that code."""
 
-    def run(code, progress=lambda *_: None):
+    def run(code, progress=lambda *_, **__: None):
         (tmp_path / "stand_in.py").write_text(f"import json, os, signal, subprocess, sys, time\n{code}")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         monkeypatch.setattr(_vllm_process, "WORKER", "stand_in")
@@ -130,7 +130,7 @@ CHILD = """
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 with open("processes", "w") as file:
     json.dump([os.getpid(), child.pid], file)
-print(json.dumps({"done": 1}), flush=True)
+print(json.dumps({"done": 1, "tokens": 1}), flush=True)
 """
 
 
@@ -146,7 +146,10 @@ def running(folder: Path) -> list[int]:
 
 def test_progress_is_told(run):
     calls = []
-    run('for i in (1, 3): print(json.dumps({"done": i}), flush=True)', lambda *done: calls.append(done))
+    run(
+        'for i in (1, 3): print(json.dumps({"done": i, "tokens": 8}), flush=True)',
+        lambda *done, **_: calls.append(done),
+    )
     assert calls == [(1, 3), (3, 3)]
 
 
@@ -182,7 +185,7 @@ def test_helpers_of_the_worker_do_not_outlive_it(run, tmp_path, wait_for, end):
 
 
 def test_an_error_in_the_task_ends_worker_and_helpers(run, tmp_path, wait_for):
-    def stop(done, total):
+    def stop(done, total, **figures):
         raise InterruptedError
 
     with pytest.raises(InterruptedError):

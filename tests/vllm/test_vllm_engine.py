@@ -53,7 +53,7 @@ def progress() -> list[tuple[int, int]]:
 @pytest.fixture(scope="module")
 def sampled(folder, progress) -> Samples:
     """K responses to each prompt; one start of vLLM that most tests share."""
-    return ENGINE.sample(load(folder), PROMPTS, SEEDS, Sampling(LIMIT), lambda *done: progress.append(done))
+    return ENGINE.sample(load(folder), PROMPTS, SEEDS, Sampling(LIMIT), lambda *done, **_: progress.append(done))
 
 
 @pytest.fixture(scope="module")

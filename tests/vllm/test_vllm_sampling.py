@@ -63,7 +63,7 @@ def progress() -> list[tuple[int, int]]:
 
 @pytest.fixture(scope="module")
 def sampled(folder, progress):
-    return draw(folder, ENGINE, stop=STOP, progress=lambda *done: progress.append(done))
+    return draw(folder, ENGINE, stop=STOP, progress=lambda *done, **_: progress.append(done))
 
 
 def test_responses_end_with_the_token_that_completes_a_stop_string(sampled):

@@ -1,0 +1,46 @@
+"""A sign of life from work that has nothing to report for long: loading, storing, a call that takes its time."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+QUIET = 20.0  # seconds without a word
+MOST = 3  # times that long at most between two signs of life: a minute
+
+
+class Heartbeat:
+    """While its context lasts: a line after `quiet` seconds without `heard`, after 2 and 4 times that, then each 3."""
+
+    def __init__(self, name: str, *, quiet: float = QUIET, stream: TextIO | None = None) -> None:
+        """Args: name of the work; quiet in seconds; stream is stderr if absent."""
+        self._name, self._quiet, self._stream = name, quiet, stream or sys.stderr
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.heard(name)
+
+    def heard(self, what: str) -> None:
+        """Something was reported: the silence begins anew."""
+        self._last, self._what, self._due = time.monotonic(), what, self._quiet
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._quiet / 20):
+            silence = time.monotonic() - self._last
+            if silence >= self._due:
+                self._due += min(self._due, MOST * self._quiet)
+                after = "" if self._what == self._name else f" after `{self._what}`"
+                self._stream.write(f"{self._name}: still running{after}, no news for {silence:.0f} s\n")
+                self._stream.flush()
