@@ -14,9 +14,9 @@ run: $(VENV)/installed
 smollm2: $(VENV)/installed-smollm2
 	$(BIN)/python flows/wind_flow.py --config config examples/smollm2/config.yaml run --seed $(SEED)
 
-# What a newcomer needs to trust a change: all units, and the main paths through the flows.
+# What a newcomer needs to trust a change: the main paths through the flows, the longest files, and all units.
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not thorough" tests/unit tests/flows
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not thorough" tests/flows tests/unit
 
 # Everything, as CI runs it: every member of every kind, kills and faults, cloud templates, vLLM.
 test-all: $(VENV)/installed-vllm $(VENV)/installed-trackers $(VENV)/installed-ifbench

@@ -70,6 +70,10 @@ class Ragged:
         """Number of tokens of each sequence, shape (count,)."""
         return np.diff(self.offsets)
 
+    def lengths_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`lengths` of some sequences, in the shape of their indices: no work for the others."""
+        return self.offsets[indices + 1] - self.offsets[indices]
+
     def sums(self, figures: NDArray[np.float32]) -> NDArray[np.float64]:
         """Sum over each sequence of a figure per token, (total,) to (count,)."""
         total = np.concatenate([[0.0], np.cumsum(figures, dtype=np.float64)])

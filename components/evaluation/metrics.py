@@ -6,10 +6,9 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from components.config.sections import EvaluationConfig
@@ -22,6 +21,9 @@ from components.evaluation.parts import WIN_RATE, Mean, Measure, columns, mean_i
 from components.judges import Judgement
 from components.store import Manifest
 from components.training import learning
+
+if TYPE_CHECKING:  # most steps need no table
+    import pandas as pd
 
 HISTORY_COLUMNS = (
     "iteration", "algorithm", "win_rate", "win_rate_low", "win_rate_high", "win_rate_previous", "kl",
@@ -165,6 +167,8 @@ def history_row(
         training: `TrainResult.figures`; without those of `learning`, as of on-policy algorithms, their columns are NaN.
         warnings: `TrainResult.warnings`.
     """
+    import pandas as pd
+
     for name, value in usage_columns(evaluated.usage).items():
         counts = {**counts, name: counts.get(name, 0) + value}
     passes = {name: risk for name, risk in (training or {}).items() if re.fullmatch(r"risk_\d+", name)}

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from components.data.parts import ENDINGS, PART
 from components.evaluation.intervals import interval, rate_interval
+
+if TYPE_CHECKING:  # most steps need no table
+    import pandas as pd
 
 WIN_RATE, HELD_OUT = "win_rate", "held_out"
 BOUNDS = ("", "_low", "_high")
@@ -83,6 +85,8 @@ def tidy(history: pd.DataFrame) -> pd.DataFrame:
         iteration (evaluated ones; 0: the reference, where it has a value), mean, low, high. Rows of one name stand
         together.
     """
+    import pandas as pd
+
     history = evaluated(history)
     rows: dict[str, list[dict[str, Any]]] = {}
     for column in map(str, history):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from components.evaluation.parts import SHOWN, evaluated, tidy
 from components.reporting.text import MISSING, aligned, number
+
+if TYPE_CHECKING:  # most steps need no table
+    import pandas as pd
 
 LABELS = ("part", "group", "prompts")
 ALL, BOUNDS = "(all)", "(95% interval)"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from components.config.steps import TIMED
 from components.evaluation.parts import evaluated
 from components.reporting import guards_report, parts_report
 from components.reporting.text import MISSING, aligned, duration, number
+
+if TYPE_CHECKING:  # most steps need no table
+    import pandas as pd
 
 HEADERS = [
     "iteration",

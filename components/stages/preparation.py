@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from components.policy.model import Policy
     from components.stages.start_from import Origin
 
-
 logger = logging.getLogger(__name__)
+PARTS = 4  # of the work on the base policy: loaded and examined, checked, precision chosen, stored
 MOST_UNKNOWN = 0.1  # share of the prompts' tokens, from which a user must hear of it
 
 
@@ -64,13 +64,19 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     loaded = _load_prompts(work, sources)
     train, held_out = _split(work, loaded)
     folder = _policy_folder(work, source)
+    progress = work.progress("check and store the base policy")
+    progress(0, PARTS)
     base = _base_policy(work, folder)
-    if config.prompts.drop_longer is not None:
-        train, held_out = _split_without_longer(work, base, sources, loaded)
+    progress(1, PARTS)
+    if (limit := config.prompts.drop_longer) is not None:
+        train, held_out = _split_without_longer(work, base, sources, loaded, limit)
     _check_base(work, base, [*train, *held_out], folder)
+    progress(2, PARTS)
     work = replace(work, precision=precision.pick_precision(base, config.policy.precision))
+    progress(3, PARTS)
     policy_manifest = work.keep_files(folder)
-    kept = _keep_prompts(work, train, held_out)
+    progress(PARTS, PARTS)
+    kept = _keep_prompts(work, train=train, evaluation=held_out)
     held_out = work.prompts(kept, "evaluation")  # a judge must see now what it will see in later steps
     if config.training.lora is not None and work.precision == "bf16":
         base.model.to(torch.bfloat16)  # where only the probe told; the other steps load it so
@@ -88,11 +94,10 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     )
 
 
-def _keep_prompts(work: Workspace, train: list[Prompt], held_out: list[Prompt]) -> Manifest:
-    folder = work.folder / "prompts"
-    folder.mkdir()
-    prompts.save(train, folder / "train.jsonl")
-    prompts.save(held_out, folder / "evaluation.jsonl")
+def _keep_prompts(work: Workspace, **by_name: list[Prompt]) -> Manifest:
+    folder = work.new_folder()
+    for name, some in by_name.items():
+        prompts.save(some, folder / f"{name}.jsonl")
     return work.keep_files(folder)
 
 
@@ -161,14 +166,12 @@ def _examined(base: Policy, folder: Path) -> Policy:
 
 def _sources(work: Workspace) -> tuple[Path, list[Source]]:
     """Where the policy lies, and sources of training and evaluation prompts or of both in one; the demo's are made."""
-    from components import demo
-
-    config = work.config
-    if config.demo is None:
+    if (config := work.config).demo is None:
         sources = prompts.configured(config.prompts)  # refused before a policy is downloaded
         return _find_policy(config.policy), sources
-    folder = work.folder / "demo"
-    folder.mkdir()
+    from components import demo
+
+    folder = work.new_folder()
     demo.build(folder, config.demo, seed=config.seed, progress=work.progress("fine-tune the demo policy"))
     return folder / "policy", [Source((str(folder / f"{name}.jsonl"),)) for name in ("train", "evaluation")]
 
@@ -218,11 +221,9 @@ def _split(work: Workspace, loaded: list[list[Prompt]]) -> tuple[list[Prompt], l
 
 
 def _split_without_longer(
-    work: Workspace, base: Policy, sources: list[Source], loaded: list[list[Prompt]]
+    work: Workspace, base: Policy, sources: list[Source], loaded: list[list[Prompt]], limit: int
 ) -> tuple[list[Prompt], list[Prompt]]:
     """As `_split`, of the prompts with at most `prompts.drop_longer` tokens under the policy's chat template."""
-    limit = work.config.prompts.drop_longer
-    assert limit is not None
     kept = [
         prompts.drop_longer(
             found,

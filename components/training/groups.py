@@ -35,8 +35,8 @@ def length_for(algorithm: Algorithm, data: Scored, selection: Selection, chosen:
     """`group_of`'s mean length of the selected responses to some prompts, for algorithms that look at tokens."""
     if not algorithm.needs_tokens:
         return None
-    lengths = data.rollout.tokens.lengths.reshape(data.rollout.shape)[chosen]
-    return float(np.take_along_axis(lengths, selection.indices[chosen], 1).mean())
+    rows = chosen[:, None] * data.rollout.shape[1] + selection.indices[chosen]
+    return float(data.rollout.tokens.lengths_of(rows).mean())
 
 
 def group_of(
@@ -74,7 +74,7 @@ def _tokens(
     """What is known of each token of the selected responses; `logp` (n, m, L) is that of the policy in training."""
     assert data.token_logp_old is not None and data.token_logp_ref is not None
     rows = (chosen[:, None] * data.rollout.shape[1] + picked).reshape(-1)
-    begins, lengths = data.rollout.tokens.offsets[rows], data.rollout.tokens.lengths[rows]
+    begins, lengths = data.rollout.tokens.offsets[rows], data.rollout.tokens.lengths_of(rows)
     where = np.arange(logp.shape[-1])
     mask = where < lengths[:, None]
     places = np.where(mask, begins[:, None] + where, 0)

@@ -86,15 +86,15 @@ def shares(data: Scored, chosen: NDArray[np.int64], size: int) -> Iterator[tuple
 
     Every process has as many: where one has no prompts left, it takes part with one that does not count.
     """
-    prompts = chosen[np.argsort(-_group_lengths(data)[chosen], kind="stable")]
+    prompts = chosen[np.argsort(-_group_lengths(data, chosen), kind="stable")]
     share = prompts[sharding.rank() :: sharding.world()]
     for begin in range(0, -(-len(prompts) // sharding.world()), size):
         micro = share[begin : begin + size]
         yield (micro, len(micro) / len(prompts)) if len(micro) else (prompts[:1], 0.0)
 
 
-def _group_lengths(data: Scored) -> NDArray[np.int64]:
-    """Longest row of each prompt's group in tokens, (n,)."""
-    rollout = data.rollout
-    longest: NDArray[np.int64] = rollout.tokens.lengths.reshape(rollout.shape).max(1)
-    return rollout.prompt_tokens.lengths + longest
+def _group_lengths(data: Scored, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Longest row of each chosen prompt's group in tokens; of all prompts, each step would take as long as an epoch."""
+    rollout, k = data.rollout, data.rollout.shape[1]
+    longest: NDArray[np.int64] = rollout.tokens.lengths_of(chosen[:, None] * k + np.arange(k)).max(1)
+    return rollout.prompt_tokens.lengths_of(chosen) + longest

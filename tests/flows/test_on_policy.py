@@ -1,4 +1,7 @@
-"""J-BOND through WindFlow: its shards stay empty, its training step draws, and a resume continues with its anchor."""
+"""J-BOND through WindFlow: its shards stay empty, its training step draws, and a resume continues with its anchor.
+
+test_compare_flow.py fails and resumes it too, as an arm beside another.
+"""
 
 import pandas as pd
 import pytest
@@ -9,6 +12,7 @@ N, T = 16, 2  # prompts of an iteration, iterations of smoke.yaml
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_that_fails_in_training_ends_like_one_that_never_did(run_flow):
     config = preset()
     config |= {"algorithm": {"name": "jbond"}, "prompts": {**config["prompts"], "shards": 1}}

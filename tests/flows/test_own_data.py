@@ -37,6 +37,7 @@ CONFIG = {
     "policy": {"model": "model"},
     "prompts": {"train": "sums.jsonl", "held_out": 6, "per_iteration": 8, "shards": 1},
     "generation": {"responses": 4, "max_new_tokens": 5},
+    "live_cards": [],  # each takes processes of its own
     "training": {"batch_size": 4, "micro_batch_size": 2, "learning_rate": 0.01},
 }
 SUMS = [{"prompt": f"{a} + {b}", "answer": a + b, "level": "easy"} for a in range(4) for b in range(5)]
@@ -131,6 +132,7 @@ def test_the_run_trains_the_users_model_on_the_users_prompts(own, home):
         assert texts[example["prompt"]] == example["answer"]
 
 
+@pytest.mark.thorough
 def test_the_judge_as_a_module_of_the_working_directory_and_another_seed(own, home, run_flow):
     other = run_flow(FLOW, config=home / "module.yaml", seed=1).run
     assert other["start"].task.data.policy == own["start"].task.data.policy

@@ -22,7 +22,8 @@ def test_a_resumed_run_stays_the_same_tracked_run(run_flow, flow_env, tmp_path):
     own = tmp_path / "own"
     here = [name for name in ("tensorboard",) if importlib.util.find_spec(name)]
     trackers = [{"name": "jsonl", "folder": str(own)}, *({"name": name} for name in here)]
-    config = {**yaml.safe_load(SMOKE.read_text()), "iterations": 1, "trackers": trackers}
+    config = {**yaml.safe_load(SMOKE.read_text()), "iterations": 1, "trackers": trackers, "live_cards": []}
+    config["prompts"]["shards"] = 1
     path = os.pathsep.join([flow_env["PYTHONPATH"], str(Path(__file__).parent)])
     env = {**FAULT, "PYTHONPATH": path}
     failed = run_flow(FLOW, config=config, env=env, status="failed", decospecs=[INJECT], max_workers=1)

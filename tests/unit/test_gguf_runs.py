@@ -92,13 +92,17 @@ def test_start_says_what_it_converts(configured, file, tmp_path, capsys):
     seen, size = [], file.stat().st_size
 
     def progress(name):
-        return lambda done, total, **figures: seen.append((name, done, total))
+        return lambda done, total, **figures: seen.append((name, done, total, *figures.values()))
 
     with open_workspace(configured(file), str(tmp_path / "store"), "start", progress=progress) as work:
         started = stages.start(work)
         assert [*work.folder.rglob("*.safetensors")] == [work.folder / "policy" / "model.safetensors"]
         assert not [*work.folder.rglob("*.gguf")]
-    assert [step[1:] for step in seen if step[0] == "convert tiny.gguf to safetensors"] == [(i, 5) for i in range(6)]
+    told = [step[1:] for step in seen if step[0] == "convert tiny.gguf to safetensors"]
+    assert [step for step in told if len(step) == 2] == [(i, 5) for i in range(6)]
+    tensors = len(gguf.GGUFReader(file).tensors)
+    assert [step for step in told if len(step) == 3] == [(3, 5, i) for i in range(tensors)]
+    assert [step[1:] for step in seen if step[0] == "check and store the base policy"] == [(i, 4) for i in range(5)]
     assert started.policy["model.safetensors"]["size"] > 3 * size / 2
     assert "GGUF" not in "".join(capsys.readouterr())
     assert file.stat().st_size == size

@@ -141,6 +141,24 @@ def test_batches_change_nothing(folder):
     np.testing.assert_allclose(turned[::-1, ::-1, ::-1], one_by_one, atol=1e-5)
 
 
+@pytest.mark.parametrize(("tokens", "calls"), [(1, 12), (10_000, 1)])
+def test_the_model_reads_every_ordered_pair_once(folder, monkeypatch, tokens, calls):
+    from components.judges._pairrm import PairRMModel
+
+    rows, forward = [], PairRMModel.forward
+
+    def counted(self, input_ids, attention_mask):
+        rows.extend(tuple(row[mask.bool()].tolist()) for row, mask in zip(input_ids, attention_mask, strict=True))
+        called.append(len(input_ids))
+        return forward(self, input_ids, attention_mask)
+
+    called = []
+    monkeypatch.setattr(PairRMModel, "forward", counted)
+    judge(folder, tokens_per_batch=tokens).judge(PROMPTS, RESPONSES)
+    assert len(called) == calls
+    assert len(rows) == len(set(rows)) == 2 * 3 * 2  # n·K(K - 1)
+
+
 def test_preferences_of_a_pair_add_up_to_one(folder):
     preference = judge(folder).judge(PROMPTS, RESPONSES).preference
     np.testing.assert_allclose(preference + preference.swapaxes(1, 2), 1, atol=1e-12)

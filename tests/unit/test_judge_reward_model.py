@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
 
 from components.config.registry import build
 from components.data.records import Prompt
@@ -161,6 +161,21 @@ def test_equal_inputs_are_read_once(make_folder):
     first, empty, last = (last_token_score(folder, ids) for ids in (INPUTS[0][0], INPUTS[0][2], INPUTS[1][2]))
     np.testing.assert_allclose(judged.reward, [[first, first, empty], [last, last, last]], atol=1e-5)
     assert RewardModel(model="m").model_inputs(2, 3) == 6  # at most
+
+
+@pytest.mark.parametrize(("tokens", "calls"), [(1, 6), (10_000, 1)])
+def test_a_matrix_of_preferences_takes_a_forward_pass_of_each_response(make_folder, monkeypatch, tokens, calls):
+    """K of a prompt, and not one of each of the K(K - 1) pairs."""
+    rows, forward = [], LlamaForSequenceClassification.forward
+
+    def counted(self, input_ids, **others):
+        rows.append(len(input_ids))
+        return forward(self, input_ids=input_ids, **others)
+
+    monkeypatch.setattr(LlamaForSequenceClassification, "forward", counted)
+    judged = judge(make_folder(), tokens_per_batch=tokens).judge(PROMPTS, RESPONSES)
+    assert judged.preference.shape == (2, 3, 3)
+    assert (len(rows), sum(rows)) == (calls, 2 * 3)
 
 
 def test_progress_counts_inputs_and_pairs(make_folder):

@@ -7,11 +7,10 @@ the file states of tokens, chat template and shape is kept or refused, before th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.config.errors import PolicyError
 from components.config.paths import user_path
@@ -59,7 +58,7 @@ def convert(path: Path, target: Path, config: PolicyConfig, progress: Progress =
     named_itself = user_path(str(config.model), "policy.model", PolicyError) == path
     _put_tokenizer(header, target, config, named_itself)
     progress(3, PARTS)
-    model = _load(header, model_config)
+    model = _load(header, model_config, lambda done: progress(3, PARTS, tensors=done))
     progress(4, PARTS)
     model.generation_config = settings.generation_config_of(header, None if named_itself else path.parent)
     model.save_pretrained(target)
@@ -90,14 +89,14 @@ def _put_tokenizer(header: Header, target: Path, config: PolicyConfig, named_its
         raise header.error(f"names no EOS token, so no response could end. {backends.ADVICE}")
 
 
-def _load(header: Header, config: PreTrainedConfig) -> PreTrainedModel:
+def _load(header: Header, config: PreTrainedConfig, done: Callable[[int], None]) -> PreTrainedModel:
     """The model with dequantised weights, free of the mark that would keep it from being saved."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from components.policy.pretrained import skeleton
 
-    with _without_bar(), tempfile.TemporaryDirectory() as folder:  # with nothing else in it that the loader might take
+    with _counted(done), tempfile.TemporaryDirectory() as folder:  # with nothing else in it that the loader might take
         (Path(folder) / LINK).symlink_to(header.path.resolve())
         try:
             loaded, report = AutoModelForCausalLM.from_pretrained(
@@ -119,12 +118,17 @@ def _load(header: Header, config: PreTrainedConfig) -> PreTrainedModel:
 
 
 @contextmanager
-def _without_bar() -> Iterator[None]:
-    """Keeps the loader's bar, which has no switch, from drowning the run's progress."""
+def _counted(done: Callable[[int], None]) -> Iterator[None]:
+    """Has the loader count the tensors for the run's progress, in place of a bar of its own, which has no switch."""
     from transformers import modeling_gguf_pytorch_utils as loader
 
+    def count(tensors: Iterable[Any], **_: object) -> Iterator[Any]:
+        for number, tensor in enumerate(tensors):
+            done(number)
+            yield tensor
+
     bar = loader.tqdm
-    loader.tqdm = partial(bar, disable=True)
+    loader.tqdm = count
     try:
         yield
     finally:
