@@ -15,6 +15,7 @@ import yaml
 from hera.workflows.models import WorkflowTemplate
 from pydantic import ValidationError
 
+from support.cloud.controller import check
 from support.cloud.deployment import CLUSTER, GUIDE, SECRET, create, deploy
 from support.cloud.templates import compact
 from support.flows.flow_home import FLOW, Home
@@ -142,6 +143,7 @@ def test_argo_knows_all_of_a_presets_template(preset: Path, tmp_path: Path, s3_s
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     workflow = deploy(home, flow=COMPARISON if "compare" in values else FLOW)
     accepted(workflow)
+    check(workflow)
     tasks = [task for template in templates(workflow).values() for task in (template.get("dag") or {}).get("tasks", [])]
     assert any(task.get("withParam") for task in tasks)  # the shards
     assert not any(task.get("when") for task in tasks)  # Argo hangs on the conditions of Metaflow (its issue 3043)
