@@ -21,13 +21,16 @@ from components.reporting.commands import kind_of
 
 COMMANDS = {"argo-workflows", "kubernetes"}
 RENAMED = {"volumes": "persistent_volume_claims"}
-LIKE = {"branch": "train", "join": "gather"}  # a comparison's own steps have the resources and the pods of these
+# Steps that have the resources and the pods of others.
+LIKE = {"branch": "train", "join": "gather", "spread": "gather", "collect": "gather"}
 
 # Argo keeps a run as one object, of at most a MiB: the whole compiled template and, compressed, each task's status.
 # A run that outgrows it fails on the way. What Metaflow 2.19 makes of a step, beside its pod options, is 6,900 bytes
 # with a datastore root of 50 characters, which comes seven times; of a task, with its attempts, Argo keeps 200.
 ARGO_KEEPS = 1 << 20
 STEP_BYTES, TASK_BYTES, OTHER_BYTES = 7_600, 250, 10_000
+# A host's name has 64 characters, of which js-1234560-control-0-0.js-1234560..svc.cluster.local has 52.
+LONGEST_NAMESPACE = 12
 
 
 class OnCluster(FlowMutator):
@@ -42,6 +45,7 @@ class OnCluster(FlowMutator):
         self._shipped: dict[str, Path] = {}
         if {"argo-workflows", "create"} <= {*sys.argv}:
             refuse_plain_key(metaflow_config.SERVICE_HEADERS)
+            refuse_nodes(config, metaflow_config.KUBERNETES_NAMESPACE)
             refuse_too_many(config, [name for name, _ in mutable_flow.steps])
         if not leaves_this_machine(sys.argv, os.environ):
             return
@@ -91,6 +95,22 @@ def refuse_plain_key(headers: Mapping[str, str]) -> None:
             "Make a secret of it (kubectl create secret generic wind-metadata --from-literal="
             "METAFLOW_SERVICE_AUTH_KEY=…), name that in cluster.secrets, and unset METAFLOW_SERVICE_AUTH_KEY and "
             "METAFLOW_SERVICE_HEADERS, here and in Metaflow's own configuration, for `create`."
+        )
+
+
+def refuse_nodes(config: Mapping[str, Any], namespace: str) -> None:
+    """Raises BadConfig for training on several nodes whose pods would not start."""
+    if config["training"]["nodes"] == 1:
+        return
+    if config["cluster"] is None:
+        raise BadConfig(
+            f"training.nodes: {config['training']['nodes']} nodes need pods, which the section `cluster` describes: "
+            "image, service account and what the nodes tolerate. Add it, or set training.nodes: 1."
+        )
+    if len(namespace) > LONGEST_NAMESPACE:
+        raise BadConfig(
+            f"training.nodes: pods of the namespace {namespace} would have longer host names than Linux takes. Use a "
+            f"namespace (METAFLOW_KUBERNETES_NAMESPACE) of at most {LONGEST_NAMESPACE} characters."
         )
 
 

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 from metaflow import config_expr, resources, step
 
 from base import AlignmentFlow, told_plainly
+from components.config.steps import BODY
+from nodes import this_node
 
 if TYPE_CHECKING:
     from components.stages.handover import Started
     from components.stages.start_from import Origin
+
+# Where several nodes train, `spread` starts and `collect` joins them; elsewhere both are left out.
+STEPS = (*BODY[:-2], "spread", "train", "collect", "evaluate")
+NODES = ("spread", "train", "collect", "config.training.nodes")
 
 
 class Iteration(AlignmentFlow):
@@ -72,6 +78,12 @@ class Iteration(AlignmentFlow):
         self.seconds = {kind: max(shard.seconds[kind] for shard in inputs) for kind in inputs[0].seconds}
         with self.work("gather") as work:
             self.counts = stages.gather(work, self.shards, self.rollouts)
+        self.next(self.spread)
+
+    @resources(**config_expr("config.resources.gather"))
+    @step
+    def spread(self):
+        """Start the training on all nodes: Metaflow has no join do that."""
         self.next(self.train)
 
     @resources(**config_expr("config.resources.train"))
@@ -80,13 +92,23 @@ class Iteration(AlignmentFlow):
         """Train the next policy from the current one; the optimiser continues where it was."""
         from components import stages
 
+        node = this_node(self.settings)
         given = stages.TrainInput(self.policy, self.optimizer, self.shards, self.rollouts, self.iteration, self.since)
         with self.work("train") as work:
-            trained = stages.train(work, given)
-        self.seconds["train"] += trained.seconds_before
-        self.policy, self.optimizer, self.training = trained.policy, trained.optimizer, trained.figures
-        self.counts = {**self.counts, **trained.counts}
-        self.unfinished, self.warnings = trained.unfinished, trained.warnings
+            trained = stages.train_on(work, given, node)
+        self.is_first_node = node.index == 0
+        if trained is not None:
+            self.seconds["train"] += trained.seconds_before
+            self.policy, self.optimizer, self.training = trained.policy, trained.optimizer, trained.figures
+            self.counts = {**self.counts, **trained.counts}
+            self.unfinished, self.warnings = trained.unfinished, trained.warnings
+        self.next(self.collect)
+
+    @resources(**config_expr("config.resources.gather"))
+    @step
+    def collect(self, inputs):
+        """Take over what the first of the nodes has; all have trained it together."""
+        self.merge_artifacts([node for node in inputs if node.is_first_node])
         self.next(self.evaluate)
 
     @resources(**config_expr("config.resources.evaluate"))
