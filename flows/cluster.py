@@ -28,7 +28,8 @@ LIKE = {"branch": "train", "join": "gather", "spread": "gather", "collect": "gat
 # A run that outgrows it fails on the way. What Metaflow 2.19 makes of a step, beside its pod options, is 6,900 bytes
 # with a datastore root of 50 characters, which comes seven times; of a task, with its attempts, Argo keeps 200.
 ARGO_KEEPS = 1 << 20
-STEP_BYTES, TASK_BYTES, OTHER_BYTES = 7_600, 250, 10_000
+# A step of several nodes is a manifest of two kinds of pods, and 25,500 bytes.
+STEP_BYTES, TASK_BYTES, OTHER_BYTES, JOBSET_BYTES = 7_600, 250, 10_000, 20_000
 # A host's name has 64 characters, of which js-1234560-control-0-0.js-1234560..svc.cluster.local has 52.
 LONGEST_NAMESPACE = 12
 
@@ -123,7 +124,9 @@ def most_iterations(config: Mapping[str, Any], steps: Sequence[str]) -> int:
     def size(step: str) -> int:
         kind = kind_of(step)
         tasks = 1 if kind in ("start", "join", "end") else branches * (shards if kind in SHARDED else 1)
-        return STEP_BYTES + len(json.dumps(pod_options(cluster, kind))) + tasks * TASK_BYTES
+        jobset = kind == "train" and config["training"]["nodes"] > 1
+        pods = len(json.dumps(pod_options(cluster, kind))) * (2 if jobset else 1)
+        return STEP_BYTES + (JOBSET_BYTES if jobset else 0) + pods + tasks * TASK_BYTES
 
     inside = {step for step in steps if step != kind_of(step)}
     once = OTHER_BYTES + sum(size(step) for step in steps if step not in inside)

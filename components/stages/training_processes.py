@@ -3,7 +3,8 @@
 A task starts those of its machine and waits, so it resumes like any other. They read from the store what the task would
 have read; the first of all writes. On one machine they meet by a file in a folder that only this user can enter, and
 talk over the loopback interface: what torch exchanges at a meeting on the network is neither authenticated nor safe to
-unpickle. Machines must meet there, in a network that lets nobody else in, such as that of infra/kubernetes/wind.yaml.
+unpickle. Machines must meet there, in a network that lets nobody else in, such as that of
+infra/kubernetes/wind.yaml.
 
 When one process ends badly, all do: those of its machine are ended here, others find their connections closed or wait
 `training.nodes_wait_minutes` in vain.

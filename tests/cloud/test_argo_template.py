@@ -12,12 +12,11 @@ from typing import Any
 import boto3
 import pytest
 import yaml
-from hera.workflows.models import WorkflowTemplate
 from pydantic import ValidationError
 
 from support.cloud.controller import check
 from support.cloud.deployment import CLUSTER, GUIDE, SECRET, create, deploy
-from support.cloud.templates import compact
+from support.cloud.templates import accepted, compact
 from support.flows.flow_home import FLOW, Home
 
 pytestmark = [pytest.mark.s3, pytest.mark.thorough]
@@ -128,11 +127,6 @@ def test_the_steps_of_a_comparison_have_pods(home: Home) -> None:
 
 
 # Argo's own types
-
-
-def accepted(workflow: dict[str, Any]) -> None:
-    """Raises ValidationError for a field that Argo or Kubernetes does not know, even if nothing is in it."""
-    WorkflowTemplate.model_validate(workflow, extra="forbid", by_alias=True, by_name=False)
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)

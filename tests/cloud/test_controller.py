@@ -16,11 +16,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from support.cloud.controller import check, resources
+from support.cloud.controller import check, manifest, resources
 from support.cloud.deployment import CLUSTER, GUIDE, create, deploy
 from support.cloud.infra import INFRA, documents
 from support.cloud.limits import STRING
-from support.cloud.templates import compact, without_nulls
+from support.cloud.templates import accepted, compact, without_nulls
 from support.flows.flow_home import Home
 
 pytestmark = [pytest.mark.s3, pytest.mark.thorough]
@@ -37,15 +37,78 @@ def template(tmp_path_factory: pytest.TempPathFactory, s3_server) -> dict[str, A
     return deploy(Home(tmp_path_factory.mktemp("guide"), s3_server, changes=guide))
 
 
+@pytest.fixture(scope="module")
+def jobset(tmp_path_factory: pytest.TempPathFactory, s3_server) -> dict[str, Any]:
+    """That of a run whose training has two nodes."""
+    changes = {"cluster": CLUSTER, "training": {"nodes": 2}}
+    return deploy(Home(tmp_path_factory.mktemp("nodes"), s3_server, changes=changes))
+
+
 def test_a_cluster_takes_the_template(template) -> None:
     check(template)
 
 
-def test_executors_may_do_what_argo_does_and_no_more(template) -> None:
+def test_two_nodes_are_a_jobset_that_a_cluster_takes(jobset) -> None:
+    check(jobset)
+    accepted(jobset)
+    [train] = [one for one in jobset["spec"]["templates"] if one["name"] == "train-1"]
+    made = manifest(without_nulls(train), "wind-x7k2p")
+    assert [(job["name"], job["replicas"]) for job in made["spec"]["replicatedJobs"]] == [("control", 1), ("worker", 1)]
+    for job in made["spec"]["replicatedJobs"]:
+        pod = job["template"]["spec"]["template"]["spec"]
+        assert pod["nodeSelector"] == {"pool": "gpu"}
+        assert pod["serviceAccountName"] == "wind"
+        assert pod["activeDeadlineSeconds"] == 72 * 3600
+        assert pod["containers"][0]["securityContext"]["runAsNonRoot"] is True
+        assert job["template"]["spec"]["backoffLimit"] == 0  # Argo begins all nodes again, not Kubernetes one
+    assert train["retryStrategy"]["limit"] == 2
+
+
+MANIFEST = {
+    "of the set": ("replicatedJobs:", "replicatedJob:"),
+    "of a job": ("replicas: 1", "replica: 1"),
+    "of a job's own": ("backoffLimit:", "backoffLimits:"),
+    "of a pod": ("setHostnameAsFQDN:", "setHostnameAsFqdn:"),
+    "of a container": ("terminationMessagePolicy:", "terminationMessagesPolicy:"),
+    "a number as text": ("completions: 1", "completions: 'one'"),
+    "a long host name": ("namespace: wind", f"namespace: {'w' * 13}"),
+    "a label": ("part-of: metaflow", "part-of: meta flow"),
+    "another version": ("v1alpha2", "v1alpha1"),
+}
+
+
+@pytest.mark.parametrize("slip", MANIFEST)
+def test_a_slip_in_a_jobset_is_refused(jobset, slip: str) -> None:
+    workflow = copy.deepcopy(without_nulls(jobset))
+    [train] = [one for one in workflow["spec"]["templates"] if one["name"] == "train-1"]
+    right, wrong = MANIFEST[slip]
+    assert right in train["resource"]["manifest"]
+    train["resource"]["manifest"] = train["resource"]["manifest"].replace(right, wrong)
+    with pytest.raises(REFUSED):
+        check(workflow)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "env", "message"),
+    [
+        (None, {}, "training.nodes: 2 nodes need pods, which the section `cluster` describes"),
+        (CLUSTER, {"METAFLOW_KUBERNETES_NAMESPACE": "alignment-runs"}, "training.nodes: pods of the namespace align"),
+    ],
+)
+def test_nodes_that_could_not_start_are_refused(tmp_path: Path, s3_server, cluster, env, message: str) -> None:
+    home = Home(tmp_path, s3_server, changes={"training": {"nodes": 2}})
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, "cluster": cluster}))
+    refused = create(home, **env)
+    assert refused.status == 1
+    assert message in refused.stderr
+
+
+def test_executors_may_do_what_argo_does_and_no_more(jobset) -> None:
     [role] = [one for one in documents((INFRA / "kubernetes" / "wind.yaml").read_text()) if is_role_of_pods(one)]
     rules = role["rules"]
     allowed = [(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]]
-    assert sorted(allowed) == sorted(set(resources(template)))
+    assert sorted(allowed) == sorted(set(resources(jobset)))
 
 
 def is_role_of_pods(document: dict[str, Any]) -> bool:
@@ -103,6 +166,18 @@ def test_a_slip_is_refused(template, slip: str) -> None:
     SLIPS[slip](train, train["container"], workflow)
     with pytest.raises(REFUSED):
         check(workflow)
+
+
+def test_as_many_iterations_on_nodes_as_are_let_through_fit(tmp_path: Path, s3_server) -> None:
+    home = Home(tmp_path, s3_server, changes={"cluster": CLUSTER, "training": {"nodes": 2}})
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, "iterations": 40}))
+    found = re.search(r"iterations: 40 are too many for Argo Workflows.* Use (\d+) or fewer", create(home).stderr)
+    assert found
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, "iterations": int(found[1])}))
+    workflow = deploy(home)
+    check(workflow)
+    assert 0.75 * (1 << 20) < len(compact(workflow)) < 1 << 20
 
 
 # A thousand shards
