@@ -58,6 +58,8 @@ def main(flow: Any) -> None:
         parent = os.environ.get(FIRST_NODE) or os.environ.get(LAUNCHER)  # on a cluster there is none
         processes.die_with_parent(int(parent) if parent else None)
         os.environ[FIRST_NODE] = str(os.getpid())
+        if "ubf_control" in sys.argv:  # of several nodes on this machine Metaflow starts the others as `python`
+            os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     try:
         if "step" not in sys.argv[1:]:  # a task is given its config
             command_line.check(sys.argv[1:])

@@ -22,6 +22,7 @@ import linecache
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -86,9 +87,12 @@ class Unroll(FlowMutator):
         if self.nodes is None:
             return {}, {}
         before, step, after, path = self.nodes
+        following = dict(pairwise(self.body))
+        if [following.get(before), following.get(step)] != [step, after] or after not in following:
+            raise LoopError(f"nodes: {before}, {step} and {after} must follow each other in the body, and not end it.")
         if (count := _number(path, configs)) > 1:
             return {step: count}, {}
-        return {}, {name: self.body[self.body.index(name) + 1] for name in (before, after)}
+        return {}, {name: following[name] for name in (before, after)}
 
     def _read_body(self, flow: Any) -> dict[str, _Template]:
         known = ", ".join(node.name for node in flow._graph)
