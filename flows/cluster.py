@@ -21,13 +21,17 @@ from components.reporting.commands import kind_of
 
 COMMANDS = {"argo-workflows", "kubernetes"}
 RENAMED = {"volumes": "persistent_volume_claims"}
-LIKE = {"branch": "train", "join": "gather"}  # a comparison's own steps have the resources and the pods of these
+# Steps that have the resources and the pods of others.
+LIKE = {"branch": "train", "join": "gather", "spread": "gather", "collect": "gather"}
 
 # Argo keeps a run as one object, of at most a MiB: the whole compiled template and, compressed, each task's status.
 # A run that outgrows it fails on the way. What Metaflow 2.19 makes of a step, beside its pod options, is 6,900 bytes
 # with a datastore root of 50 characters, which comes seven times; of a task, with its attempts, Argo keeps 200.
 ARGO_KEEPS = 1 << 20
-STEP_BYTES, TASK_BYTES, OTHER_BYTES = 7_600, 250, 10_000
+# A step of several nodes is a manifest of two kinds of pods, and 25,500 bytes.
+STEP_BYTES, TASK_BYTES, OTHER_BYTES, JOBSET_BYTES = 7_600, 250, 10_000, 20_000
+# A host's name has 64 characters, of which js-1234560-control-0-0.js-1234560..svc.cluster.local has 52.
+LONGEST_NAMESPACE = 12
 
 
 class OnCluster(FlowMutator):
@@ -42,6 +46,7 @@ class OnCluster(FlowMutator):
         self._shipped: dict[str, Path] = {}
         if {"argo-workflows", "create"} <= {*sys.argv}:
             refuse_plain_key(metaflow_config.SERVICE_HEADERS)
+            refuse_nodes(config, metaflow_config.KUBERNETES_NAMESPACE)
             refuse_too_many(config, [name for name, _ in mutable_flow.steps])
         if not leaves_this_machine(sys.argv, os.environ):
             return
@@ -94,6 +99,22 @@ def refuse_plain_key(headers: Mapping[str, str]) -> None:
         )
 
 
+def refuse_nodes(config: Mapping[str, Any], namespace: str) -> None:
+    """Raises BadConfig for training on several nodes whose pods would not start."""
+    if config["training"]["nodes"] == 1:
+        return
+    if config["cluster"] is None:
+        raise BadConfig(
+            f"training.nodes: {config['training']['nodes']} nodes need pods, which the section `cluster` describes: "
+            "image, service account and what the nodes tolerate. Add it, or set training.nodes: 1."
+        )
+    if len(namespace) > LONGEST_NAMESPACE:
+        raise BadConfig(
+            f"training.nodes: pods of the namespace {namespace} would have longer host names than Linux takes. Use a "
+            f"namespace (METAFLOW_KUBERNETES_NAMESPACE) of at most {LONGEST_NAMESPACE} characters."
+        )
+
+
 def most_iterations(config: Mapping[str, Any], steps: Sequence[str]) -> int:
     """How many iterations Argo can keep of the flow with these steps, whose loop is unrolled; a low estimate."""
     cluster = ClusterConfig.model_validate(config["cluster"] or {})
@@ -103,7 +124,9 @@ def most_iterations(config: Mapping[str, Any], steps: Sequence[str]) -> int:
     def size(step: str) -> int:
         kind = kind_of(step)
         tasks = 1 if kind in ("start", "join", "end") else branches * (shards if kind in SHARDED else 1)
-        return STEP_BYTES + len(json.dumps(pod_options(cluster, kind))) + tasks * TASK_BYTES
+        jobset = kind == "train" and config["training"]["nodes"] > 1
+        pods = len(json.dumps(pod_options(cluster, kind))) * (2 if jobset else 1)
+        return STEP_BYTES + (JOBSET_BYTES if jobset else 0) + pods + tasks * TASK_BYTES
 
     inside = {step for step in steps if step != kind_of(step)}
     once = OTHER_BYTES + sum(size(step) for step in steps if step not in inside)

@@ -13,16 +13,15 @@ from metaflow import card, config_expr, current, resources, step
 
 from base import LiveCards, config_file, parse_comparison, told_plainly
 from cluster import OnCluster
-from components.config.steps import BODY
 from components.run_config import RunConfig
-from iteration import Iteration
+from iteration import NODES, STEPS, Iteration
 from launcher import main, run_folder, script
 from loop import unroll
 
 
 @LiveCards
 @OnCluster
-@unroll(body=BODY, exit="join", iterations="config.iterations")
+@unroll(body=STEPS, exit="join", iterations="config.iterations", nodes=NODES)
 class CompareFlow(Iteration):
     """Compares algorithms by win rate at equal samples or seconds."""
 

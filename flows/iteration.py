@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 from metaflow import config_expr, resources, step
 
 from base import AlignmentFlow, told_plainly
+from components.config.steps import BODY
+from nodes import this_node
 
 if TYPE_CHECKING:
     from components.stages.handover import Started
     from components.stages.start_from import Origin
+
+# Where several nodes train, `spread` starts and `collect` joins them; elsewhere both are left out.
+STEPS = (*BODY[:-2], "spread", "train", "collect", "evaluate")
+NODES = ("spread", "train", "collect", "config.training.nodes")
 
 
 class Iteration(AlignmentFlow):
@@ -75,6 +81,12 @@ class Iteration(AlignmentFlow):
             self.counts = stages.gather(work, self.shards, self.rollouts)
         done = {"iteration": self.iteration, "last": self.since + self.settings.iterations, "shards": len(self.shards)}
         print(report.drawn(self.counts, self.seconds, **done))
+        self.next(self.spread)
+
+    @resources(**config_expr("config.resources.gather"))
+    @step
+    def spread(self):
+        """Start the training on all nodes: Metaflow has no join do that."""
         self.next(self.train)
 
     @resources(**config_expr("config.resources.train"))
@@ -84,14 +96,24 @@ class Iteration(AlignmentFlow):
         from components import stages
         from components.runtime import machine
 
+        node = this_node(self.settings)
         given = stages.TrainInput(self.policy, self.optimizer, self.shards, self.rollouts, self.iteration, self.since)
         with self.work("train") as work:
-            trained = stages.train(work, given)
+            trained = stages.train_on(work, given, node)
             self.machine = machine.described()
-        self.seconds["train"] += trained.seconds_before
-        self.policy, self.optimizer, self.training = trained.policy, trained.optimizer, trained.figures
-        self.counts = {**self.counts, **trained.counts}
-        self.unfinished, self.warnings = trained.unfinished, trained.warnings
+        self.is_first_node = node.index == 0
+        if trained is not None:
+            self.seconds["train"] += trained.seconds_before
+            self.policy, self.optimizer, self.training = trained.policy, trained.optimizer, trained.figures
+            self.counts = {**self.counts, **trained.counts}
+            self.unfinished, self.warnings = trained.unfinished, trained.warnings
+        self.next(self.collect)
+
+    @resources(**config_expr("config.resources.gather"))
+    @step
+    def collect(self, inputs):
+        """Take over what the first of the nodes has; all have trained it together."""
+        self.merge_artifacts([node for node in inputs if node.is_first_node])
         self.next(self.evaluate)
 
     @resources(**config_expr("config.resources.evaluate"))

@@ -23,6 +23,7 @@ from components.stages import runs
 from components.store import open_store, store_root
 
 LAUNCHER = "WIND_LAUNCHER"  # environment variable: process id of what starts a run's tasks on this machine
+FIRST_NODE = "WIND_FIRST_NODE"  # environment variable: that of the task which started one, as another node, here
 ORIGIN = "--origin-run-id="
 LOCAL_ROOT = "METAFLOW_DATASTORE_SYSROOT_LOCAL"
 KEPT = ("--datastore", "--datastore-root", "--metadata", "--environment")  # options that a resume needs again
@@ -54,8 +55,11 @@ def main(flow: Any) -> None:
         came = processes.end_with_children()
     elif "step" in sys.argv[1:]:
         processes.end_in_order()
-        launcher = os.environ.get(LAUNCHER)  # on a cluster there is none
-        processes.die_with_parent(int(launcher) if launcher else None)
+        parent = os.environ.get(FIRST_NODE) or os.environ.get(LAUNCHER)  # on a cluster there is none
+        processes.die_with_parent(int(parent) if parent else None)
+        os.environ[FIRST_NODE] = str(os.getpid())
+        if "ubf_control" in sys.argv:  # of several nodes on this machine Metaflow starts the others as `python`
+            os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     try:
         if "step" not in sys.argv[1:]:  # a task is given its config
             command_line.check(sys.argv[1:])

@@ -11,15 +11,14 @@ from metaflow import card, config_expr, current, resources, step
 
 from base import LiveCards, config_file, parse_run, told_plainly
 from cluster import OnCluster
-from components.config.steps import BODY
-from iteration import Iteration
+from iteration import NODES, STEPS, Iteration
 from launcher import main, run_folder, script
 from loop import unroll
 
 
 @LiveCards
 @OnCluster
-@unroll(body=BODY, exit="end", iterations="config.iterations")
+@unroll(body=STEPS, exit="end", iterations="config.iterations", nodes=NODES)
 class WindFlow(Iteration):
     """Aligns a policy with its own win rates (WIND, arXiv 2410.20727)."""
 

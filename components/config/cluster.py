@@ -5,18 +5,21 @@ from __future__ import annotations
 from pydantic import Field, PositiveInt, field_validator
 
 from components.config.cron import check_cron, check_time_zone
+from components.config.kube_names import Image, Labels, Mounts, Name, Toleration
 from components.config.schema import Section
 
 
 class PodConfig(Section):
     """What a step's pods are on Kubernetes, beside the step's `resources`."""
 
-    image: str | None = Field(None, description="absent: METAFLOW_KUBERNETES_CONTAINER_IMAGE, or Metaflow's own choice")
-    service_account: str | None = Field(None, description="whose rights the pods have; absent: Metaflow's own choice")
-    secrets: list[str] | None = Field(None, description="names of Kubernetes secrets, which become variables")
-    node_selector: dict[str, str] | None = Field(None, description="labels of the nodes that may run them")
-    tolerations: list[dict[str, str]] | None = Field(None, description="taints of nodes that may run them all the same")
-    volumes: dict[str, str] | None = Field(None, description="persistent volume claims and where they are mounted")
+    image: Image | None = Field(
+        None, description="absent: METAFLOW_KUBERNETES_CONTAINER_IMAGE, or Metaflow's own choice"
+    )
+    service_account: Name | None = Field(None, description="whose rights the pods have; absent: Metaflow's own choice")
+    secrets: list[Name] | None = Field(None, description="names of Kubernetes secrets, which become variables")
+    node_selector: Labels | None = Field(None, description="labels of the nodes that may run them")
+    tolerations: list[Toleration] | None = Field(None, description="taints of nodes that may run them all the same")
+    volumes: Mounts | None = Field(None, description="persistent volume claims and where they are mounted")
     shared_memory: PositiveInt | None = Field(None, description="MB of /dev/shm")
     disk: PositiveInt | None = Field(None, description="MB; absent: 10240")
 

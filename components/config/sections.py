@@ -139,6 +139,10 @@ class TrainingConfig(Section):
         "runs out",
     )
     processes: PositiveInt = Field(1, description="on one machine, each with a GPU and a share of the weights (FSDP)")
+    nodes: int = Field(1, gt=0, le=100, description="machines that train together, each with so many processes")
+    nodes_wait_minutes: Annotated[PositiveFloat, ASIDE] = Field(
+        30.0, description="how long nodes wait for each other, to begin and in each exchange, before the task fails"
+    )
     optimizer: Annotated[Literal["adamw", "rmsprop", "adamw_8bit"], KEPT] = Field(
         "adamw", description="adamw_8bit keeps its moments in a quarter of the memory; it needs bitsandbytes"
     )
@@ -171,6 +175,11 @@ class TrainingConfig(Section):
     checkpoint_steps: Annotated[PositiveInt | None, ASIDE] = Field(
         None, description="…or optimiser steps, if they come first"
     )
+
+    @property
+    def world(self) -> int:
+        """How many processes train together, on all nodes."""
+        return self.nodes * self.processes
 
     @model_validator(mode="before")
     @classmethod

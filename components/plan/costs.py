@@ -145,5 +145,5 @@ def responses_trained(config: RunConfig) -> int:
 def tokens_trained(config: RunConfig, lengths: Lengths) -> float:
     """Tokens of a prompt and its responses in training, where checkpointed or spread layers cannot share the prompt."""
     responses, settings = responses_trained(config), config.training
-    prompts = responses if settings.gradient_checkpointing or settings.processes > 1 else 1
+    prompts = responses if settings.gradient_checkpointing or settings.world > 1 else 1
     return prompts * lengths.prompt + responses * lengths.response

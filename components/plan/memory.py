@@ -82,11 +82,11 @@ def training_memory(config: RunConfig, models: Models, lengths: Lengths) -> floa
     layer = _layer(shape, number)
     kept = FP32 * shape.hidden * shape.layers + layer if settings.gradient_checkpointing else layer * shape.layers
     activations = settings.micro_batch_size * tokens * kept + HEAD
-    if settings.processes == 1:
+    if settings.world == 1:
         return weights_memory(config, models) + state + anchor + activations
     # Each process loads all weights and then keeps its share; two layers at a time are gathered, and cast.
     whole, gathered = FP32 * shape.parameters, 2 * (FP32 + BF16) * shape.parameters / shape.layers
-    return max(whole, (whole + state) / settings.processes + gathered + activations)
+    return max(whole, (whole + state) / settings.world + gathered + activations)
 
 
 def _judges(models: Models) -> float:

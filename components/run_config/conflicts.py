@@ -72,15 +72,21 @@ def _in_prompts(run: RunFields) -> Iterator[str]:
 def _in_processes(run: RunFields) -> Iterator[str]:
     """What does not go together with training in several processes."""
     train, gpus = run.training, run.resources.train.gpu
-    if train.processes == 1:
+    if train.world == 1:
         return
-    alone = "trains in one process. Set training.processes: 1."
+    one = [f"training.{name}: 1" for name in ("processes", "nodes") if getattr(train, name) > 1]
+    alone = f"trains in one process. Set {' and '.join(one)}."
     if train.lora is not None:
         yield f"training.lora: {alone}"
     if train.optimizer == "adamw_8bit":
         yield f"training.optimizer: adamw_8bit {alone}"
     if run.algorithm.on_policy:
         yield f"algorithm.name: {run.algorithm.name} {alone}"
+    if train.nodes > 1 and run.compare is not None:
+        yield (
+            "training.nodes: is not for comparisons, whose arms train each on one machine. Set training.nodes: 1, or "
+            "run flows/wind_flow.py."
+        )
     if 0 < gpus != train.processes:
         yield (
             f"training.processes: {train.processes} processes need a GPU each, and resources.train.gpu is {gpus}. "

@@ -86,6 +86,15 @@ def children() -> list[int]:
     return found
 
 
+def failed(child: int) -> bool:
+    """Whether a child has ended otherwise than well; whoever started it can still wait for it."""
+    try:
+        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # was waited for
+        return False
+    return ended is not None and (ended.si_code != os.CLD_EXITED or ended.si_status != 0)
+
+
 def _heeded() -> list[signal.Signals]:
     return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 

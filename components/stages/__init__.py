@@ -3,7 +3,7 @@
 A flow step reads its artifacts, calls one of these and keeps the result; without a flow they run just as well.
 """
 
-from components.stages.handover import EvaluateInput, Started, TrainInput, TrainResult
+from components.stages.handover import EvaluateInput, Node, Started, TrainInput, TrainResult
 from components.stages.iteration import (
     add_row,
     evaluate,
@@ -14,12 +14,14 @@ from components.stages.iteration import (
     plan,
     score,
     train,
+    train_on,
 )
 from components.stages.preparation import start
 from components.stages.update import forget_unfinished
 
 __all__ = [
     "EvaluateInput",
+    "Node",
     "Started",
     "TrainInput",
     "TrainResult",
@@ -34,4 +36,5 @@ __all__ = [
     "score",
     "start",
     "train",
+    "train_on",
 ]

@@ -32,6 +32,15 @@ class TrainInput:
 
 
 @dataclass(frozen=True)
+class Node:
+    """One of the machines that train together; by default the only one."""
+
+    index: int = 0  # the first has the result
+    count: int = 1
+    meeting: str | None = None  # where their processes meet, a URL for torch.distributed; None: in a folder of this one
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """What `train` hands on."""
 

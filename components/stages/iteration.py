@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from components import prompts
 from components.algorithms import Algorithm
+from components.config.errors import ConfigError
 from components.data import rollouts
 from components.data.records import Rollout, Scored
 from components.evaluation import metrics
@@ -19,7 +20,7 @@ from components.judges import Judgement, summed
 from components.run_config import RunConfig
 from components.stages import evaluating, sampling, update
 from components.stages.context import Workspace
-from components.stages.handover import EvaluateInput, TrainInput, TrainResult
+from components.stages.handover import EvaluateInput, Node, TrainInput, TrainResult
 from components.store import Manifest
 
 if TYPE_CHECKING:  # plan, gather and end do without torch
@@ -133,15 +134,29 @@ def train(work: Workspace, given: TrainInput) -> TrainResult:
     Continues from the state that an earlier attempt at the same work saved. Raises FloatingPointError when training
     diverges, and stores nothing then.
     """
-    if work.config.training.processes > 1:
+    trained = train_on(work, given, Node())
+    assert trained is not None
+    return trained
+
+
+def train_on(work: Workspace, given: TrainInput, node: Node) -> TrainResult | None:
+    """`train` on one of `training.nodes` machines, all of which must take part; of several, the first has the result.
+
+    Raises ConfigError where the node is one of another number of machines.
+    """
+    settings = work.config.training
+    if node.count != settings.nodes:
+        raise ConfigError(
+            f"training.nodes: {settings.nodes} machines are to train, and this is one of {node.count}. Run "
+            "flows/wind_flow.py, which starts them all, or set training.nodes: 1."
+        )
+    if settings.world > 1:
         from components.stages import training_processes
 
-        trained = training_processes.train(work, given)
+        trained = training_processes.train(work, given, node)
     else:
-        alone = update.train_here(work, given)
-        assert alone is not None
-        trained = alone
-    if trained.warnings:
+        trained = update.train_here(work, given)
+    if trained is not None and trained.warnings:
         logger.warning("iteration %d: %s", given.iteration, trained.warnings)
     return trained
 

@@ -1,8 +1,13 @@
-"""Training in several processes on one machine, one for each GPU, inside an ordinary task.
+"""Training in several processes, one for each GPU, on this machine or on several, each with a task of its own.
 
-The task starts them and waits, so it resumes like any other. They read from the store what the task would have read;
-the first of them writes. They meet by a file in a folder that only this user can enter, and talk over the loopback
-interface: what torch exchanges at a meeting on the network is neither authenticated nor safe to unpickle.
+A task starts those of its machine and waits, so it resumes like any other. They read from the store what the task would
+have read; the first of all writes. On one machine they meet by a file in a folder that only this user can enter, and
+talk over the loopback interface: what torch exchanges at a meeting on the network is neither authenticated nor safe to
+unpickle. Machines must meet there, in a network that lets nobody else in, such as that of
+infra/kubernetes/wind.yaml.
+
+When one process ends badly, all do: those of its machine are ended here, others find their connections closed or wait
+`training.nodes_wait_minutes` in vain.
 """
 
 from __future__ import annotations
@@ -13,9 +18,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +29,18 @@ import torch
 from torch import distributed as dist
 
 from components.run_config import RunConfig
-from components.runtime.processes import die_with_parent, end_in_order
+from components.runtime.processes import children, die_with_parent, end_in_order, failed
 from components.runtime.progress import Progress
 from components.stages.context import Workspace, open_workspace
-from components.stages.handover import TrainInput, TrainResult
+from components.stages.handover import Node, TrainInput, TrainResult
 
 POLL = 0.5  # seconds
 GRACE = 10.0  # seconds to end in when another of the processes has failed
 
 
-def train(work: Workspace, given: TrainInput) -> TrainResult:
-    """`stages.train` in `training.processes` processes. Raises RuntimeError when they fail."""
-    folder = work.new_folder()
+def train(work: Workspace, given: TrainInput, node: Node) -> TrainResult | None:
+    """`stages.train_on` in `training.processes` processes. Raises RuntimeError when they or other nodes' fail."""
+    folder, others = work.new_folder(), _tasks_of_others()
     for manifest in filter(None, [given.policy, given.optimizer, *given.shards, *given.scored]):
         work.fetch(manifest)  # once, for all of them
     job = {
@@ -43,21 +49,54 @@ def train(work: Workspace, given: TrainInput) -> TrainResult:
         "cache": str(work.cache),
         "precision": work.precision,
         "given": asdict(given),
+        "meeting": node.meeting or (folder / "meeting").as_uri(),
+        "minutes": work.config.training.nodes_wait_minutes if node.count > 1 else None,
     }
     (folder / "job.json").write_text(json.dumps(job))
-    progress, count = work.progress("train"), work.config.training.processes
+    progress, settings = work.progress("train"), work.config.training
     with ExitStack() as running:
-        group = [running.enter_context(_started(folder, rank, count, work.threads)) for rank in range(count)]
-        shown = 0
-        while not _ended(group):
+        group = [
+            running.enter_context(_started(folder, place, work.threads)) for place in _places(node, settings.processes)
+        ]
+        shown, lost = 0, False
+        while not _ended(group) and not lost:
             time.sleep(POLL)
             shown = _show(folder, progress, shown)
-    if any(process.returncode for process in group):
+            lost = any(failed(task) for task in others)
+    if lost or any(process.returncode for process in group):
         raise RuntimeError(
-            f"training in {count} processes failed, see above. If memory ran out, lower "
+            f"training in {settings.world} processes failed, see above"
+            f"{', also what other nodes say' if node.count > 1 else ''}. If memory ran out, lower "
             "training.micro_batch_size: it is not halved here, since all processes would have to agree."
         )
-    return TrainResult(**json.loads((folder / "trained.json").read_text()))
+    return TrainResult(**json.loads((folder / "trained.json").read_text())) if node.index == 0 else None
+
+
+def _places(node: Node, processes: int) -> list[dict[str, str]]:
+    """What each process of a node has in its environment to know its place among all."""
+    first, world = node.index * processes, node.count * processes
+    return [
+        {"RANK": str(first + local), "LOCAL_RANK": str(local), "WORLD_SIZE": str(world)} | _interface(node)
+        for local in range(processes)
+    ]
+
+
+def _interface(node: Node) -> dict[str, str]:
+    """The loopback interface for processes on one machine; others find their own."""
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    if loopback is None or not (node.meeting or "file:").startswith("file:"):
+        return {}
+    return {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+
+
+def _tasks_of_others() -> list[int]:
+    """Process ids of other nodes' tasks that this task has started, as Metaflow does where nodes share a machine."""
+    found = []
+    for child in children():
+        with suppress(OSError):
+            if b"ubf_task" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                found.append(child)
+    return found
 
 
 def _show(folder: Path, progress: Progress, shown: int) -> int:
@@ -71,7 +110,7 @@ def _show(folder: Path, progress: Progress, shown: int) -> int:
 
 
 @contextmanager
-def _started(folder: Path, rank: int, count: int, threads: int) -> Iterator[subprocess.Popen[bytes]]:
+def _started(folder: Path, place: Mapping[str, str], threads: int) -> Iterator[subprocess.Popen[bytes]]:
     """One of the processes; it does not outlive the block."""
     root = str(Path(__file__).parents[2])  # where `components` lies
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -80,13 +119,8 @@ def _started(folder: Path, rank: int, count: int, threads: int) -> Iterator[subp
         "PYTHONPATH": os.pathsep.join([root, *filter(None, given)]),  # an empty entry is the working directory
         "PYTHONSAFEPATH": "1",
         "OMP_NUM_THREADS": str(threads),
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(count),
+        **place,
     }
-    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
-    if loopback:
-        environment |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
     # -P: the working directory is no place to import from
     command = [sys.executable, "-P", "-m", __name__, str(folder), str(os.getpid())]
     with subprocess.Popen(command, env=environment) as process:
@@ -113,14 +147,15 @@ def work_in_group(folder: Path) -> None:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    job: dict[str, Any] = json.loads((folder / "job.json").read_text())
     dist.init_process_group(
         "nccl" if cuda else "gloo",
-        init_method=(folder / "meeting").as_uri(),
+        init_method=job["meeting"],
+        timeout=None if job["minutes"] is None else timedelta(minutes=job["minutes"]),
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
     )
     try:
-        job: dict[str, Any] = json.loads((folder / "job.json").read_text())
         config = RunConfig.model_validate(job["config"])
         with open_workspace(
             config,

@@ -90,7 +90,7 @@ def _begin(work: Workspace, given: TrainInput) -> TrainingState:
         lora.add(policy.model, settings.lora, work.config.seed)
     if settings.gradient_checkpointing:
         policy = checkpointed(policy)
-    if settings.processes > 1:
+    if settings.world > 1:
         policy = sharding.shard(policy)
     state = TrainingState(policy, make_optimizer(policy, settings), settings.micro_batch_size)
     saved = None if given.optimizer is None else work.fetch(given.optimizer)

@@ -23,7 +23,7 @@ def check(settings: TrainingConfig, model: PreTrainedModel | None = None) -> Non
         from components.policy import lora
 
         lora.check(model, settings.lora)
-    if model is not None and (settings.gradient_checkpointing or settings.processes > 1):
+    if model is not None and (settings.gradient_checkpointing or settings.world > 1):
         from components.training.gradient_checkpointing import layers
 
         layers(model)

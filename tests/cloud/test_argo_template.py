@@ -12,11 +12,11 @@ from typing import Any
 import boto3
 import pytest
 import yaml
-from hera.workflows.models import WorkflowTemplate
 from pydantic import ValidationError
 
+from support.cloud.controller import check
 from support.cloud.deployment import CLUSTER, GUIDE, SECRET, create, deploy
-from support.cloud.templates import compact
+from support.cloud.templates import accepted, compact
 from support.flows.flow_home import FLOW, Home
 
 pytestmark = [pytest.mark.s3, pytest.mark.thorough]
@@ -129,11 +129,6 @@ def test_the_steps_of_a_comparison_have_pods(home: Home) -> None:
 # Argo's own types
 
 
-def accepted(workflow: dict[str, Any]) -> None:
-    """Raises ValidationError for a field that Argo or Kubernetes does not know, even if nothing is in it."""
-    WorkflowTemplate.model_validate(workflow, extra="forbid", by_alias=True, by_name=False)
-
-
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_argo_knows_all_of_a_presets_template(preset: Path, tmp_path: Path, s3_server) -> None:
     home, values = Home(tmp_path, s3_server), yaml.safe_load(preset.read_text())
@@ -142,6 +137,7 @@ def test_argo_knows_all_of_a_presets_template(preset: Path, tmp_path: Path, s3_s
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     workflow = deploy(home, flow=COMPARISON if "compare" in values else FLOW)
     accepted(workflow)
+    check(workflow)
     tasks = [task for template in templates(workflow).values() for task in (template.get("dag") or {}).get("tasks", [])]
     assert any(task.get("withParam") for task in tasks)  # the shards
     assert not any(task.get("when") for task in tasks)  # Argo hangs on the conditions of Metaflow (its issue 3043)

@@ -20,6 +20,18 @@ cluster:
 """
 
 
+def test_what_kubernetes_takes_is_taken():
+    text = """demo: {}
+cluster:
+  image: registry.example.com:5000/wind@sha256:0123
+  secrets: [a.b-c]
+  node_selector: {eks.amazonaws.com/instance-gpu-name: h100, pool: ""}
+  tolerations: [{operator: Exists}, {key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}, {key: a, value: b}]
+  volumes: {models: /models}
+"""
+    assert parse(text)["cluster"]["node_selector"] == {"eks.amazonaws.com/instance-gpu-name": "h100", "pool": ""}
+
+
 def test_a_kind_of_step_overrides_what_all_have():
     cluster = ClusterConfig.model_validate(parse(CLUSTER)["cluster"])
     assert pod_options(cluster, "plan") == {"image": "wind:1", "node_selector": {"pool": "cpu"}, "secrets": ["token"]}
@@ -66,6 +78,27 @@ def test_where_the_environment_says_so(environment, leaves):
         ("cluster: {steps: {trains: {image: a}}}", "cluster.steps.trains: unknown key. Did you mean 'train'?"),
         ("cluster: {schedule: {timezone: UTC}}", "cluster.schedule.cron: is required."),
         ("cluster: {retries: 10}", "cluster.retries: 10 cannot be used."),
+        ("cluster: {image: ''}", "cluster.image: '' is no image."),
+        ("cluster: {service_account: My_Account}", "cluster.service_account: 'My_Account' is no name of Kubernetes."),
+        ("cluster: {secrets: [hub, Hub]}", "cluster.secrets.1: 'Hub' is no name of Kubernetes."),
+        ("cluster: {node_selector: {pool: a b}}", "cluster.node_selector: pool: 'a b' is no value of a label."),
+        ("cluster: {node_selector: {/pool: a}}", "cluster.node_selector: '' is no name of Kubernetes."),
+        ("cluster: {node_selector: {a/b/c: a}}", "cluster.node_selector: 'a/b' is no name of Kubernetes."),
+        (
+            f"cluster: {{node_selector: {{{'k' * 64}: a}}}}",
+            f"cluster.node_selector: '{'k' * 64}' is no key of a label.",
+        ),
+        ("cluster: {volumes: {a.b: /a}}", "cluster.volumes: 'a.b' cannot be mounted."),
+        ("cluster: {volumes: {a: data}}", "cluster.volumes: a: 'data' is no place to mount it."),
+        ("cluster: {steps: {train: {volumes: {a: /d, b: /d}}}}", "cluster.steps.train.volumes: /d is given twice."),
+        ("cluster: {tolerations: [{taint: a}]}", "cluster.tolerations.0: 'taint' is unknown."),
+        ("cluster: {tolerations: [{key: a, effect: NoStart}]}", "cluster.tolerations.0: effect: 'NoStart' is unknown."),
+        ("cluster: {tolerations: [{key: a, operator: Is}]}", "cluster.tolerations.0: operator: 'Is' is unknown."),
+        ("cluster: {tolerations: [{value: a}]}", "cluster.tolerations.0: key: is required."),
+        (
+            "cluster: {tolerations: [{key: a, operator: Exists, value: b}]}",
+            "cluster.tolerations.0: value: has no meaning where the operator is Exists.",
+        ),
     ],
 )
 def test_a_bad_setting_is_refused(text, message):

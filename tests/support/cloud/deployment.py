@@ -39,7 +39,7 @@ def create(home: Home, config: Path | None = None, flow: Path = FLOW, **env: str
     """`argo-workflows create --only-json`."""
     top = ["--no-pylint", "--datastore", "s3", "--config", "config", str(config or home.folder / "config.yaml")]
     # With the project's root on its path, Metaflow packs the metadata of an editable install, in half.
-    env |= {"METAFLOW_KUBERNETES_NAMESPACE": "wind", "PYTHONPATH": str(FLOW.parent)}
+    env = {"METAFLOW_KUBERNETES_NAMESPACE": "wind", **env, "PYTHONPATH": str(FLOW.parent)}
     return home.command(str(flow), *top, "argo-workflows", "create", "--only-json", **env)
 
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from hera.workflows.models import WorkflowTemplate
+
 ENCODED = re.compile(r"=toBase64\(workflow\.parameters\['([\w-]+)'\]\)")  # the one expression that Metaflow writes
 PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}")
 
@@ -36,6 +38,11 @@ def filled(text: str, scope: Mapping[str, str]) -> str:
         return base64.b64encode(scope[name].encode()).decode() if encoded else scope[name]
 
     return PLACEHOLDER.sub(value, text)
+
+
+def accepted(workflow: dict[str, Any]) -> None:
+    """Raises ValidationError for a field that Argo or Kubernetes does not know, even if nothing is in it."""
+    WorkflowTemplate.model_validate(workflow, extra="forbid", by_alias=True, by_name=False)
 
 
 def without_nulls(value: Any) -> Any:
