@@ -169,12 +169,8 @@ class TrainingConfig(Section):
         description="at most so many prompts, and at most a quarter of more than 32, whose risk and log-probs are "
         "measured after each epoch; 0: no such figures and no warnings",
     )
-    checkpoint_minutes: Annotated[PositiveFloat, ASIDE] = Field(
-        10.0, description="time after which unfinished training is saved"
-    )
-    checkpoint_steps: Annotated[PositiveInt | None, ASIDE] = Field(
-        None, description="…or optimiser steps, if they come first"
-    )
+    checkpoint_minutes: Annotated[PositiveFloat, ASIDE] = Field(10.0, description="unfinished training is saved then")
+    checkpoint_steps: Annotated[PositiveInt | None, ASIDE] = Field(None, description="…or after so many steps")
 
     @property
     def world(self) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from components.evaluation.parts import evaluated
 from components.evaluation.text import ORDERS
 from components.reporting.text import MISSING, aligned, number
+
+if TYPE_CHECKING:  # most steps need no table
+    import pandas as pd
 
 RECENT = 3  # iterations that the terminal has room for
 LC = "win_rate_lc"
@@ -57,8 +59,8 @@ def _reference(known: pd.DataFrame, column: str, form: str) -> str:
     """The reference's own value, which is 0 for its KL to itself."""
     if column == "kl_token":
         return number(0.0, form)
-    values = known[f"{column}_reference"].dropna() if f"{column}_reference" in known else pd.Series(dtype=float)
-    return number(values.iloc[-1], form) if len(values) else MISSING
+    values = known[f"{column}_reference"].dropna().tolist() if f"{column}_reference" in known else []
+    return number(values[-1], form) if values else MISSING
 
 
 def _interval(low: float, high: float) -> str:
