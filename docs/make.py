@@ -54,8 +54,8 @@ def picture(opened: Browser, page: Path, name: str, *, height: int, width: int =
         opened.open(page)
         if tab:
             opened.run(f"document.getElementById({tab!r}).click()")
-        # Two frames later all is drawn.
-        opened.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 500)))")
+        # A card draws itself by a script of 1 MB.
+        opened.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 3000)))")
         opened.picture(PICTURES / f"{name}{'-dark' if dark else ''}.png")
 
 
