@@ -42,13 +42,10 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("victim", ["ubf_control", "ubf_task", None])
-def test_two_nodes_end_as_one_also_when_one_is_killed(tmp_path: Path, wait_for, alone, victim: str | None) -> None:
+@pytest.mark.parametrize("victim", ["ubf_control", "ubf_task"])
+def test_two_nodes_end_as_one_also_when_one_is_killed(tmp_path: Path, wait_for, alone, victim: str) -> None:
     """A killed node fails the run within minutes, and a resume continues from the last saved step."""
     home = Home(tmp_path, changes={"training": {**TRAINING, "nodes": 2}})
-    if victim is None:
-        assert_close(policy(home, home.flow("local", "run")), alone)
-        return
     launcher = launch(home)
     store = open_store(home.store_root("local"))
     wait_for(lambda: any(note.name.startswith("training-") for note in store.notes()), seconds=600)

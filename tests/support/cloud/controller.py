@@ -119,7 +119,8 @@ def manifest(template: Mapping[str, Any], run: str) -> dict[str, Any]:
 def checked_jobset(document: Mapping[str, Any]) -> None:
     """A JobSet that its controller takes, with Jobs and pods that Kubernetes takes."""
     assert (document["apiVersion"], document["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
-    jobs = document["spec"]["replicatedJobs"]
+    jobs = document["spec"].get("replicatedJobs", [])
+    assert jobs, "a JobSet without Jobs"
     bare = {**document["spec"], "replicatedJobs": [{**job, "template": {}} for job in jobs]}
     JobsetV1alpha2JobSet.model_validate({**document, "spec": bare}, extra="forbid", by_alias=True, by_name=False)
     limits.metadata(document["metadata"])
