@@ -225,7 +225,7 @@ from components.generation.vllm import VllmEngine
 
 engine = VllmEngine(enforce_eager=True, kv_cache_mb=256, tensor_parallel=int(sys.argv[2]))
 seeds = np.arange(20_000, dtype=np.uint64).reshape(1, -1)
-engine.sample(load(Path(sys.argv[1])), [[5]], seeds, Sampling(400), lambda *_: print("sampling", flush=True))
+engine.sample(load(Path(sys.argv[1])), [[5]], seeds, Sampling(400), lambda *_, **__: print("sampling", flush=True))
 """
 
 
