@@ -162,8 +162,9 @@ def test_the_printed_command_writes_the_comparison_to_files(comparison, home):
     assert {path.name for path in (home / "comparison").iterdir()} == {
         *("comparison.csv", "comparison.png", "comparison.md")
     }
-    written = pd.read_csv(home / "comparison" / "comparison.csv").astype({"warnings": object})
-    written = written.fillna({"warnings": ""})  # an empty cell reads as a missing number
+    texts = dict.fromkeys(["text_warnings", "warnings"], "")
+    written = pd.read_csv(home / "comparison" / "comparison.csv").astype(dict.fromkeys(texts, object))
+    written = written.fillna(texts)  # an empty cell reads as a missing number
     assert list(written.columns) == list(comparison.data.results.columns)
     pd.testing.assert_frame_equal(written, comparison.data.results, check_dtype=False)
     assert f"# CompareFlow/{comparison.run.id}" in (home / "comparison" / "comparison.md").read_text()
