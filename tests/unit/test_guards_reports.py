@@ -89,7 +89,7 @@ def test_the_verdict_and_the_card_tell_of_hints():
     at = next(i for i, part in enumerate(shown) if part.get("source") == "## Text")
     assert shown[at + 1]["columns"] == ["text", "reference", "iteration 1", "iteration 2"]
     assert shown[at + 2]["source"].strip() == f"- Iteration 1: {HINT}"
-    assert shown[at + 3]["source"] == guards_report.NOTE
+    assert shown[at + 3]["source"].strip() == guards_report.NOTE
 
 
 def test_a_history_of_before_is_read():
