@@ -26,6 +26,6 @@ def test_a_resumed_run_on_s3_equals_a_local_one(s3_server, tmp_path: Path) -> No
     said = home.python("-m", "components.store", "verify", f"WindFlow/{run}", "--datastore", "s3")
     assert said.splitlines()[-1].endswith(" files read, 0 of them missing or damaged")
     home.python("-m", "components.export", f"WindFlow/{run}", "exported")
-    assert sorted(remote["policy"]) == sorted(path.name for path in (tmp_path / "exported").iterdir())
+    assert sorted([*remote["policy"], "README.md"]) == sorted(path.name for path in (tmp_path / "exported").iterdir())
     said = home.python("-m", "components.store", "gc", "--older-than", "1d", "--delete", "--datastore", "s3")
     assert said.splitlines()[-1] == "0 files, 0 B, 0 unfinished ones and 0 notes: removed"
