@@ -92,8 +92,8 @@ def test_a_run_goes_on_with_parts_and_groups(run_flow, flow_env, tmp_path):
     assert [batch["iteration"] for batch in inside["held_out"]["batches"]] == [0, 4]
 
     assert "iteration 4 of 4: 2 of 2 shards done, 32 responses, " in result.stdout
-    task = next(iter(result.run["score_4"]))
-    place = f"{result.run.id}/score_4/{task.id}"
+    task = next(iter(result.run["score_3"]))
+    place = f"{result.run.id}/score_3/{task.id}"
     words = [str(FLOW), "card", "get", place, str(tmp_path / "live.html"), "--id", "progress"]
     subprocess.run([sys.executable, *words], check=True, cwd=tmp_path, env=os.environ | flow_env)
     live = card_content((tmp_path / "live.html").read_text())
