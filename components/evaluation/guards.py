@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.records import Rollout
+from components.data.records import Ragged, Rollout
 from components.evaluation import length_control, text
 from components.evaluation.intervals import interval
 from components.evaluation.metrics import WinRate, win_rate
@@ -53,6 +54,11 @@ class Compared:
     kl: NDArray[np.float64]  # (n, M), log pi - log pi_ref of `ours`
     plain: WinRate
     controlled: WinRate  # at equal length
+
+    @cached_property
+    def equally_long(self) -> tuple[Ragged, Ragged]:
+        """Both sides' responses as `text.equally_long` cuts them."""
+        return text.equally_long(text.bodies(self.ours), text.bodies(self.theirs))
 
 
 def compare(
@@ -122,10 +128,9 @@ def _repetition(seen: Compared) -> Iterator[str]:
         )
         return
     m = seen.ours.shape[1]
-    cut = text.equally_long(text.bodies(seen.ours), text.bodies(seen.theirs))
     falls = []
     for order in text.ORDERS:
-        pair = np.stack([text.within(side, order) for side in cut])
+        pair = np.stack([text.within(side, order) for side in seen.equally_long])
         differences = np.subtract(*pair).reshape(-1, m)
         known = differences[~np.isnan(differences).any(1)].mean(1)
         falls.append((order, text.mean(pair[0]), text.mean(pair[1]), _clear(known)))
@@ -134,10 +139,9 @@ def _repetition(seen: Compared) -> Iterator[str]:
 
 def _alike(seen: Compared) -> Iterator[str]:
     m = seen.ours.shape[1]
-    cut = text.equally_long(text.bodies(seen.ours), text.bodies(seen.theirs))
     falls = []
     for order in text.ORDERS:
-        (ours, own), (theirs, rival) = (text.across(side, order, m) for side in cut)
+        (ours, own), (theirs, rival) = (text.across(side, order, m) for side in seen.equally_long)
         falls.append((order, ours, theirs, _clear(own - rival)))
     yield from _fell(falls, ALIKE, "Responses to different prompts are alike: distinct-{} over them is")
 

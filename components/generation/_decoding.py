@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
 
 from components.data.records import TokenIds
-from components.policy.attention import for_drawing
+from components.policy.attention import for_drawing, has_groups
 from components.policy.batches import extended, left_padded, prefix_positions
 from components.policy.model import Policy
 
@@ -53,6 +53,7 @@ class CachedDecoder(Decoder):
         self._mask = None if prefix.mask is None else extended(prefix.mask, limit)
         self._read = 0  # tokens in the cache, padding included
         self._known = signature(policy.body.forward).parameters
+        self._grouped = has_groups(policy.model)
 
     def first(self) -> Tensor:
         hidden = self._forward(self._ids, self._positions)
@@ -88,7 +89,7 @@ class CachedDecoder(Decoder):
         }
         open_ended = any(parameter.kind == Parameter.VAR_KEYWORD for parameter in known.values())
         taken = {name: value for name, value in inputs.items() if open_ended or name in known}
-        with for_drawing(self._policy.model):
+        with for_drawing(self._policy.model, grouped=self._grouped):
             output = self._policy.body(input_ids=ids, **taken, use_cache=True)
         hidden: Tensor = output.last_hidden_state[:, -1]
         return hidden

@@ -30,19 +30,23 @@ def use_precise(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def for_drawing(model: PreTrainedModel) -> Iterator[None]:
-    """Within it, a model with fewer key-value heads computes single queries in groups of heads, none in `PRECISE`."""
+def for_drawing(model: PreTrainedModel, *, grouped: bool) -> Iterator[None]:
+    """Within it, single queries are computed in groups of heads if `grouped`, for models that `has_groups`.
+
+    None is in `PRECISE`.
+    """
     config = model.config.get_text_config()
     own = config._attn_implementation
     if own in (PLAIN, PRECISE):
-        config._attn_implementation = GROUPED if _has_groups(model) else PLAIN
+        config._attn_implementation = GROUPED if grouped else PLAIN
     try:
         yield
     finally:
         config._attn_implementation = own
 
 
-def _has_groups(model: PreTrainedModel) -> bool:
+def has_groups(model: PreTrainedModel) -> bool:
+    """Whether query heads share key-value heads; looks at every module, so not to be asked for each token."""
     return any(getattr(module, "num_key_value_groups", 1) > 1 for module in model.modules())
 
 

@@ -44,6 +44,24 @@ def said(text, *, tops=None, finish="stop", tokens=(11, 1)):
 
 
 @contextmanager
+def in_background(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server whose requests the handler answers in threads of this process."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        with warnings.catch_warnings():  # connections that broke are left to the garbage collector, by clients too
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+
+
+@contextmanager
 def serving(answer: Callable[[dict[str, Any], int], Any]) -> Iterator[Server]:
     """Answers each POST with answer(body, number of the request); an Answer, or what is sent with status 200."""
     found = Server("")
@@ -75,17 +93,5 @@ def serving(answer: Callable[[dict[str, Any], int], Any]) -> Iterator[Server]:
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    found.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with in_background(Handler) as found.address:
         yield found
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-        with warnings.catch_warnings():  # connections that broke are left to the garbage collector, by clients too
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()

@@ -8,7 +8,15 @@ from torch.testing import assert_close
 
 from components.config.sections import PolicyConfig
 from components.policy import model as policies
-from components.policy.attention import GROUPED, PLAIN, PRECISE, attend_in_fp32, attend_in_groups, for_drawing
+from components.policy.attention import (
+    GROUPED,
+    PLAIN,
+    PRECISE,
+    attend_in_fp32,
+    attend_in_groups,
+    for_drawing,
+    has_groups,
+)
 from support.models.families import FAMILIES, save_policy
 
 
@@ -80,7 +88,7 @@ def test_a_policy_trains_with_the_precise_one_in_bf16_only(tmp_path, precision, 
     directory = save_policy(FAMILIES["qwen2.5"], tmp_path / "policy")
     model = policies.load(directory, PolicyConfig(model=str(directory)), precision=precision).model
     assert model.config._attn_implementation == attention
-    with pytest.raises(KeyError), for_drawing(model):
+    with pytest.raises(KeyError), for_drawing(model, grouped=has_groups(model)):
         assert model.config._attn_implementation == GROUPED
         raise KeyError
     assert model.config._attn_implementation == attention
