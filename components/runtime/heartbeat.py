@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -15,16 +16,23 @@ MOST = 3  # times that long at most between two signs of life: a minute
 class Heartbeat:
     """While its context lasts: a line after `quiet` seconds without `heard`, after 2 and 4 times that, then each 3."""
 
-    def __init__(self, name: str, *, quiet: float = QUIET, stream: TextIO | None = None) -> None:
-        """Args: name of the work; quiet in seconds; stream is stderr if absent."""
-        self._name, self._quiet, self._stream = name, quiet, stream or sys.stderr
+    def __init__(
+        self,
+        name: str,
+        *,
+        quiet: float = QUIET,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args: name of the work; quiet in seconds; stream is stderr if absent; clock gives the time in seconds."""
+        self._name, self._quiet, self._stream, self._clock = name, quiet, stream or sys.stderr, clock
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread = threading.Thread(target=self._watch, name=f"wind heartbeat of {name}", daemon=True)
         self.heard(name)
 
     def heard(self, what: str) -> None:
         """Something was reported: the silence begins anew."""
-        self._last, self._what, self._due = time.monotonic(), what, self._quiet
+        self._last, self._what, self._due = self._clock(), what, self._quiet
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -36,11 +44,17 @@ class Heartbeat:
         self._ended.set()
         self._thread.join()
 
+    def sign(self) -> str:
+        """The line that is due now, or nothing: each is due once."""
+        silence = self._clock() - self._last
+        if silence < self._due:
+            return ""
+        self._due += min(self._due, MOST * self._quiet)
+        after = "" if self._what == self._name else f" after `{self._what}`"
+        return f"{self._name}: still running{after}, no news for {silence:.0f} s\n"
+
     def _watch(self) -> None:
         while not self._ended.wait(self._quiet / 20):
-            silence = time.monotonic() - self._last
-            if silence >= self._due:
-                self._due += min(self._due, MOST * self._quiet)
-                after = "" if self._what == self._name else f" after `{self._what}`"
-                self._stream.write(f"{self._name}: still running{after}, no news for {silence:.0f} s\n")
+            if line := self.sign():
+                self._stream.write(line)
                 self._stream.flush()
