@@ -18,7 +18,6 @@ from metaflow.util import get_username
 from components.config.errors import BlobError, ConfigError, StoreError, UserError
 from components.config.schema import validated
 from components.config.steps import SHARDED
-from components.policy import library
 from components.reporting import commands
 from components.reporting.cards import StepProgress, show_place
 from components.run_config import RunConfig, parse
@@ -227,6 +226,5 @@ def _model_ready(settings: RunConfig, kind: str) -> Iterator[None]:
         yield
         return
     with gpus.claim(gpus.visible(), settings.num_gpus(kind)):
-        library.load()
         importlib.import_module("components.training.on_policy")
         yield

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from components import prompts as prompt_files
 from components.config.errors import ConfigError
@@ -24,6 +23,7 @@ from components.config.sections import DemoConfig
 from components.data.records import Prompt
 from components.data.seeds import derive_seed, generator
 from components.policy.batches import collate
+from components.policy.library import PreTrainedTokenizerFast
 from components.policy.logprobs import response_logprobs
 from components.policy.model import Policy
 from components.runtime.progress import Progress, silent
@@ -85,6 +85,8 @@ def _prompt(numbers: NDArray[np.int64]) -> Prompt:
 
 def _untrained(config: DemoConfig, seed: int) -> Policy:
     """A Llama with random weights and a tokenizer of one token per number."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     vocabulary = [*SPECIAL.values(), *WORDS, *map(str, range(100))]
     words = models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=SPECIAL["unk_token"])
     backend = Tokenizer(words)

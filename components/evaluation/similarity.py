@@ -115,9 +115,9 @@ def measured(
 def load(settings: SimilarityConfig) -> Embedder:
     """The configured model on the best device. Raises SimilarityError for one that is no sentence-embedding model."""
     import torch
-    from transformers import AutoModel
 
     from components.policy import files, pretrained, sources
+    from components.policy.library import AutoModel
     from components.policy.model import best_device
 
     config = PolicyConfig(model=settings.model)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from components.config.errors import JudgeError, PolicyError
 from components.config.sections import PolicyConfig
@@ -23,6 +22,7 @@ from components.policy.batches import by_length
 from components.policy.chat import Chat, check_generation_prompt
 from components.policy.chat import check as check_template
 from components.policy.files import fetch
+from components.policy.library import PreTrainedModel, PreTrainedTokenizerBase
 from components.policy.model import best_device
 from components.runtime.progress import Progress
 

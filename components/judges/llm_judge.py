@@ -77,9 +77,8 @@ class LLMJudge(PairwiseModelJudge):
 
         Raises JudgeError for a model that answers with no verdict, and for one that is no causal language model.
         """
-        from transformers import AutoModelForCausalLM
-
         from components.judges import _models
+        from components.policy.library import AutoModelForCausalLM
 
         _require_causal(_models.load(self, AutoModelForCausalLM))
         self.judge([PROBE], PROBE_RESPONSES)
@@ -88,9 +87,8 @@ class LLMJudge(PairwiseModelJudge):
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], pairs: Pairs, progress: Progress = silent
     ) -> FirstWins:
         """See `PairwiseJudge.compare_pairs`."""
-        from transformers import AutoModelForCausalLM
-
         from components.judges import _models
+        from components.policy.library import AutoModelForCausalLM
 
         loaded = _models.load(self, AutoModelForCausalLM)
         verdicts = self._verdict_ids(loaded)

@@ -90,9 +90,8 @@ class RewardModel(ModelJudge):
         return replace(judgement, preference=preference_from_scores(reward, self.temperature), reward=reward)
 
     def _load(self) -> Loaded:
-        from transformers import AutoModelForSequenceClassification
-
         from components.judges import _models
+        from components.policy.library import AutoModelForSequenceClassification
 
         loaded = _models.load(self, AutoModelForSequenceClassification)
         labels = loaded.model.config.num_labels

@@ -63,7 +63,7 @@ def _policy(config: RunConfig, given: Mapping[str, float]) -> tuple[Shape, float
         shape = Shape.of_size(given[name])
         adapter = lora.rank * shape.layers * shape.hidden * USUAL_LORA if lora else 0.0
         return shape, adapter, BF16
-    from transformers import AutoModelForCausalLM
+    from components.policy.library import AutoModelForCausalLM
 
     path = locate(settings)
     if path.is_file():
@@ -92,9 +92,8 @@ def _judge(judge: ModelJudge, given: Mapping[str, float]) -> Shape:
 
 
 def _without_weights(name: str, key: str, kind: Any, revision: str | None, code: bool) -> PreTrainedModel:
-    from transformers import AutoConfig
-
     from components.policy import pretrained
+    from components.policy.library import AutoConfig
 
     try:
         if Path(name).is_dir():

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from components.policy.library import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 PLAIN, GROUPED, PRECISE = "sdpa", "sdpa_grouped_decoding", "sdpa_in_fp32"
 

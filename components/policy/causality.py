@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from components.config.errors import PolicyError
+from components.policy.library import PreTrainedModel
 
 
 def tolerance(own: Tensor) -> float:

@@ -13,11 +13,11 @@ from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError
-from transformers import PreTrainedTokenizerBase
 
 from components.config.errors import PolicyError
 from components.data.records import Prompt
 from components.policy import templates
+from components.policy.library import PreTrainedTokenizerBase
 
 # What a template that asks for today's date is told, or a prompt would be another one tomorrow. Llama's templates fall
 # back on this day.

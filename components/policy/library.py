@@ -1,25 +1,49 @@
-"""The import of transformers, by far the most of a short task's start-up."""
+"""transformers as this project imports it: without scikit-learn and SciPy where those happen to be installed.
+
+Half of the import would go to them, for what nothing here does: assisted decoding and losses of object detection.
+Modules that need more of transformers than its files and caches import it from here.
+"""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from importlib import import_module
 from unittest.mock import patch
 
-USED = ("modeling_utils", "generation.utils")
+from transformers import utils
+
 UNUSED = ("is_sklearn_available", "is_scipy_available")
 
+with ExitStack() as hidden:
+    for name in UNUSED:
+        hidden.enter_context(patch.object(utils, name, lambda: False, create=True))
+    from transformers import (
+        AttentionInterface,
+        AttentionMaskInterface,
+        AutoConfig,
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        GenerationConfig,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        PreTrainedTokenizerFast,
+    )
+    from transformers.modeling_layers import GradientCheckpointingLayer
 
-def load() -> None:
-    """Imports transformers, without scikit-learn and SciPy where those happen to be installed.
-
-    A fifth of the import goes to them, for what nothing here does: assisted decoding and losses of object detection.
-    A module that is imported already stays as it is.
-    """
-    from transformers import utils
-
-    with ExitStack() as hidden:
-        for name in UNUSED:
-            hidden.enter_context(patch.object(utils, name, lambda: False, create=True))
-        for name in USED:
-            import_module(f"transformers.{name}")
+__all__ = [
+    "AttentionInterface",
+    "AttentionMaskInterface",
+    "AutoConfig",
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForSequenceClassification",
+    "AutoTokenizer",
+    "GenerationConfig",
+    "GradientCheckpointingLayer",
+    "PreTrainedConfig",
+    "PreTrainedModel",
+    "PreTrainedTokenizerBase",
+    "PreTrainedTokenizerFast",
+]

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import Linear, Module, Parameter
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from components.config import strict_json
@@ -22,6 +21,7 @@ from components.config.errors import ConfigError, PolicyError
 from components.config.sections import LoraConfig
 from components.data.seeds import derive_seed
 from components.policy.files import ADAPTER, save_model
+from components.policy.library import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from components.policy.pretrained import Refusals
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

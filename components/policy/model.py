@@ -10,12 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 from transformers.utils import logging
 
 from components.config.errors import PolicyError
@@ -32,6 +26,12 @@ from components.policy.files import (
     save_model,
 )
 from components.policy.findings import Caching
+from components.policy.library import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 __all__ = ["Policy", "best_device", "check_lengths", "copy_files", "fetch", "load", "save"]
 

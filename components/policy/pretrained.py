@@ -9,7 +9,12 @@ from typing import Any, Literal
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import (
+
+from components.config.errors import PolicyError, UserError
+from components.policy import checks, whole
+from components.policy.checks import ANEW
+from components.policy.files import refuse_code
+from components.policy.library import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -18,11 +23,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-
-from components.config.errors import PolicyError, UserError
-from components.policy import checks, whole
-from components.policy.checks import ANEW
-from components.policy.files import refuse_code
 from components.policy.weight_files import CONFIG, INDEX, weight_names
 
 # What the library raises for files that it cannot make a model of.

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from transformers import PreTrainedModel
 
 from components.config import strict_json
 from components.config.errors import PolicyError
 from components.policy.checks import ANEW
+from components.policy.library import PreTrainedModel
 from components.policy.weight_files import CONFIG, INDEX
 
 WHOLE = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")

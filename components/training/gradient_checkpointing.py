@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from components.config.errors import PolicyError
+from components.policy.library import GradientCheckpointingLayer, PreTrainedModel
 from components.policy.model import Policy
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -30,9 +31,8 @@ with open_workspace(config, sys.argv[1], "gather") as work:
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 LIBRARY = """
-import sys
-from components.policy import library
-library.load()
+import sys, importlib
+importlib.import_module(sys.argv[1])
 import components.training.on_policy, transformers.models.llama.modeling_llama
 from transformers import AutoModelForCausalLM, utils
 assert utils.is_scipy_available() and utils.is_sklearn_available()
@@ -55,7 +55,24 @@ def test_steps_that_run_no_model_import_no_library_of_models(tmp_path: Path) -> 
     assert {"numpy", "pydantic", "metaflow"} <= found
 
 
-def test_steps_that_run_a_model_import_no_other_library() -> None:
+# What a process imports first: a step that trains, a judge, the demo's model.
+@pytest.mark.parametrize("first", ["components.training.on_policy", "components.judges._models", "components.demo"])
+def test_who_runs_a_model_imports_no_other_library(first: str) -> None:
     """Where they are installed, transformers would import them for what nothing here does."""
     pytest.importorskip("sklearn")
-    assert imported(LIBRARY).isdisjoint({"sklearn", "scipy", "pandas", "matplotlib", "datasets", "peft"})
+    assert imported(LIBRARY, first).isdisjoint({"sklearn", "scipy", "pandas", "matplotlib", "datasets", "peft"})
+
+
+def test_models_of_transformers_are_imported_from_one_module() -> None:
+    """Others import them only within functions or for type checkers, and so not before the one that hides them."""
+    found = {}
+    for path in (ROOT / "components").rglob("*.py"):
+        first = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ImportFrom)]
+        if names := {name.name for node in first if node.module == "transformers" for name in node.names}:
+            found[path.name] = names
+    # Files and caches of transformers import neither; the classes of PairRM come after what a judge imports.
+    assert found == {
+        "library.py": {"utils"},
+        "logprobs.py": {"DynamicCache"},
+        "_pairrm.py": {"DebertaV2Model", "DebertaV2PreTrainedModel"},
+    }

@@ -92,8 +92,8 @@ def _put_tokenizer(header: Header, target: Path, config: PolicyConfig, named_its
 def _load(header: Header, config: PreTrainedConfig, done: Callable[[int], None]) -> PreTrainedModel:
     """The model with dequantised weights, free of the mark that would keep it from being saved."""
     import torch
-    from transformers import AutoModelForCausalLM
 
+    from components.policy.library import AutoModelForCausalLM
     from components.policy.pretrained import skeleton
 
     with _counted(done), tempfile.TemporaryDirectory() as folder:  # with nothing else in it that the loader might take

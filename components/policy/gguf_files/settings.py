@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
 from components.config import strict_json
 from components.policy.gguf_files.header import ROPE_FREQS, Header
+from components.policy.library import AutoConfig, GenerationConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

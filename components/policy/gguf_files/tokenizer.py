@@ -12,13 +12,13 @@ from typing import Any
 
 from jinja2 import TemplateError
 from tokenizers import AddedToken
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from components.config.errors import PolicyError
 from components.policy.files import copy_files, refuse_adapter, refuse_code
 from components.policy.gguf_files import backends
 from components.policy.gguf_files.backends import ADVICE, CONTROL, UNUSED, USER_DEFINED
 from components.policy.gguf_files.header import Header
+from components.policy.library import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from components.policy.pretrained import Refusals
 
 ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' names and the file's
