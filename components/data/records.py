@@ -104,6 +104,7 @@ class Rollout(Responses):
     finished: NDArray[np.bool_]  # (n, K), False where the length limit cut the response off
     logp_engine: NDArray[np.float64] | None = None  # (n, K), as `Samples.logp`: to compare with `Scored.logp_old`
     prompt_ends: list[str] | None = None  # n, as `Policy.end` gives them; None: not known
+    token_logp: NDArray[np.float32] | None = None  # of each token in `tokens.values`, as `Samples.token_logp`
 
     def group(self, index: int) -> list[str]:
         """The K texts of prompt `index`."""

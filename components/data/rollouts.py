@@ -19,6 +19,7 @@ from components.data.records import Ragged, Responses, Rollout, Scored
 
 ROWS = 1024  # decoded at a time: a column of 60,000 prompts in one go takes three times the memory of its tokens
 TOKEN_FIGURES = ("token_logp_old", "token_logp_ref")
+TOKEN_LOGP = "token_logp"
 USAGE = b"judge_usage"  # key of the file's metadata
 
 Parts = Mapping[str, NDArray[np.float64]]  # as in Judgement
@@ -47,9 +48,12 @@ def save_rollout(
 ) -> Path:
     """One row per prompt: prompt_id, prompt_tokens, responses (token ids), texts, finished.
 
-    With prompt_end, logp_engine, reward and `part_<name>` (K each) if they are known.
+    With prompt_end, logp_engine, reward, `part_<name>` (K each) and token_logp (K lists, one figure per token) if they
+    are known.
     """
     columns = _columns(rollout)
+    if rollout.token_logp is not None:
+        columns[TOKEN_LOGP] = _token_lists(rollout.token_logp, rollout)
     if reward is not None:
         columns["reward"] = _rows(reward)
     pq.write_table(pa.table(columns | _part_columns(parts)), path)
@@ -62,6 +66,10 @@ def _part_columns(parts: Parts | None) -> dict[str, pa.Array]:
 
 def _rows(figures: NDArray[Any]) -> pa.ListArray:
     return _nested(pa.array(figures.reshape(-1)), len(figures))
+
+
+def _token_lists(figures: NDArray[np.float32], rollout: Responses) -> pa.ListArray:
+    return _nested(pa.LargeListArray.from_arrays(rollout.tokens.offsets, figures), rollout.shape[0])
 
 
 def _columns(rollout: Responses) -> dict[str, pa.Array]:
@@ -92,10 +100,9 @@ def save_scored(
     """
     numbers = ("logp_old", "logp_ref", "reward", "preference")
     columns = {name: _rows(getattr(scored, name)) for name in numbers}
-    n, offsets = scored.rollout.shape[0], scored.rollout.tokens.offsets
     for name in TOKEN_FIGURES:
         if (values := getattr(scored, name)) is not None:
-            columns[name] = _nested(pa.LargeListArray.from_arrays(offsets, values), n)
+            columns[name] = _token_lists(values, scored.rollout)
     table = pa.table({**_columns(scored.rollout), **columns, **_part_columns(parts)})
     pq.write_table(table.replace_schema_metadata({USAGE: json.dumps(dict(usage))}) if usage else table, path)
     return path
@@ -108,7 +115,7 @@ def judge_usage(path: Path) -> dict[str, float]:
 
 
 def load_rollout(path: Path) -> Rollout:
-    """Reads what `save_rollout` or `save_scored` wrote."""
+    """Reads what `save_rollout` or `save_scored` wrote, the latter without token_logp, which it has summed."""
     responses = _load_responses([path])
     engine = _load_figures([path], "logp_engine").reshape(responses.shape) if _has(path, "logp_engine") else None
     return Rollout(
@@ -118,6 +125,7 @@ def load_rollout(path: Path) -> Rollout:
         texts=[text for part in _read([path], "texts") for text in part.flatten().to_pylist()],
         finished=_load_figures([path], "finished").reshape(responses.shape),
         logp_engine=engine,
+        token_logp=_load_token_figures([path], TOKEN_LOGP) if _has(path, TOKEN_LOGP) else None,
         prompt_ends=_load_texts([path], "prompt_end") if _has(path, "prompt_end") else None,
     )
 

@@ -46,6 +46,9 @@ class Samples:
     # (n, K), nats at temperature 1, as the engine's own forward has them: to be compared with the trainer's, never
     # trained on. None from an engine that samples with the trainer's forward.
     logp: NDArray[np.float64] | None = None
+    # fp32, of each token in `tokens.values`, nats, where they are what the trainer's forward gives (to 1e-5): they
+    # spare it that pass. None where it would compute otherwise.
+    token_logp: NDArray[np.float32] | None = None
 
 
 class Engine(Section, ABC):

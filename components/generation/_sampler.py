@@ -37,12 +37,13 @@ def sample(
     """Samples responses; see `Engine.sample`. `batch_size` is the number of responses sampled at once."""
     n, k = seeds.shape
     rows: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)] * (n * k)
+    figures: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * (n * k)
     finished = np.zeros((n, k), dtype=bool)
     done = tokens = 0
     show = with_token_rate(progress, n * k)
     for indices in _batches(policy, prompts, max(1, batch_size // k)):
         batch = [prompts[i] for i in indices]
-        drawn, ended = _sample_batch(
+        drawn, ended, logp = _sample_batch(
             policy,
             batch,
             seeds[indices],
@@ -52,8 +53,16 @@ def sample(
         done, tokens = done + len(drawn), tokens + sum(map(len, drawn))
         for i, group in zip(indices, range(0, len(drawn), k), strict=True):
             rows[i * k : (i + 1) * k] = drawn[group : group + k]
+            figures[i * k : (i + 1) * k] = logp[group : group + k]
         finished[indices] = ended.reshape(-1, k)
-    return Samples(Ragged.of(rows), finished)
+    own = np.concatenate(figures) if _as_trained(policy, sampling) else None
+    return Samples(Ragged.of(rows), finished, token_logp=own)
+
+
+def _as_trained(policy: Policy, sampling: Sampling) -> bool:
+    """Whether tokens are drawn of the distribution that the trainer has, and in arithmetic that gives it to 1e-5."""
+    plain = Sampling(sampling.max_new_tokens, policy.temperature, stop=sampling.stop)
+    return policy.precision == "fp32" and sampling == plain
 
 
 def _batches(policy: Policy, prompts: Sequence[TokenIds], size: int) -> Iterator[NDArray[np.int64]]:
@@ -68,7 +77,7 @@ def _batches(policy: Policy, prompts: Sequence[TokenIds], size: int) -> Iterator
         yield from np.split(group, range(size, len(group), size))
 
 
-def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
+def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """Draws one token per row by inverting the cumulative distribution.
 
     Args:
@@ -78,7 +87,7 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
             likely tokens whose mass reaches top_p.
 
     Returns:
-        (B,) token ids, never one of probability zero.
+        (B,) token ids, never one of probability zero, and (B,) log-probs (nats) that they were drawn with.
 
     Raises:
         FloatingPointError: logits that are not finite.
@@ -96,7 +105,7 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
         raise FloatingPointError(
             "the policy's logits are not finite. Use policy.precision: fp32, or check the weights."
         )
-    return drawn
+    return drawn, probabilities.gather(-1, drawn[:, None]).squeeze(-1).log()
 
 
 def _kept(logits: Tensor, sampling: Sampling) -> Tensor:
@@ -125,14 +134,15 @@ def _sample_batch(
     seeds: NDArray[np.uint64],
     sampling: Sampling,
     progress: Any,
-) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
-    """K responses per prompt of one batch, and which of them ended with EOS or a stop string."""
+) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_], list[NDArray[np.float32]]]:
+    """K responses per prompt of one batch, which ended with EOS or a stop string, and the log-probs of their tokens."""
     device, limit = policy.device, sampling.max_new_tokens
     uniforms = torch.from_numpy(uniforms_of(seeds.reshape(-1), limit)).to(device)
     stopping = Stopping(policy.tokenizer, sampling.stop, policy.shown)
     eos = torch.tensor(policy.eos_ids + stopping.ids, device=device)
     total = len(uniforms)
     tokens = torch.zeros(total, limit, dtype=torch.int64, device=device)
+    logp = torch.zeros(total, limit, device=device)
     rows = torch.arange(total, device=device)  # rows of `tokens` that the batch still holds
     running = torch.ones(total, dtype=torch.bool, device=device)  # which of them have not ended
     left, count = total, 0  # rows that run, and tokens drawn for those that did
@@ -141,7 +151,8 @@ def _sample_batch(
     with policy.autocast():  # entered once: it keeps the weights it has cast
         hidden = read.first()
         for step in range(limit):
-            drawn = draw(head_logits(policy.model, hidden, policy.unused), uniforms[rows, step], sampling)
+            logits = head_logits(policy.model, hidden, policy.unused)
+            drawn, logp[rows, step] = draw(logits, uniforms[rows, step], sampling)
             tokens[rows, step] = drawn
             running &= ~torch.isin(drawn, eos)
             _leave_stopped(running, tokens[rows, : step + 1], stopping)
@@ -154,7 +165,8 @@ def _sample_batch(
                 read.keep(running)
                 rows, drawn, running = rows[running], drawn[running], running[running]
             hidden = read.following(drawn)
-    return stopping.until_stop(*_until_eos(tokens, eos))
+    drawn_rows, ended = stopping.until_stop(*_until_eos(tokens, eos))
+    return drawn_rows, ended, [row[: len(kept)] for row, kept in zip(logp.cpu().numpy(), drawn_rows, strict=True)]
 
 
 def _leave_stopped(running: Tensor, tokens: Tensor, stopping: Stopping) -> None:

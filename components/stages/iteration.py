@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from components import prompts
-from components.algorithms import Algorithm
 from components.config.errors import ConfigError
 from components.data import rollouts
-from components.data.records import Rollout, Scored
 from components.evaluation import metrics
-from components.judges import Judgement, summed
+from components.judges import summed
 from components.run_config import RunConfig
-from components.stages import evaluating, sampling, update
+from components.stages import evaluating, sampling, scoring, update
 from components.stages.context import Workspace
 from components.stages.handover import EvaluateInput, Node, TrainInput, TrainResult
 from components.store import Manifest
@@ -64,38 +60,9 @@ def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manif
     responses = work.rollout(rollout)
     chosen = work.prompts(shard, "shard")
     judgement = sampling.judge(work.config.judge, chosen, [responses], work.progress("judge responses"))
-    scored = _scored(work, [policy, reference], responses, judgement)
+    scored = scoring.scored(work, policy, reference, responses, judgement)
     return work.keep(
         "rollout.parquet", lambda path: rollouts.save_scored(scored, path, judgement.parts, judgement.usage)
-    )
-
-
-def _scored(work: Workspace, policies: Sequence[Manifest], responses: Rollout, judgement: Judgement) -> Scored:
-    """The judged responses with their log-probs under policy and reference, token by token if training wants them."""
-    from components.policy import logprobs
-
-    named = list(zip(policies, ("policy", "reference"), strict=True))
-    once = named[:1] if policies[0] == policies[1] else named
-    algorithm = work.config.algorithm
-    if not (isinstance(algorithm, Algorithm) and algorithm.needs_tokens):
-        sums = [_logprobs(work, work.policy(policy), responses, name) for policy, name in once]
-        return Scored(responses, sums[0], sums[-1], judgement.preference, judgement.reward)
-    tokens = [_logprobs(work, work.policy(policy), responses, name, by=logprobs.score_tokens) for policy, name in once]
-    sums = [responses.tokens.sums(figures).reshape(responses.shape) for figures in tokens]
-    return Scored(responses, sums[0], sums[-1], judgement.preference, judgement.reward, tokens[0], tokens[-1])
-
-
-def _logprobs(
-    work: Workspace, policy: Policy, responses: Rollout, name: str, *, by: Callable[..., NDArray[Any]] | None = None
-) -> NDArray[Any]:
-    """Log-probs of responses, (n, K); or as another function of `components.policy.logprobs` gives them."""
-    from components.policy import logprobs
-
-    return (by or logprobs.score_responses)(
-        policy,
-        responses.prompt_tokens,
-        responses.tokens,
-        progress=work.progress(f"log-probs under the {name}"),
     )
 
 
@@ -177,10 +144,12 @@ def evaluate(work: Workspace, given: EvaluateInput) -> metrics.Evaluated:
     current = work.policy(given.policy)
     m = work.config.evaluation.responses
     responses = work.sample(current, held_out, responses=m, purpose="evaluate", iteration=given.iteration)
-    logp, scores = _logprobs(work, current, responses, "policy"), _scores(work, given.policy, current)
+    logp, scores = scoring.of_own(work, current, responses), _scores(work, given.policy, current)
     del current  # two models at once would need twice the memory
     base = work.policy(given.reference)
-    logp_ref, base_scores = _logprobs(work, base, responses, "reference"), _scores(work, given.reference, base)
+    # Of one policy, both must be the same to the last bit: drawing and a pass round differently.
+    logp_ref = logp if given.policy == given.reference else scoring.of_reference(work, base, responses)
+    base_scores = _scores(work, given.reference, base)
     del base
     rivals = [work.rollout(manifest) for manifest in (given.by_reference, given.by_last)]
     judgement = sampling.judge(work.config.judge, held_out, [responses, *rivals], work.progress("judge responses"))

@@ -42,7 +42,16 @@ def generate(
     ids, texts = [p.id for p in prompts], [before(text, sampling.stop) for text in policy.decode(rows)]
     engine_logp = samples.logp if sampling.temperature == 1 else None  # ours are at the temperature of sampling
     ends = [policy.end(row) for row in tokens]
-    return Rollout(ids, Ragged.of(tokens), samples.tokens, texts, samples.finished, engine_logp, ends)
+    return Rollout(
+        prompt_ids=ids,
+        prompt_tokens=Ragged.of(tokens),
+        tokens=samples.tokens,
+        texts=texts,
+        finished=samples.finished,
+        logp_engine=engine_logp,
+        token_logp=samples.token_logp,
+        prompt_ends=ends,
+    )
 
 
 def judge(

@@ -25,7 +25,7 @@ def drawn_counts(weights, count, sampling):
     """How often each of the tokens comes in `count` draws."""
     uniforms = torch.from_numpy(np.random.default_rng(0).random(count))
     logits = torch.tensor(weights).log().expand(count, -1)
-    return np.bincount(draw(logits, uniforms, sampling).numpy(), minlength=len(weights))
+    return np.bincount(draw(logits, uniforms, sampling)[0].numpy(), minlength=len(weights))
 
 
 # Of p = (0.05, 0.4, 0.2, 0.05, 0.3); the nucleus of 0.75 is 0.4 + 0.3 + 0.2, since 0.4 + 0.3 falls short of it.
@@ -63,7 +63,7 @@ def test_a_token_of_probability_zero_is_never_drawn(top_p, dtype):
     logits = torch.tensor([never, never, 0.0, never, 0.0, 0.0, never, never], dtype=dtype)
     thirds = np.arange(4) / 3
     uniforms = np.concatenate([[0, 1 - 2.0**-32], thirds[:3], np.nextafter(thirds[1:], 0), np.nextafter(thirds[:3], 1)])
-    drawn = draw(logits.expand(len(uniforms), -1), torch.from_numpy(uniforms), Sampling(1, 1.0, top_p))
+    drawn, _ = draw(logits.expand(len(uniforms), -1), torch.from_numpy(uniforms), Sampling(1, 1.0, top_p))
     assert set(drawn.tolist()) <= {2, 4, 5}
     assert drawn[:2].tolist() == [2, 5]
 
@@ -72,8 +72,8 @@ def test_a_draw_does_not_depend_on_its_neighbours():
     rng = np.random.default_rng(0)
     logits, uniforms = torch.from_numpy(rng.normal(size=(64, 100)) * 3), torch.from_numpy(rng.random(64))
     for sampling in (Sampling(1), Sampling(1, 0.7, 0.8)):
-        together = draw(logits, uniforms, sampling)
-        alone = [draw(logits[i : i + 1], uniforms[i : i + 1], sampling).item() for i in range(64)]
+        together, _ = draw(logits, uniforms, sampling)
+        alone = [draw(logits[i : i + 1], uniforms[i : i + 1], sampling)[0].item() for i in range(64)]
         assert together.tolist() == alone
 
 

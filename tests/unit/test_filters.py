@@ -22,7 +22,7 @@ GRID = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
 def shares(probabilities, **settings):
     """How often each token is drawn, by a thousand numbers spread evenly over [0, 1)."""
     logits = torch.tensor(probabilities).log().expand(len(GRID), -1)
-    return (np.bincount(draw(logits, GRID, Sampling(1, **settings)), minlength=len(probabilities)) / 1000).tolist()
+    return (np.bincount(draw(logits, GRID, Sampling(1, **settings))[0], minlength=len(probabilities)) / 1000).tolist()
 
 
 @pytest.mark.parametrize(
