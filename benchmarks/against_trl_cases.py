@@ -149,12 +149,15 @@ def ours(case: Case, precision: str, folder: Path) -> Measured:
     from components.judges import preference_from_scores
     from components.policy import logprobs
     from components.policy import model as policies
+    from components.runtime import buffers
     from components.stages import sampling
     from components.training.loop import Schedule
     from components.training.off_policy import train
     from components.training.optimizer import make_optimizer
     from components.training.state import TrainingState
 
+    if precision == "bf16":
+        buffers.reuse()  # as the steps of a run do on a CPU
     config = PolicyConfig(model=str(folder / "policy"))
     policy = policies.load(folder / "policy", config, precision=precision)
     rows = {"epochs": PASSES, "batch_size": case.step, "micro_batch_size": min(4, case.step), "learning_rate": RATE}
@@ -174,7 +177,9 @@ def ours(case: Case, precision: str, folder: Path) -> Measured:
     )
     parts["generate"] = time.perf_counter() - begin
     reward = np.array([[judged(text) for text in drawn.group(i)] for i in range(len(asked))])
-    old = logprobs.score_tokens(policy, drawn.prompt_tokens, drawn.tokens)
+    old = drawn.token_logp
+    if old is None:
+        old = logprobs.score_tokens(policy, drawn.prompt_tokens, drawn.tokens)
     reference = policies.load(folder / "policy", config, precision=precision, frozen=True)
     ref = logprobs.score_tokens(reference, drawn.prompt_tokens, drawn.tokens)
     parts["score"] = time.perf_counter() - begin - parts["generate"]

@@ -17,6 +17,7 @@ from components.data import rollouts
 from components.data.records import Prompt, Rollout, Scored
 from components.generation import Sampling
 from components.run_config import RunConfig
+from components.runtime import buffers
 from components.runtime.progress import Progress, silent
 from components.runtime.scratch import scratch
 from components.stages import sampling
@@ -76,6 +77,8 @@ class Workspace:
             # The gradient of an index with repeats adds up in whichever order the threads come, unless told otherwise.
             torch.use_deterministic_algorithms(True)
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set through its class
+            if self.precision == "bf16":  # measured: 17 % of its time for 9 % more memory; of fp32's time 4 %
+                buffers.reuse()
 
     def prompts(self, manifest: Manifest, name: str) -> list[Prompt]:
         """Prompts of one file; `name` is "train", "evaluation" or "shard"."""
