@@ -177,9 +177,8 @@ def ours(case: Case, precision: str, folder: Path) -> Measured:
     )
     parts["generate"] = time.perf_counter() - begin
     reward = np.array([[judged(text) for text in drawn.group(i)] for i in range(len(asked))])
-    old = drawn.token_logp
-    if old is None:
-        old = logprobs.score_tokens(policy, drawn.prompt_tokens, drawn.tokens)
+    known = drawn.token_logp
+    old = logprobs.score_tokens(policy, drawn.prompt_tokens, drawn.tokens) if known is None else known
     reference = policies.load(folder / "policy", config, precision=precision, frozen=True)
     ref = logprobs.score_tokens(reference, drawn.prompt_tokens, drawn.tokens)
     parts["score"] = time.perf_counter() - begin - parts["generate"]

@@ -63,7 +63,7 @@ class PolicyConfig(Section):
     max_prompt_tokens: PositiveInt = Field(512, description="a longer prompt stops the run in `start`")
     precision: Literal["auto", "fp32", "bf16", "probe"] = Field(
         "auto",
-        description="auto: bf16 on GPUs that have it, else fp32; probe: whichever is faster in `start`",
+        description="auto: bf16 on GPUs that have it, else fp32; probe: what draws and trains faster, tried in `start`",
     )
 
     @field_validator("prompt_format")

@@ -31,6 +31,19 @@ def use_precise(model: PreTrainedModel) -> None:
 
 
 @contextmanager
+def as_loaded(model: PreTrainedModel, precision: str) -> Iterator[None]:
+    """Within it, the model's attention is that of a policy loaded in this precision."""
+    config = model.config.get_text_config()
+    own = config._attn_implementation
+    if precision == "bf16" and model.device.type == "cpu":
+        use_precise(model)
+    try:
+        yield
+    finally:
+        config._attn_implementation = own
+
+
+@contextmanager
 def for_drawing(model: PreTrainedModel, *, grouped: bool) -> Iterator[None]:
     """Within it, single queries are computed in groups of heads if `grouped`, for models that `has_groups`.
 

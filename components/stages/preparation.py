@@ -57,7 +57,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
 def _start_anew(work: Workspace, judge: Judge) -> Started:
     import torch
 
-    from components.policy import precision
+    from components.training import precision
 
     config = work.config
     source, sources = _sources(work)
@@ -72,7 +72,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
         train, held_out = _split_without_longer(work, base, sources, loaded, limit)
     _check_base(work, base, [*train, *held_out], folder)
     progress(2, PARTS)
-    work = replace(work, precision=precision.pick_precision(base, config.policy.precision))
+    work = replace(work, precision=precision.pick_precision(base, config, train))
     progress(3, PARTS)
     policy_manifest = work.keep_files(folder)
     progress(PARTS, PARTS)

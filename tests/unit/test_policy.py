@@ -12,8 +12,7 @@ from components.config.errors import PolicyError
 from components.config.sections import PolicyConfig
 from components.policy import model as policies
 from components.policy.model import check_lengths, load
-from components.policy.precision import pick_precision
-from support.models.policies import BOS, CHAT, CHAT_IDS, EOS, PAD, UNK, USER, assert_same_weights, prompt, weights
+from support.models.policies import BOS, CHAT, CHAT_IDS, EOS, PAD, UNK, USER, prompt
 from support.models.words import edit
 
 
@@ -195,16 +194,6 @@ def test_prompts_without_a_token(retokenize):
 def test_tokenizer_larger_than_the_embedding(retokenize):
     with pytest.raises(PolicyError, match="the tokenizer has 61 tokens, the model's embedding only 60"):
         lengths(load(retokenize(CHAT, size=61), PolicyConfig()), "w7")
-
-
-def test_precision(folder, make_model, make_policy, monkeypatch):
-    policy = load(folder, PolicyConfig())
-    assert [pick_precision(policy, setting) for setting in ("fp32", "bf16", "auto")] == ["fp32", "bf16", "fp32"]
-    small = make_policy(make_model("gpt2", max_position_embeddings=20))
-    before = weights(small)
-    assert pick_precision(small, "probe") in ("fp32", "bf16")
-    assert_same_weights(weights(small), before)
-    assert all(p.grad is None for p in small.model.parameters())
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
