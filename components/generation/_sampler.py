@@ -87,7 +87,7 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, 
             likely tokens whose mass reaches top_p.
 
     Returns:
-        (B,) token ids, never one of probability zero, and (B,) log-probs (nats) that they were drawn with.
+        (B,) token ids, never one of probability zero, and (B,) log-probs that they were drawn with, nats, fp32.
 
     Raises:
         FloatingPointError: logits that are not finite.
@@ -105,7 +105,7 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, 
         raise FloatingPointError(
             "the policy's logits are not finite. Use policy.precision: fp32, or check the weights."
         )
-    return drawn, probabilities.gather(-1, drawn[:, None]).squeeze(-1).log()
+    return drawn, probabilities.gather(-1, drawn[:, None]).squeeze(-1).log().float()
 
 
 def _kept(logits: Tensor, sampling: Sampling) -> Tensor:

@@ -45,6 +45,11 @@ def test_of_each_architecture(model, make_policy):
     np.testing.assert_allclose(samples.token_logp, plain(model, MIXED, samples.tokens), rtol=0, atol=1e-5)
 
 
+def test_of_a_model_in_fp64(make_model, make_policy):
+    samples = drawn(make_policy(make_model("llama").double()), Sampling(4))
+    assert samples.token_logp.dtype == np.float32
+
+
 def test_at_a_temperature(make_policy):
     policy = replace(make_policy(), temperature=0.5)
     samples = drawn(policy, Sampling(12, temperature=0.5))
