@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,16 @@ MOTO = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "METAFLOW_DATASTORE_SYSROOT_S3": "s3://wind/metaflow",
 }
+
+# It says which port it listens on: one that somebody else chose could be taken by then.
+STAND_IN = """
+import threading
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+threading.Event().wait()
+"""
 
 
 @dataclass
@@ -83,31 +92,22 @@ def radosgw(folder: Path) -> Iterator[S3Server]:
 def moto(folder: Path) -> Iterator[S3Server]:
     """moto's server: the protocol, in memory."""
     pytest.importorskip("moto.server", reason="needs moto: pip install -r requirements-dev.txt")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with (folder / "moto.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, "-c", STAND_IN], stdout=subprocess.PIPE, stderr=log, text=True)
+    assert process.stdout
+    with process.stdout as said:
+        port = said.readline().strip()
     try:
+        assert port, (folder / "moto.log").read_text()
         endpoint = f"http://127.0.0.1:{port}"
-        _wait_for(lambda: answers(f"{endpoint}/moto-api/"), seconds=60)
-        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/wind", method="PUT"), timeout=10).close()
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/wind", method="PUT"), timeout=120).close()
         yield S3Server({**MOTO, "METAFLOW_S3_ENDPOINT_URL": endpoint})
     finally:
         process.kill()
         process.wait()
 
 
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-def _wait_for(done: Callable[[], bool], *, seconds: float) -> None:
+def _wait_for(done: Callable[[], bool], *, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, f"did not happen within {seconds} s"
@@ -116,7 +116,7 @@ def _wait_for(done: Callable[[], bool], *, seconds: float) -> None:
 
 @pytest.fixture
 def wait_for() -> Callable[..., None]:
-    """`wait_for(done, seconds=…)`: until done() is true; AssertionError if that takes longer."""
+    """`wait_for(done, seconds=120)`: until done() is true; AssertionError if that takes longer."""
     return _wait_for
 
 

@@ -22,7 +22,7 @@ TASKS = {point.replace("first", "0").replace("second", "1") for point in POINTS}
 # As many optimiser steps as tests speak of, and saved after each.
 FOUR_STEPS = {"training": {"batch_size": 4, "checkpoint_steps": 1}}
 STATUS = {"task": 1, "launcher": -9, "server": 1}  # with which the launcher ends when this is killed
-SOON = 30  # seconds after a kill in which every process has to be gone
+SOON = 120  # seconds after a kill in which every process has to be gone
 # A server that is down is down: tests need not wait for the tries that may outlast a network's faults.
 IMPATIENT = {
     "METAFLOW_S3_RETRY_COUNT": "1",
