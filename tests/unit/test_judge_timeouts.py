@@ -55,9 +55,7 @@ def test_a_call_that_takes_too_long(function, workers):
 
 def test_an_async_function_that_does_not_wait_holds_up_others():
     """So the call that is named may be one that stood behind it."""
-    with pytest.raises(
-        JudgeError, match=r"^prompt '[bcd]', response [01]: .* took longer than judge\.timeout, 1 s\."
-    ):
+    with pytest.raises(JudgeError, match=r"^prompt '[bcd]', response [01]: .* took longer than judge\.timeout, 1 s\."):
         judged("blocks_the_loop", workers=3, timeout=LIMIT)
 
 
