@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +28,11 @@ MOTO = {
 
 # It says which port it listens on: one that somebody else chose could be taken by then.
 STAND_IN = """
-import threading
+import contextlib, sys, threading
 from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer("127.0.0.1", 0)
-server.start()
+with contextlib.redirect_stdout(sys.stderr):
+    server.start()
 print(server.get_host_and_port()[1], flush=True)
 threading.Event().wait()
 """
@@ -47,7 +52,7 @@ class S3Server:
     def control(self, action: str) -> str:
         """infra/s3/server ACTION."""
         command = [sys.executable, str(SERVER), action, "--dir", str(self.folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -73,6 +78,14 @@ def every_kill(request: pytest.FixtureRequest) -> None:
         pytest.skip("make test-faults runs these")
 
 
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Of all processes that test on this machine, one at a time is in a block of this name."""
+    with (Path(tempfile.gettempdir()) / f"wind-tests-{os.getuid()}-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def radosgw(folder: Path) -> Iterator[S3Server]:
     """A server of its own in `folder`, gone with its data afterwards; a skip where Ceph is not installed."""
     missing = [name for name in ("radosgw", "ceph-osd", "ceph-mon") if not shutil.which(name)]
@@ -80,7 +93,8 @@ def radosgw(folder: Path) -> Iterator[S3Server]:
         pytest.skip(f"needs {', '.join(missing)}: run `infra/s3/server install` as root")
     server = S3Server({}, folder)
     try:
-        server.control("start")
+        with alone("s3-start"):  # it looks for free ports, and listens a moment later
+            server.control("start")
         words = server.control("env").replace("export ", "").split()
         server.env.update(word.split("=", 1) for word in words)
         yield server
