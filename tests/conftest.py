@@ -14,7 +14,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,6 +169,17 @@ def use_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
 
     yield use
     s3_client.client_for.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """`undisturbed(algorithm)`: see `support.flows.undisturbed`."""
+    from support.flows.undisturbed import ends
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    return partial(ends, shared)
 
 
 @pytest.fixture
