@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +27,17 @@ MOTO = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "METAFLOW_DATASTORE_SYSROOT_S3": "s3://wind/metaflow",
 }
+
+# It says which port it listens on: one that somebody else chose could be taken by then.
+STAND_IN = """
+import contextlib, sys, threading
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0)
+with contextlib.redirect_stdout(sys.stderr):
+    server.start()
+print(server.get_host_and_port()[1], flush=True)
+threading.Event().wait()
+"""
 
 
 @dataclass
@@ -38,7 +54,7 @@ class S3Server:
     def control(self, action: str) -> str:
         """infra/s3/server ACTION."""
         command = [sys.executable, str(SERVER), action, "--dir", str(self.folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -64,6 +80,14 @@ def every_kill(request: pytest.FixtureRequest) -> None:
         pytest.skip("make test-faults runs these")
 
 
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Of all processes that test on this machine, one at a time is in a block of this name."""
+    with (Path(tempfile.gettempdir()) / f"wind-tests-{os.getuid()}-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def radosgw(folder: Path) -> Iterator[S3Server]:
     """A server of its own in `folder`, gone with its data afterwards; a skip where Ceph is not installed."""
     missing = [name for name in ("radosgw", "ceph-osd", "ceph-mon") if not shutil.which(name)]
@@ -71,7 +95,8 @@ def radosgw(folder: Path) -> Iterator[S3Server]:
         pytest.skip(f"needs {', '.join(missing)}: run `infra/s3/server install` as root")
     server = S3Server({}, folder)
     try:
-        server.control("start")
+        with alone("s3-start"):  # it looks for free ports, and listens a moment later
+            server.control("start")
         words = server.control("env").replace("export ", "").split()
         server.env.update(word.split("=", 1) for word in words)
         yield server
@@ -83,31 +108,22 @@ def radosgw(folder: Path) -> Iterator[S3Server]:
 def moto(folder: Path) -> Iterator[S3Server]:
     """moto's server: the protocol, in memory."""
     pytest.importorskip("moto.server", reason="needs moto: pip install -r requirements-dev.txt")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with (folder / "moto.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, "-c", STAND_IN], stdout=subprocess.PIPE, stderr=log, text=True)
+    assert process.stdout
+    with process.stdout as said:
+        port = said.readline().strip()
     try:
+        assert port, (folder / "moto.log").read_text()
         endpoint = f"http://127.0.0.1:{port}"
-        _wait_for(lambda: answers(f"{endpoint}/moto-api/"), seconds=60)
-        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/wind", method="PUT"), timeout=10).close()
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/wind", method="PUT"), timeout=120).close()
         yield S3Server({**MOTO, "METAFLOW_S3_ENDPOINT_URL": endpoint})
     finally:
         process.kill()
         process.wait()
 
 
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-def _wait_for(done: Callable[[], bool], *, seconds: float) -> None:
+def _wait_for(done: Callable[[], bool], *, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, f"did not happen within {seconds} s"
@@ -116,7 +132,7 @@ def _wait_for(done: Callable[[], bool], *, seconds: float) -> None:
 
 @pytest.fixture
 def wait_for() -> Callable[..., None]:
-    """`wait_for(done, seconds=…)`: until done() is true; AssertionError if that takes longer."""
+    """`wait_for(done, seconds=120)`: until done() is true; AssertionError if that takes longer."""
     return _wait_for
 
 
@@ -153,6 +169,17 @@ def use_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
 
     yield use
     s3_client.client_for.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """`undisturbed(algorithm)`: see `support.flows.undisturbed`."""
+    from support.flows.undisturbed import ends
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    return partial(ends, shared)
 
 
 @pytest.fixture

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
 from components.config.errors import JudgeError
 from components.judges._base import filled
+from components.judges._client import Client
 from components.judges._endpoint import Address, EndpointSettings
-
-if TYPE_CHECKING:
-    import openai
 
 MISSING = (
     "judge.name: openai needs the package openai, which is not installed. Run pip install -r requirements-openai.txt, "
@@ -88,16 +86,18 @@ class ChatSettings(EndpointSettings):
     top_logprobs: int = Field(20, ge=0, le=20, description="likeliest tokens to ask for; 0: none, verdicts are hard")
     request: dict[str, Any] = Field(default_factory=dict, description="more fields of the request's body")
 
-    def client(self) -> openai.OpenAI:
-        """A client for all threads, to be closed: it keeps its connections. Raises JudgeError if there is none."""
+    def client(self) -> Client:
+        """A client for all threads, to be left: it keeps its connections. Raises JudgeError if there is none."""
         try:
             import openai
         except ImportError as error:
             raise JudgeError(MISSING) from error
         key = self.key() or "none"
-        return openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.retries)
+        return Client(
+            openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.retries)
+        )
 
-    def ask(self, client: openai.OpenAI, question: Question) -> Reply:
+    def ask(self, client: Client, question: Question) -> Reply:
         """The answer to one question.
 
         The client repeats what the endpoint refuses as too many, what fails in it and what takes too long, after 0.5,
@@ -110,7 +110,8 @@ class ChatSettings(EndpointSettings):
 
         where = question.where
         try:
-            raw = client.chat.completions.with_raw_response.create(**self._body(question.text))
+            with client.used() as made:
+                raw = made.chat.completions.with_raw_response.create(**self._body(question.text))
             return _read(raw.text)
         except openai.APIStatusError as error:
             said = self.shown(error.response.text.strip() or error.response.reason_phrase)

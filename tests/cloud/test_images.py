@@ -20,7 +20,7 @@ IMAGES = sorted((INFRA / "images").glob("*.Dockerfile"))
 def hadolint(dockerfile: str) -> str:
     """What hadolint finds; empty if nothing."""
     command = [str(Path(sys.executable).with_name("hadolint")), "--no-color", "-"]
-    done = subprocess.run(command, input=dockerfile, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input=dockerfile, capture_output=True, text=True, timeout=300, check=False)
     assert bool(done.returncode) == bool(done.stdout), done.stderr
     return done.stdout
 

@@ -121,5 +121,5 @@ def test_a_failed_run_tells_what_the_guide_says(webhook) -> None:
     variables = {"METAFLOW_WORKFLOW_NAME": "wind-abcde", "METAFLOW_ARGO_ERROR": error, "WEBHOOK": webhook.address}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {**os.environ, **variables, "PATH": path, "SCRIPT": TELL}
-    subprocess.run(["bash", "-c", 'eval "${SCRIPT}"'], env=env, timeout=60, check=True)
+    subprocess.run(["bash", "-c", 'eval "${SCRIPT}"'], env=env, timeout=300, check=True)
     assert webhook.posted == [{"text": "wind-abcde: train-2: OOMKilled (exit code 137)"}]

@@ -94,7 +94,7 @@ def test_a_deployer_may_do_what_metaflow_does_and_no_more(recorder: HTTPServer, 
     config = {"clusters": [cluster], "contexts": [context], "current-context": "here", "users": [user]}
     (tmp_path / "config").write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", **config}))
     env = {**os.environ, "KUBECONFIG": str(tmp_path / "config"), "METAFLOW_HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", DEPLOY], env={**env, "USERNAME": "tester"}, timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", DEPLOY], env={**env, "USERNAME": "tester"}, timeout=300, check=True)
 
     roles = {
         document["metadata"]["name"]: document

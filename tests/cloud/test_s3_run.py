@@ -7,20 +7,21 @@ from pathlib import Path
 import pytest
 
 from support.flows.flow_home import Home, differences
+from support.flows.undisturbed import FOUR_STEPS
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.thorough]
 
 
-def test_a_resumed_run_on_s3_equals_a_local_one(s3_server, tmp_path: Path) -> None:
-    home = Home(tmp_path, s3_server)
-    local = home.artifacts(home.flow("local", "run"))
+def test_a_resumed_run_on_s3_equals_a_local_one(s3_server, tmp_path: Path, undisturbed) -> None:
+    home = Home(tmp_path, s3_server, FOUR_STEPS)
+    local = undisturbed("wind")
     fault = {"FAIL_AT": "train_1", "FAIL_HOW": "raise after"}
     failed = home.flow("s3", "run", status=1, inject=["support.flows.wind_runs.fail"], **fault)
     run = home.flow("s3", "resume", "--origin-run-id", failed)
     remote = home.artifacts(run)
 
     assert remote["store_root"] == home.env["METAFLOW_DATASTORE_SYSROOT_S3"].replace("/metaflow", "/wind_store")
-    assert local["store_root"] == str(tmp_path / "wind_store")
+    assert local["store_root"].endswith("/undisturbed-wind/wind_store")
     assert differences(remote, local) == []
 
     said = home.python("-m", "components.store", "verify", f"WindFlow/{run}", "--datastore", "s3")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,33 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.faults.chains import FOUR_STEPS, Chain, Tally
+from support.faults.chains import SAVED_STEPS, Chain, Tally
 from support.flows.flow_home import Home
-
-
-@pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
-    """`undisturbed(algorithm)`: what a run that nobody disturbs and that saves no training ends with.
-
-    It is the same on every datastore, as manifests hold hashes of the files. Runs once for all of pytest's workers.
-    """
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-
-    def end(algorithm: str) -> dict[str, Any]:
-        folder = shared / f"undisturbed-{algorithm}"
-        folder.mkdir(exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (folder / "end").exists():
-                changes = {"algorithm": {"name": algorithm}, "training": {"batch_size": 4}}
-                home = Home(folder, changes=changes)
-                (folder / "end").write_bytes(pickle.dumps(home.artifacts(home.flow("local", "run"))))
-        found: dict[str, Any] = pickle.loads((folder / "end").read_bytes())
-        return found
-
-    return end
 
 
 @pytest.fixture
@@ -55,7 +27,7 @@ def make_chain(tmp_path: Path, tally: Tally, request: pytest.FixtureRequest) -> 
 
     def make(datastore: str, algorithm: str = "wind") -> Chain:
         server = request.getfixturevalue("radosgw_server") if datastore == "s3" else None
-        changes = FOUR_STEPS | {"algorithm": {"name": algorithm}}
+        changes = SAVED_STEPS | {"algorithm": {"name": algorithm}}
         return Chain(Home(tmp_path, server, changes), datastore, tally, server)
 
     return make

@@ -30,7 +30,7 @@ def installed() -> str | None:
 class Browser:
     """One page. `requests` and `errors` are what it has asked for and complained of since the last `open`."""
 
-    def __init__(self, said: int, heard: int, seconds: float = 60.0) -> None:
+    def __init__(self, said: int, heard: int, seconds: float = 300.0) -> None:
         """Args: the pipes' ends here; how long an answer may take."""
         self._said, self._heard, self._seconds = said, heard, seconds
         self._rest, self._session, self._number = b"", "", 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -59,6 +60,15 @@ def in_background(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
         with warnings.catch_warnings():  # connections that broke are left to the garbage collector, by clients too
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
+
+
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A port for a server that reuses addresses, as most do: nobody else is given it meanwhile."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 import base64
 import io
-import time
 import warnings
 from functools import partial
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -184,12 +184,13 @@ def test_first_and_last_call_show_and_those_between_wait():
     assert last.endswith(", loss=0.5]")
 
 
-def test_a_call_after_the_interval_shows():
+def test_a_call_after_the_interval_shows(monkeypatch):
+    clock = iter([0.0, 0.0, 1.9, 2.1])  # seconds: it begins, and three calls
+    monkeypatch.setattr("components.reporting.cards.time", SimpleNamespace(monotonic=lambda: next(clock)))
     log = io.StringIO()
-    progress = StepProgress("train", stream=log, interval=0.02)
-    progress(1, 100)
-    time.sleep(0.03)
-    progress(2, 100)
+    progress = StepProgress("train", stream=log, interval=2.0)
+    for done in (1, 3, 2):
+        progress(done, 100)
     assert [line.split("| ")[1].split()[0] for line in log.getvalue().splitlines()] == ["1/100", "2/100"]
 
 

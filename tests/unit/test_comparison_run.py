@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from multiprocessing import get_context
+
 import pandas as pd
 import pytest
 
@@ -102,10 +104,9 @@ def test_a_real_prompt_costs_some_time(root, started, arm):
     assert 0 < seconds_per_prompt(comparison().arm(arm), started, root) < 10
 
 
-@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.thorough
-def test_an_interrupted_comparison_goes_on(tmp_path):
+def test_an_interrupted_comparison_goes_on(tmp_path, monkeypatch):
     config, folder, done = comparison(), tmp_path / "finished", []
 
     def run():
@@ -126,6 +127,7 @@ def test_an_interrupted_comparison_goes_on(tmp_path):
     pd.testing.assert_frame_equal(kept, first.iloc[:2][kept.columns], check_exact=True)
     kept.assign(win_rate=0.125).to_parquet(files["wind-0"])  # to see that it is not run again
     files["jbond-1"].unlink()
+    monkeypatch.setattr(arms, "get_context", lambda _: get_context("fork"))  # they need not import torch once more
     again = run()
     assert list(again["win_rate"][:2]) == [0.125] * 2
     same = [name for name in first if not name.startswith("seconds")]

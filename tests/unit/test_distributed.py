@@ -17,36 +17,28 @@ from components.runtime import processes
 from components.stages import training_processes
 from components.stages.context import open_workspace
 from components.store import open_store
-from support.runs import smoke
+from support.forked import forking
+from support.iterations import sampled_and_scored, slowly
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
-def quick(**training):
-    """The smoke preset at a low rate."""
-    return smoke(training={"learning_rate": 1e-4, **training})
-
-
 @pytest.fixture(scope="module")
 def iteration(tmp_path_factory):
-    """What the first iteration's training begins with."""
-    root = str(tmp_path_factory.mktemp("store"))
-    with open_workspace(quick(), root, "start") as work:
-        started = stages.start(work)
-        shards = stages.plan(work, started.prompts, 1)
-        drawn = [stages.generate(work, started.policy, shard, 1) for shard in shards]
-        scored = [
-            stages.score(work, started.policy, started.policy, rollout, shard)
-            for rollout, shard in zip(drawn, shards, strict=True)
-        ]
-    return root, stages.TrainInput(started.policy, None, shards, scored, 1)
+    return sampled_and_scored(str(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes that need not import torch; others show that real ones train, fail and end the same way."""
+    monkeypatch.setattr(training_processes, "subprocess", forking)
 
 
 def train(iteration, before=None, seen=None, **training):
     root, first = iteration
     seen = [] if seen is None else seen
     progress = lambda done, total, **figures: seen.append((done, total, sorted(figures)))  # noqa: E731
-    with open_workspace(quick(**training), root, "train", progress=lambda _: progress) as work:
+    with open_workspace(slowly(**training), root, "train", progress=lambda _: progress) as work:
         trained = stages.train(work, before or first)
         return trained, load_file(work.fetch(trained.policy) / "model.safetensors")
 
@@ -61,7 +53,7 @@ def assert_close(found, expected):
 
 
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "batch_size": 7, "micro_batch_size": 2}])
-def test_two_processes_train_as_one(iteration, changes):
+def test_two_processes_train_as_one(iteration, forked, changes):
     """Batches of 7 leave an odd prompt, for which one of the processes has a micro-batch that does not count."""
     seen = []
     alone, expected = train(iteration, **changes)
@@ -78,7 +70,7 @@ def test_two_processes_train_as_one(iteration, changes):
     assert_close(found, expected)
 
 
-def test_two_processes_measure_each_pass_as_one(iteration):
+def test_two_processes_measure_each_pass_as_one(iteration, forked):
     """Weights that a measurement gathers must not be read by the next pass. A rate of 1e-9 makes both warn."""
     alone, expected = train(iteration, epochs=2)
     together, found = train(iteration, processes=2, epochs=2)
@@ -115,7 +107,7 @@ def test_what_does_not_go_together(changes, message):
     assert str(caught.value).startswith(message)
 
 
-def test_a_group_goes_on_from_what_an_earlier_one_saved(iteration):
+def test_a_group_goes_on_from_what_an_earlier_one_saved(iteration, forked):
     """Saved at each step: for the second attempt nothing is left to do."""
 
     root, *_ = iteration
@@ -129,7 +121,7 @@ def test_a_group_goes_on_from_what_an_earlier_one_saved(iteration):
     assert seen == []
     assert third.policy == again.policy
     assert_close(found, expected)
-    with open_workspace(quick(), root, "evaluate") as work:
+    with open_workspace(slowly(), root, "evaluate") as work:
         stages.forget_unfinished(work, third.unfinished)
     assert list(store.notes()) == []
 

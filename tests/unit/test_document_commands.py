@@ -177,6 +177,6 @@ def test_a_flow_understands(text, home):
     kind = "s3" if {"s3", "argo-workflows"} & {*words} else "local"
     env = {**os.environ, **HERE, "METAFLOW_DEFAULT_DATASTORE": kind, "METAFLOW_HOME": str(home)}
     command = [sys.executable, script, "--no-pylint", *words, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=home, env=env, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=home, env=env, timeout=600, check=False)
     assert "Usage: " in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0

@@ -16,6 +16,7 @@ from support.judge_calls import (
     at_once,
     judged,
     seen,
+    wanted,
 )
 
 
@@ -23,6 +24,7 @@ from support.judge_calls import (
 def _forgotten():
     seen.clear()
     at_once[:] = [0, 0]
+    wanted[:] = [1]
 
 
 IN_ORDER = [[0, 1], [2, 3], [4, 5], [6, 7]]
@@ -37,6 +39,7 @@ def test_scores_stand_in_order_whichever_is_ready_first(workers):
 @pytest.mark.parametrize("function", ["counted", "counted_async"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_so_many_calls_at_a_time(function, workers):
+    wanted[:] = [workers]
     judged(function, workers=workers)
     assert at_once == [0, workers]
 

@@ -31,7 +31,7 @@ def key(monkeypatch):
 
 
 def judge(server, **settings):
-    own = {"base_url": f"{server.address}/v1", "model": "m", "prompt": ASK, "retries": 1, "timeout": 5.0, **settings}
+    own = {"base_url": f"{server.address}/v1", "model": "m", "prompt": ASK, "retries": 1, "timeout": 60.0, **settings}
     return build("judges", {"name": "openai", **own}, Judge)
 
 

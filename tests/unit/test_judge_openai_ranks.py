@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+import threading
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from components.config.errors import JudgeError
 from components.config.registry import build
 from components.data.records import Prompt
 from components.judges import Answers, Judge
-from components.judges._chat import Reply
+from components.judges._chat import ChatSettings, Reply
 from components.judges._verdicts import ranking
 from components.judging.measures import ask, measure
 from components.judging.pairs import LabelledPair
@@ -64,6 +66,36 @@ def test_a_ranking_that_cannot_be_read_ties():
         assert judgement.usage["unparsed"] == 1
         with pytest.raises(JudgeError, match=r"1 of 2 answers are not the numbers 1 to 3 in an order"):
             judge(server).judge([PROMPT], [["bad", "good", "ugly"]])
+
+
+def test_a_question_that_nobody_waits_for_closes_its_connection(monkeypatch):
+    """The backward one still connects when the forward one has stopped the run."""
+    waiting, stopped, threads = threading.Event(), threading.Event(), []
+    connect, asks = socket.create_connection, ChatSettings.ask
+
+    def ask(self, client, question):
+        if "# Response 1\nugly" in question.text:
+            threads.append(threading.current_thread())
+        else:
+            assert waiting.wait(60)
+        return asks(self, client, question)
+
+    def late(*args, **settings):
+        if threading.current_thread() in threads:
+            waiting.set()
+            assert stopped.wait(60)
+        made.append(connect(*args, **settings))
+        return made[-1]
+
+    made = []
+    monkeypatch.setattr(ChatSettings, "ask", ask)
+    monkeypatch.setattr(socket, "create_connection", late)
+    with serving(lambda *_: said("All are good")) as server:
+        with pytest.raises(JudgeError, match=r"1 of 2 answers"):
+            judge(server).judge([PROMPT], [["bad", "good", "ugly"]])
+        stopped.set()
+        threads[0].join(60)
+        assert [connection.fileno() for connection in made] == [-1, -1]
 
 
 def test_one_response_and_truncated_ones():

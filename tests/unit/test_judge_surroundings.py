@@ -93,10 +93,10 @@ def test_a_module_that_changes_them_when_it_is_imported(tmp_path):
 
 
 def test_copies_are_cheap():
-    begin = time.perf_counter()
+    begin = time.process_time()
     for _ in range(10_000):
         PROMPT.copy()
-    assert time.perf_counter() - begin < 2  # measured: 0.06 s
+    assert time.process_time() - begin < 2  # measured: 0.06 s
 
 
 def words(response, prompt):

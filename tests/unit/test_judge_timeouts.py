@@ -22,6 +22,9 @@ from support.judge_calls import (
 ROOT = Path(__file__).parents[2]
 
 
+LIMIT = 1.0  # seconds, in which a busy machine gets to the calls that return at once
+
+
 @pytest.fixture(autouse=True)
 def _forgotten():
     seen.clear()
@@ -31,6 +34,7 @@ def _forgotten():
 IN_ORDER = [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
+@pytest.mark.thorough(but=["hangs", "runaway_expression"])
 @pytest.mark.parametrize(
     ("function", "workers"),
     [
@@ -41,20 +45,18 @@ IN_ORDER = [[0, 1], [2, 3], [4, 5], [6, 7]]
 def test_a_call_that_takes_too_long(function, workers):
     begin = time.monotonic()
     with pytest.raises(JudgeError) as caught:
-        judged(function, workers=workers, timeout=0.2)
+        judged(function, workers=workers, timeout=LIMIT)
     assert str(caught.value) == (
-        f"prompt 'c', response 1: {FUNCTIONS}:{function} took longer than judge.timeout, 0.2 s. "
+        f"prompt 'c', response 1: {FUNCTIONS}:{function} took longer than judge.timeout, 1 s. "
         "Make it end sooner, or raise that."
     )
-    assert time.monotonic() - begin < 2.5
+    assert time.monotonic() - begin < 45  # those that end at all take a minute
 
 
 def test_an_async_function_that_does_not_wait_holds_up_others():
     """So the call that is named may be one that stood behind it."""
-    with pytest.raises(
-        JudgeError, match=r"^prompt '[bcd]', response [01]: .* took longer than judge\.timeout, 0\.2 s\."
-    ):
-        judged("blocks_the_loop", workers=3, timeout=0.2)
+    with pytest.raises(JudgeError, match=r"^prompt '[bcd]', response [01]: .* took longer than judge\.timeout, 1 s\."):
+        judged("blocks_the_loop", workers=3, timeout=LIMIT)
 
 
 def test_a_limit_that_nothing_reaches_changes_nothing():
@@ -68,23 +70,23 @@ def test_a_limit_in_a_thread_of_the_callers():
 
     def run():
         try:
-            judged("hangs", timeout=0.2)
+            judged("hangs", timeout=LIMIT)
         except JudgeError as error:
             raised.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(10)
+    thread.join(120)
     assert "prompt 'c', response 1" in str(raised[0])
 
 
-def test_another_alarm_goes_on():
+def test_another_alarm_goes_on(wait_for):
     rang = []
     before = signal.signal(signal.SIGALRM, lambda *_: rang.append(1))
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
-        judged("length", timeout=0.3)
-        time.sleep(0.7)
+        judged("length", timeout=60)
+        wait_for(lambda: rang)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -100,7 +102,7 @@ def test_a_process_ends_though_a_call_does_not(tmp_path):
         "judge.judge([Prompt('p', ({'role': 'user', 'content': '?'},))], [['x', 'y']])"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=False, text=True, timeout=60,
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=False, text=True, timeout=300,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
     )  # fmt: skip
     assert ended.returncode == 1

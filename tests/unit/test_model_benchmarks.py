@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -43,24 +44,43 @@ metric_list:
     higher_is_better: true
 {more}
 """
+ANSWERS = """
+task: answers
+tag: all_answers
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: ["w59"], max_gen_toks: 3, do_sample: false}}
+metric_list:
+  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
+filter_list:
+  - {{name: whole, filter: [{{function: take_first}}]}}
+  - {{name: first, filter: [{{function: regex, regex_pattern: "(w[0-9]+)"}}, {{function: take_first}}]}}
+"""
 NORMED = "  - {metric: acc_norm, aggregation: mean, higher_is_better: true}"
 EOS = 1
 QUESTIONS = [{"question": f"w{6 + i} w{20 + i}", "choices": ["w7 w8", "w9"], "label": i % 2} for i in range(12)]
 
 
-@pytest.fixture
-def tasks(tmp_path):
-    """A folder with two tasks: `words` with acc and acc_norm, `plain` with acc alone."""
-    folder = tmp_path / "tasks"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """A folder with `words` with acc and acc_norm, `plain` with acc alone, and `answers`, whose data a test makes.
+
+    It is one for all tests: to look at a folder lm-eval reads the ten thousand files of its own tasks.
+    """
+    folder = tmp_path_factory.mktemp("tasks")
     (folder / "questions.jsonl").write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS))
     for name, more in [("words", NORMED), ("plain", "")]:
         text = TASK.format(name=name, data=folder / "questions.jsonl", more=more)
         (folder / f"{name}.yaml").write_text(text)
+    (folder / "answers.yaml").write_text(ANSWERS.format(data=folder / "answers.jsonl"))
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(tasks):
     return EvaluationConfig(tasks=["words", "plain"], tasks_path=str(tasks))
 
@@ -104,24 +124,6 @@ def test_a_metric_and_a_limit(make_policy, tasks):
         benchmarks.run(policy, unknown)
 
 
-ANSWERS = """
-task: answers
-tag: all_answers
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-test_split: test
-output_type: generate_until
-doc_to_text: "{{{{question}}}}"
-doc_to_target: "{{{{answer}}}}"
-generation_kwargs: {{until: ["w59"], max_gen_toks: 3, do_sample: false}}
-metric_list:
-  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
-filter_list:
-  - {{name: whole, filter: [{{function: take_first}}]}}
-  - {{name: first, filter: [{{function: regex, regex_pattern: "(w[0-9]+)"}}, {{function: take_first}}]}}
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.thorough
 @needs_lm_eval
@@ -137,7 +139,6 @@ def test_a_task_that_generates(make_policy, tasks):
         said = policy.tokenizer.decode([token for token in ids[2:] if token > 5])
         lines.append({"question": question["question"], "answer": said if i % 2 else f"{said} w6"})
     (tasks / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (tasks / "answers.yaml").write_text(ANSWERS.format(data=tasks / "answers.jsonl"))
     settings = EvaluationConfig(tasks=["answers"], tasks_path=str(tasks))
     assert benchmarks.run(policy, settings) == [Score("answers", "exact_match,whole", 0.5)]
     tag = EvaluationConfig(tasks=["all_answers"], tasks_path=str(tasks))
@@ -184,8 +185,10 @@ def test_a_task_has_one_column():
 
 
 @needs_lm_eval
-def test_a_policy_is_scored_once(tmp_path, settings, tasks):
+def test_a_policy_is_scored_once(tmp_path, tasks):
     """Another policy, another setting and other questions are scored anew."""
+    own = shutil.copytree(tasks, tmp_path / "tasks")
+    settings = EvaluationConfig(tasks=["words", "plain"], tasks_path=str(own))
     store, calls = open_store(str(tmp_path / "store")), []
 
     def score():
@@ -197,7 +200,7 @@ def test_a_policy_is_scored_once(tmp_path, settings, tasks):
     assert once(store, [manifest, "fp32"], settings, score) == first == [Score("words", "acc", 0.25)]
     assert once(store, [manifest, "bf16"], settings, score)[0].value == 0.5
     assert once(store, [manifest, "fp32"], settings.model_copy(update={"tasks_limit": 3}), score)[0].value == 0.75
-    (tasks / "questions.jsonl").write_text(json.dumps(QUESTIONS[0]))
+    (own / "questions.jsonl").write_text(json.dumps(QUESTIONS[0]))
     assert once(store, [manifest, "fp32"], settings, score)[0].value == 1.0
     for note in list(store.notes()):
         store.write_note(note.name, "")

@@ -18,20 +18,26 @@ from safetensors.torch import load_file
 from components import stages
 from components.config.errors import ConfigError
 from components.run_config import parse
+from components.stages import training_processes
 from components.stages.context import open_workspace
 from components.store import open_store
-from support.runs import smoke
+from support import held_training
+from support.forked import Forked, forking
+from support.iterations import sampled_and_scored, slowly
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 NODE = """
-import json, pickle, sys
+import json, os, pickle, sys
 from pathlib import Path
 from components import stages
+from components.stages import training_processes
 from components.runtime.processes import end_in_order
 from components.stages.context import open_workspace
 
 end_in_order()
+if "HELD_UNTIL" in os.environ:
+    training_processes.__name__ = "support.held_training"
 folder, index = Path(sys.argv[1]), int(sys.argv[2])
 job = pickle.loads((folder / "job").read_bytes())
 
@@ -43,40 +49,43 @@ with open_workspace(job["config"], job["root"], "train", progress=lambda _: prog
     trained = stages.train_on(work, job["given"], stages.Node(index, 2, job["meeting"]))
 (folder / f"trained-{index}").write_bytes(pickle.dumps(trained))
 """
+TESTS = Path(__file__).parents[1]
 MANY = {"batch_size": 1, "micro_batch_size": 1, "checkpoint_steps": 1}  # 16 optimiser steps, each of them saved
-
-
-def config(**training):
-    """The smoke preset at a low rate."""
-    return smoke(training={"learning_rate": 1e-4, **training})
 
 
 @pytest.fixture(scope="module")
 def iteration(tmp_path_factory):
-    """The store, and what the first iteration's training begins with."""
-    root = str(tmp_path_factory.mktemp("store"))
-    with open_workspace(config(), root, "start") as work:
-        started = stages.start(work)
-        shards = stages.plan(work, started.prompts, 1)
-        drawn = [stages.generate(work, started.policy, shard, 1) for shard in shards]
-        pairs = zip(drawn, shards, strict=True)
-        scored = [stages.score(work, started.policy, started.policy, rollout, shard) for rollout, shard in pairs]
-    return root, stages.TrainInput(started.policy, None, shards, scored, 1)
+    return sampled_and_scored(str(tmp_path_factory.mktemp("store")))
 
 
-def begin(iteration, folder: Path, indices=(0, 1), **training) -> list[subprocess.Popen]:
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes that need not import torch, and theirs; others show that real ones train and end the same way."""
+    monkeypatch.setattr(training_processes, "subprocess", forking)
+    monkeypatch.setitem(globals(), "Process", Forked)
+
+
+Process = subprocess.Popen
+
+
+def begin(iteration, folder: Path, indices=(0, 1), env=None, **training) -> list[subprocess.Popen]:
     """Nodes that train, each with its number."""
     root, given = iteration
     folder.mkdir()
-    job = {"config": config(nodes=2, **training), "root": root, "given": given}
+    job = {"config": slowly(nodes=2, **training), "root": root, "given": given}
     (folder / "job").write_bytes(pickle.dumps({**job, "meeting": (folder / "meeting").as_uri()}))
     return [
-        subprocess.Popen([sys.executable, "-c", NODE, str(folder), str(i)], stderr=subprocess.PIPE, text=True)
+        Process(
+            [sys.executable, "-c", NODE, str(folder), str(i)],
+            env={**os.environ, **(env or {})},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for i in indices
     ]
 
 
-def end(nodes: list[subprocess.Popen], seconds: float = 300) -> list[str]:
+def end(nodes: list[subprocess.Popen], seconds: float = 600) -> list[str]:
     """What nodes said on standard error, which have ended by then."""
     limit = time.monotonic() + seconds
     try:
@@ -87,13 +96,13 @@ def end(nodes: list[subprocess.Popen], seconds: float = 300) -> list[str]:
 
 
 def weights(root: str, trained) -> dict[str, torch.Tensor]:
-    with open_workspace(config(), root, "evaluate") as work:
+    with open_workspace(slowly(), root, "evaluate") as work:
         return load_file(work.fetch(trained.policy) / "model.safetensors")
 
 
 def alone(iteration, **training):
     root, given = iteration
-    with open_workspace(config(**training), root, "train") as work:
+    with open_workspace(slowly(**training), root, "train") as work:
         return stages.train(work, given)
 
 
@@ -104,7 +113,9 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_two_nodes_train_as_one(iteration, tmp_path, processes):
+def test_two_nodes_train_as_one(iteration, tmp_path, request, processes):
+    if processes == 2:
+        request.getfixturevalue("forked")
     expected = alone(iteration)
     nodes = begin(iteration, tmp_path / "together", processes=processes)
     said = end(nodes)
@@ -116,16 +127,17 @@ def test_two_nodes_train_as_one(iteration, tmp_path, processes):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_when_a_node_is_killed_both_end_and_the_next_attempt_continues(iteration, tmp_path, wait_for, victim):
+def test_when_a_node_is_killed_both_end_and_the_next_attempt_continues(iteration, tmp_path, wait_for, forked, victim):
     """With its processes, as a machine that goes away; the other finds its connections closed."""
-    folder, store = tmp_path / "first", open_store(iteration[0])
-    nodes = begin(iteration, folder, **MANY)
-    steps = folder / "steps-0"
-    wait_for(lambda: list(store.notes()) and steps.exists(), seconds=300)
+    folder, store, gone = tmp_path / "first", open_store(iteration[0]), tmp_path / "gone"
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    nodes = begin(iteration, folder, env={held_training.HELD: str(gone), "PYTHONPATH": path}, **MANY)
+    wait_for(lambda: list(store.notes()), seconds=600)
     for child in children(nodes[victim].pid):
         os.kill(child, signal.SIGKILL)
     nodes[victim].kill()
-    said = end(nodes, seconds=90)
+    gone.touch()
+    said = end(nodes)
     assert nodes[victim].returncode == -signal.SIGKILL
     assert nodes[1 - victim].returncode == 1
     assert "training in 2 processes failed, see above, also what other nodes say" in said[1 - victim]
@@ -140,7 +152,7 @@ def test_when_a_node_is_killed_both_end_and_the_next_attempt_continues(iteration
     trained = pickle.loads((tmp_path / "second" / "trained-0").read_bytes())
     assert_close(weights(iteration[0], trained), weights(iteration[0], alone(iteration, **MANY)))
     for note in list(store.notes()):
-        with open_workspace(config(), iteration[0], "evaluate") as work:
+        with open_workspace(slowly(), iteration[0], "evaluate") as work:
             stages.forget_unfinished(work, note.name)
 
 
@@ -149,9 +161,9 @@ def children(parent: int) -> list[int]:
     return [int(pid) for pid in listed.split()]
 
 
-def test_a_node_that_never_comes_is_not_waited_for_without_end(iteration, tmp_path):
+def test_a_node_that_never_comes_is_not_waited_for_without_end(iteration, tmp_path, forked):
     (node,) = begin(iteration, tmp_path / "lonely", indices=[0], nodes_wait_minutes=0.05)
-    (said,) = end([node], seconds=120)
+    (said,) = end([node], seconds=600)
     assert node.returncode == 1
     assert "training in 2 processes failed" in said
 

@@ -32,7 +32,7 @@ def test_it_ends_when_its_parent_is_killed(wait_for):
         pid = int(parent.stdout.readline().split()[0])
         assert runs(pid)
         parent.send_signal(signal.SIGKILL)
-    wait_for(lambda: not runs(pid), seconds=10)
+    wait_for(lambda: not runs(pid))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")

@@ -31,9 +31,16 @@ with scratch("train", Path(sys.argv[1])) as folder:
 
 def working(parent: Path, before: str = "", then: str = "time.sleep(600)") -> subprocess.Popen[str]:
     command = [*HEARING, sys.executable, "-c", WORKING.format(before=before, then=then), str(parent)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout and process.stdout.readline() == "ready\n"
     return process
+
+
+def answer(process: subprocess.Popen[str]) -> None:
+    """A line on its standard input, for which it waits."""
+    assert process.stdin
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 def folders(parent: Path) -> list[str]:
@@ -58,7 +65,7 @@ def test_what_a_killed_process_left_goes_and_a_living_ones_stays(tmp_path: Path)
 def test_a_signal_cleans_up(tmp_path: Path, number: int) -> None:
     with working(tmp_path, "end_in_order()") as process:
         process.send_signal(number)
-        assert process.wait(20) == 128 + number
+        assert process.wait(120) == 128 + number
     assert folders(tmp_path) == []
 
 
@@ -69,13 +76,14 @@ def test_a_second_signal_does_not_stop_the_cleaning_up(tmp_path: Path) -> None:
         time.sleep(600)
     finally:
         print("ends", flush=True)
-        time.sleep(1)"""
+        sys.stdin.readline()"""
     with working(tmp_path, "end_in_order()", then.strip()) as process:
         assert process.stdout and process.stdout.readline() == "sleeps\n"
         process.terminate()
         assert process.stdout.readline() == "ends\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 128 + signal.SIGTERM
+        answer(process)
+        assert process.wait(120) == 128 + signal.SIGTERM
     assert folders(tmp_path) == []
 
 
@@ -88,14 +96,15 @@ def test_a_process_that_goes_on_ends_all_the_same(tmp_path: Path) -> None:
             pass"""
     with working(tmp_path, "end_in_order(grace=0.5)", then.strip()) as process:
         process.terminate()
-        assert process.wait(20) == 128 + signal.SIGTERM
+        assert process.wait(120) == 128 + signal.SIGTERM
 
 
 def test_what_is_ignored_stays_ignored(tmp_path: Path) -> None:
     before = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); end_in_order()"
-    with working(tmp_path, before, "time.sleep(1)") as process:
+    with working(tmp_path, before, "sys.stdin.readline()") as process:
         process.send_signal(signal.SIGHUP)
-        assert process.wait(20) == 0
+        answer(process)
+        assert process.wait(120) == 0
 
 
 def test_others_folders_stay(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_processes_may_store_the_same_files_at_once(store: Store, tmp_path: Path
     for process in processes:
         assert process.stdout and process.stdout.readline() == "ready\n"
     gate.touch()
-    answers = [process.communicate(timeout=60) for process in processes]
+    answers = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, answers
     manifests: list[Manifest] = [json.loads(out) for out, _ in answers]
     assert all(manifest == manifests[0] for manifest in manifests)
@@ -96,7 +96,7 @@ def test_failed_write_leaves_no_part_of_a_file(store: Store, tmp_path: Path, act
     source.mkdir()
     (source / "a-small").write_bytes(b"abc")
     (source / "b-big").write_bytes(bytes(10 * MB))
-    out, error = python(FULL_DISK, action, store.root, source).communicate(timeout=60)
+    out, error = python(FULL_DISK, action, store.root, source).communicate(timeout=300)
     assert (out, error) == ("no space\n", "")
     assert len(blobs(store)) == blobs_left  # whole ones only, and nothing in tmp
     assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in blobs(store))
@@ -125,7 +125,7 @@ def test_killed_put_leaves_no_blob_and_is_cleaned_up_a_day_later(store: Store, t
     source.mkdir()
     (source / "big").write_bytes(bytes(10 * MB))
     process = python(KILLED, store.root, source)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == -signal.SIGXFSZ
     (unfinished,) = partials(scratch)
     assert unfinished.stat().st_size == 3 * MB
@@ -168,7 +168,7 @@ def test_memory_does_not_grow_with_the_file(store: Store, tmp_path: Path) -> Non
     source.mkdir()
     with (source / "weights").open("wb") as file:
         file.truncate(200 * MB)
-    printed, error = python(MEMORY, store.root, source, out).communicate(timeout=120)
+    printed, error = python(MEMORY, store.root, source, out).communicate(timeout=600)
     assert error == ""
     assert (out / "weights").stat().st_size == 200 * MB
     assert int(printed) < 16  # MB

@@ -110,10 +110,10 @@ def test_keys_are_text(key):
     ],
 )
 def test_what_is_refused_and_where(text, parts):
-    begin = time.perf_counter()
+    begin = time.process_time()
     message = refusal(text)
     assert [part for part in parts if part not in message] == []
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10
 
 
 def test_byte_order_mark_and_windows_lines_are_read():
@@ -133,9 +133,9 @@ def test_merge_keys():
 @pytest.mark.parametrize("read", [parse, parse_laboratory])
 def test_many_keys_take_no_time_and_few_lines(read):
     many = "".join(f"k{i}: 1\n" for i in range(15_000))
-    begin = time.perf_counter()
+    begin = time.process_time()
     message = refusal(many, read)
-    assert time.perf_counter() - begin < 30  # quadratic, it takes minutes
+    assert time.process_time() - begin < 30  # quadratic, it takes minutes
     assert message.splitlines()[-1] == "… and 14,980 more."
     assert len(message.splitlines()) == 21
     assert "200,000 characters" in refusal("".join(f"k{i}: 1\n" for i in range(100_000)), read)

@@ -127,7 +127,7 @@ def run(tmp_path, monkeypatch):
 
 
 CHILD = """
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 with open("processes", "w") as file:
     json.dump([os.getpid(), child.pid], file)
 print(json.dumps({"done": 1, "tokens": 1}), flush=True)
@@ -175,13 +175,13 @@ def test_a_killed_worker(run):
 @pytest.mark.parametrize("end", ["", "sys.exit(1)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_helpers_of_the_worker_do_not_outlive_it(run, tmp_path, wait_for, end):
     # Its output is not theirs: the channel would stay open as long as they live.
-    code = CHILD.replace('sleep(60)"]', 'sleep(60)"], stdout=sys.stderr')
+    code = CHILD.replace('sleep(600)"]', 'sleep(600)"], stdout=sys.stderr')
     if end:
         with pytest.raises(EngineError):
             run(code + end)
     else:
         run(code)
-    wait_for(lambda: not running(tmp_path), seconds=10)
+    wait_for(lambda: not running(tmp_path))
 
 
 def test_an_error_in_the_task_ends_worker_and_helpers(run, tmp_path, wait_for):
@@ -189,8 +189,8 @@ def test_an_error_in_the_task_ends_worker_and_helpers(run, tmp_path, wait_for):
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        run(CHILD + "time.sleep(60)", stop)
-    wait_for(lambda: not running(tmp_path), seconds=10)
+        run(CHILD + "time.sleep(600)", stop)
+    wait_for(lambda: not running(tmp_path))
 
 
 def test_the_worker_gets_the_tasks_threads(run, tmp_path):

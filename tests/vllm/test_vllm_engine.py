@@ -26,7 +26,7 @@ from components.policy import lora
 from components.policy.logprobs import score_responses
 from support.models.served import EOS, OTHER_EOS, WORDS, load, needs_vllm, save_llama, save_tokenizer
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough, pytest.mark.usefixtures("warm")]
 
 ENGINE = VllmEngine(enforce_eager=True, kv_cache_mb=256)
 K, LIMIT = 400, 12
@@ -240,6 +240,6 @@ def test_nothing_is_left_of_a_killed_task(folder, wait_for, gpus, helpers):
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as task:
         if gpus == 1:
             assert task.stdout.readline() == b"sampling\n"
-        wait_for(lambda: len(processes_with(marker)) > helpers, seconds=120)
+        wait_for(lambda: len(processes_with(marker)) > helpers, seconds=600)
         task.send_signal(signal.SIGKILL)
-    wait_for(lambda: processes_with(marker) == set(), seconds=30)
+    wait_for(lambda: processes_with(marker) == set())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from components.data import rollouts
 from components.store import Manifest, open_store
 from support.flows.flow_home import Home, card_content
+from support.loopback_server import kept_port
 from support.models.served import needs_vllm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough]
@@ -115,22 +115,25 @@ def exported(on_vllm) -> Path:
 
 
 @pytest.fixture
-def client(exported, wait_for) -> Iterator[openai.OpenAI]:
+def port() -> Iterator[int]:
+    with kept_port() as port:
+        yield port
+
+
+@pytest.fixture
+def client(exported, wait_for, port) -> Iterator[openai.OpenAI]:
     """Of vLLM's OpenAI-compatible server with that policy, on loopback."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = str(found.getsockname()[1])
-    options = ["--host", "127.0.0.1", "--port", port, "--dtype", "float32", "--enforce-eager"]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
     options += ["--kv-cache-memory-bytes", str(2**28), "--served-model-name", "aligned"]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(exported), *options]
     log = exported.parent / "server.log"
     with (
         log.open("w") as file,
         subprocess.Popen(command, stdout=file, stderr=file) as process,
-        openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=60) as client,
+        openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=300) as client,
     ):
         try:
-            wait_for(lambda: process.poll() is not None or serves(client), seconds=180)
+            wait_for(lambda: process.poll() is not None or serves(client), seconds=900)
             assert process.poll() is None, log.read_text()
             yield client
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from components.config.errors import JudgeError
 from components.config.registry import build
 from components.data.records import Prompt
 from components.judges import Judge
+from support.loopback_server import kept_port
 from support.models.served import WORDS, needs_vllm, save_llama
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm]
@@ -38,12 +38,13 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder, tmp_path_factory) -> Iterator[str]:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    with kept_port() as port:
+        yield from serve(folder, port, tmp_path_factory.mktemp("log") / "vllm.log")
+
+
+def serve(folder: Path, port: int, log: Path) -> Iterator[str]:
     options = f"--host 127.0.0.1 --port {port} --served-model-name tiny --dtype float32 --enforce-eager".split()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), *options]
-    log = tmp_path_factory.mktemp("log") / "vllm.log"
     env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=env, start_new_session=True)
@@ -52,15 +53,15 @@ def address(folder, tmp_path_factory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
+        process.wait(timeout=300)
 
 
 def wait_for(health: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 400
+    end = time.monotonic() + 900
     while time.monotonic() < end:
         assert process.poll() is None, log.read_text()[-3000:]
         try:
-            urllib.request.urlopen(health, timeout=5).close()
+            urllib.request.urlopen(health, timeout=60).close()
         except OSError:
             time.sleep(1)
         else:

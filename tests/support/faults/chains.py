@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 
 from components.reporting import commands
 from support.flows.flow_home import Ended, Home, differences
+from support.flows.undisturbed import FOUR_STEPS
 
 POINTS = [
     *("start", "plan_1", "generate_1/first", "generate_1/second", "score_1/first", "score_1/second"),
     *("gather_1", "train_1", "evaluate_1", "end"),
 ]
 TASKS = {point.replace("first", "0").replace("second", "1") for point in POINTS}
-# As many optimiser steps as tests speak of, and saved after each.
-FOUR_STEPS = {"training": {"batch_size": 4, "checkpoint_steps": 1}}
+SAVED_STEPS = {"training": {**FOUR_STEPS["training"], "checkpoint_steps": 1}}
 STATUS = {"task": 1, "launcher": -9, "server": 1}  # with which the launcher ends when this is killed
-SOON = 30  # seconds after a kill in which every process has to be gone
+SOON = 120  # seconds after a kill in which every process has to be gone
 # A server that is down is down: tests need not wait for the tries that may outlast a network's faults.
 IMPATIENT = {
     "METAFLOW_S3_RETRY_COUNT": "1",

@@ -41,7 +41,7 @@ from urllib.parse import urlsplit
 from metaflow import current, user_step_decorator
 
 SERVER = Path(__file__).parents[3] / "infra" / "s3" / "server"
-PATIENCE = 60  # seconds in which a task whose launcher died has to end
+PATIENCE = 300  # seconds in which a task whose launcher died has to end
 LAUNCHER = os.getppid()  # of a task; read before anything is killed
 
 Strike = Callable[[], None]

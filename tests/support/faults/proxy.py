@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import re
 import threading
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +21,7 @@ class Fault:
     match: str  # regular expression on "METHOD PATH?QUERY"
     times: int = 1  # how many of them, the first ones; each of them is then tried again
     status: int = 500  # of "error"
-    seconds: float = 0.0  # of "slow", before the answer and again in the middle of it
+    seconds: float = 0.0  # of "slow", before the answer and again in the middle of it, or until the proxy is left
 
 
 @dataclass
@@ -37,12 +36,13 @@ class Proxy:
     def __enter__(self) -> Proxy:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.proxy = self
-        self.lock = threading.Lock()
+        self.lock, self.over = threading.Lock(), threading.Event()
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
         self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.over.set()
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
@@ -92,7 +92,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if fault and kind == "slow":
-            time.sleep(fault.seconds)
+            self.server.proxy.over.wait(fault.seconds)
         self.answer(status, headers, content, cut=kind == "cut answer", pause=fault.seconds if fault else 0.0)
 
     def ask(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -126,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         if cut:
             self.close_connection = True
             return
-        time.sleep(pause)
+        self.server.proxy.over.wait(pause)
         self.wfile.write(content[half:])
 
     def log_message(self, *_: object) -> None:

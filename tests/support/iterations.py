@@ -1,0 +1,24 @@
+"""A first iteration up to its training, for tests that train from it in several ways."""
+
+from __future__ import annotations
+
+from components import stages
+from components.run_config import RunConfig
+from components.stages.context import open_workspace
+from support.runs import smoke
+
+
+def slowly(**training) -> RunConfig:
+    """The smoke preset at a low rate."""
+    return smoke(training={"learning_rate": 1e-4, **training})
+
+
+def sampled_and_scored(root: str) -> tuple[str, stages.TrainInput]:
+    """The store, and what the first iteration's training begins with."""
+    with open_workspace(slowly(), root, "start") as work:
+        started = stages.start(work)
+        shards = stages.plan(work, started.prompts, 1)
+        drawn = [stages.generate(work, started.policy, shard, 1) for shard in shards]
+        pairs = zip(drawn, shards, strict=True)
+        scored = [stages.score(work, started.policy, started.policy, rollout, shard) for rollout, shard in pairs]
+    return root, stages.TrainInput(started.policy, None, shards, scored, 1)
