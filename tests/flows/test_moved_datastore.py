@@ -11,6 +11,8 @@ from support.flows.flow_home import Home
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
+FEW_TASKS = {"prompts": {"shards": 1}, "live_cards": []}  # each card takes processes of its own
+
 
 def files(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
@@ -19,7 +21,7 @@ def files(folder: Path) -> dict[str, int]:
 def test_a_copied_run_goes_on_in_the_copy(tmp_path: Path) -> None:
     folders = {name: tmp_path / name for name in ("original", "copy", "without")}
     folders["original"].mkdir()
-    original = Home(folders["original"])
+    original = Home(folders["original"], changes=FEW_TASKS)
     run = original.flow(
         "local", "run", status=1, inject=["support.flows.wind_runs.fail"], FAIL_AT="evaluate_1", FAIL_HOW="raise before"
     )
