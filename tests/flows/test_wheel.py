@@ -55,7 +55,7 @@ def wheel(tmp_path: Path, constraints: Path) -> Path:
 
 
 def test_the_commands_of_a_wheel(tmp_path: Path, wheel: Path, constraints: Path) -> None:
-    """One iteration of the wheel's own smoke preset in an empty folder, its policy exported, and the config's schema."""
+    """An iteration of the wheel's own smoke preset in an empty folder, its policy exported, the config's schema."""
     environment, home = tmp_path / "environment", tmp_path / "home"
     home.mkdir()
     run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=home)
