@@ -76,7 +76,7 @@ def test_a_run_of_the_smoke_preset(run_flow, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_failed_run_resumes_where_it_failed(run_flow):
-    lab = LabConfig.model_validate(parse(yaml.safe_dump(TINY)))
+    lab = LabConfig.model_validate(parse(yaml.safe_dump(TINY, sort_keys=False)))
     fault = {"FAIL_AT": "play/1", "FAIL_HOW": "raise before"}
     failed = run_flow(FLOW, config=TINY, env=fault, status="failed", decospecs=[INJECT], max_workers=1)
     assert sorted(task.successful for task in failed.run["play"]) == [False, True]
