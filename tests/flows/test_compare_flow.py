@@ -98,7 +98,7 @@ def benchmark(home, output):
 
 def table(path):
     texts = dict.fromkeys(["text_warnings", "warnings"], "")
-    written = pd.read_csv(path, float_precision="round_trip").astype(dict.fromkeys(texts, object))
+    written = pd.read_csv(path).astype(dict.fromkeys(texts, object))
     return written.fillna(texts)  # an empty cell reads as a missing number
 
 
