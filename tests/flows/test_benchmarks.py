@@ -1,4 +1,4 @@
-"""`make bench` and the search, on the smoke preset: what they print and write."""
+"""The search on the smoke preset and the memory of steps: what they print and write; test_compare_flow.py compares."""
 
 from __future__ import annotations
 
@@ -21,19 +21,6 @@ SMOKE = ROOT / "flows" / "configs" / "compare_smoke.yaml"
 def run(script, *options):
     command = [sys.executable, str(ROOT / "benchmarks" / script), *map(str, options)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-@pytest.mark.slow
-def test_comparison_from_nothing(tmp_path):
-    shown = run("compare.py", "--config", SMOKE, "--output", tmp_path / "out", "--folder", tmp_path / "kept")
-    arms = yaml.safe_load(SMOKE.read_text())["compare"]["arms"]
-    assert all(arm in shown for arm in arms)
-    results = pd.read_csv(tmp_path / "out" / "comparison.csv")
-    assert set(results["arm"]) == set(arms)
-    assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    # Nothing is left to do: the second time the branches come from the folder, wall times and all.
-    run("compare.py", "--config", SMOKE, "--output", tmp_path / "again", "--folder", tmp_path / "kept")
-    assert results.equals(pd.read_csv(tmp_path / "again" / "comparison.csv"))
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ import hashlib
 import json
 import re
 import shlex
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pandas as pd
@@ -13,8 +13,6 @@ import pytest
 import yaml
 
 from base import BadConfig
-from components.comparison.arms import run_in_process
-from components.run_config import RunConfig, parse
 from components.store import open_store
 from components.store.references import manifests
 from support.flows.flow_home import card_content
@@ -24,7 +22,9 @@ from support.flows.wind_runs import INJECT, SMOKE, figures, shell
 FLOW = WIND_FLOW.parent / "compare_flow.py"
 CONFIG = yaml.safe_load((FLOW.parent / "configs" / "compare_smoke.yaml").read_text())
 CONFIG["training"]["learning_rate"] = 1e-2  # shows after a few steps
-T, SHARDS = 2, {"wind": 2, "jbond": 1}
+T, SHARDS = 2, {"wind": 1, "jbond": 2}  # a shard of jbond runs no model
+CONFIG["prompts"]["shards"] = SHARDS["wind"]
+CONFIG["compare"]["arms"]["jbond"]["prompts"] = {"shards": SHARDS["jbond"]}
 LAST = 3  # index of the branch that fails: jbond with seed 1
 
 
@@ -86,20 +86,40 @@ def test_a_resume_runs_only_what_is_missing(comparison):
     }
 
 
+def benchmark(home, output):
+    """benchmarks/compare.py on the same config: what it prints, its table and its picture."""
+    (home / "compare.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
+    script = FLOW.parents[1] / "benchmarks" / "compare.py"
+    options = {"config": home / "compare.yaml", "folder": home / "kept", "output": output, "processes": 1}
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    shown = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=True).stdout
+    return shown, table(output / "comparison.csv"), (output / "comparison.png").read_bytes()
+
+
+def table(path):
+    texts = dict.fromkeys(["text_warnings", "warnings"], "")
+    written = pd.read_csv(path).astype(dict.fromkeys(texts, object))
+    return written.fillna(texts)  # an empty cell reads as a missing number
+
+
 @pytest.mark.slow
-def test_the_figures_are_those_of_the_stages_without_a_flow(comparison, home):
-    config = RunConfig.model_validate(parse(yaml.safe_dump(CONFIG, sort_keys=False)))
-    # In a process of its own: torch cannot be imported here any more once a Runner has imported typeguard.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-        expected = alone.submit(run_in_process, config, str(home / "other_store"), processes=2).result()
+def test_the_figures_are_those_of_the_benchmark_without_a_flow(comparison, home):
+    shown, expected, picture = benchmark(home, home / "out")
     found = comparison.data.results
     assert list(found["arm"]) == ["wind"] * 4 + ["jbond"] * 4
     assert list(found["seed"]) == [0, 0, 1, 1] * 2
     assert list(found["samples"]) == [64, 128] * 2 + [63, 126] * 2
     assert found["kl"].nunique() == len(found)
     pd.testing.assert_frame_equal(
-        figures(found).drop(columns="seconds"), figures(expected).drop(columns="seconds"), check_exact=True
+        figures(found).drop(columns="seconds"),
+        figures(expected).drop(columns="seconds"),
+        check_exact=True,
+        check_dtype=False,
     )
+    assert all(arm in shown for arm in SHARDS)
+    assert picture.startswith(b"\x89PNG")
+    # Nothing is left to do: the second time the branches come from the folder, wall times and all.
+    assert expected.equals(benchmark(home, home / "again")[1])
 
 
 @pytest.mark.slow
@@ -162,9 +182,7 @@ def test_the_printed_command_writes_the_comparison_to_files(comparison, home):
     assert {path.name for path in (home / "comparison").iterdir()} == {
         *("comparison.csv", "comparison.png", "comparison.md")
     }
-    texts = dict.fromkeys(["text_warnings", "warnings"], "")
-    written = pd.read_csv(home / "comparison" / "comparison.csv").astype(dict.fromkeys(texts, object))
-    written = written.fillna(texts)  # an empty cell reads as a missing number
+    written = table(home / "comparison" / "comparison.csv")
     assert list(written.columns) == list(comparison.data.results.columns)
     pd.testing.assert_frame_equal(written, comparison.data.results, check_dtype=False)
     assert f"# CompareFlow/{comparison.run.id}" in (home / "comparison" / "comparison.md").read_text()

@@ -22,15 +22,9 @@ def test_one_node_is_a_plain_step(run_flow):
     assert run.data.total == 2  # each plan adds one
 
 
-def test_two_nodes_are_two_tasks_that_are_joined(run_flow):
-    """Each iteration adds 1, and the nodes 0 + 2 and 10 + 2: 15 an iteration."""
-    run = run_flow(SPREAD).run
-    assert [len(list(run[f"train_{t}"])) for t in (1, 2)] == [2, 2]
-    assert run.data.total == 30
-
-
 @pytest.mark.parametrize("victim", ["0", "1"])
-def test_a_node_that_is_killed_ends_the_run_and_its_fellows(victim, run_flow, flow_env, tmp_path):
+def test_two_nodes_are_two_tasks_that_are_joined_also_when_one_was_killed(victim, run_flow, flow_env, tmp_path):
+    """A kill ends run and fellow. Each iteration adds 1, and the nodes 0 + 2 and 10 + 2: 15 an iteration."""
     env = {**os.environ, **flow_env, "KILL": victim}
     command = [sys.executable, str(SPREAD), "--no-pylint", "run", "--run-id-file", str(tmp_path / "id")]
     begin = time.monotonic()
@@ -41,6 +35,7 @@ def test_a_node_that_is_killed_ends_the_run_and_its_fellows(victim, run_flow, fl
     assert pids
     assert [pid for pid in pids if is_alive(pid)] == []
     again = run_flow(SPREAD, resume=(tmp_path / "id").read_text()).run
+    assert [len(list(again[f"train_{t}"])) for t in (1, 2)] == [2, 2]
     assert again.data.total == 30
 
 

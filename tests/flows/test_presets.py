@@ -104,7 +104,7 @@ def tiny(preset: str, home: Path, engine: str, *, processes: int = 1) -> dict:
     else:
         judge["model"] = str(save_reward_model(REWARD_MODELS[judge["model"]], home / "judge", **SMALL))
     values["prompts"] |= {"train": str(save_prompts(home / "prompts")), "per_iteration": N, "held_out": HELD_OUT}
-    values["prompts"] |= {"shards": 1} if engine == "vllm" else {}
+    values["prompts"]["shards"] = 1 if engine == "vllm" else min(2, values["prompts"]["shards"])
     values["generation"]["max_new_tokens"] = LIMIT
     values["generation"]["engine"] = values["generation"]["engine"] | ON_CPU if engine == "vllm" else {"name": engine}
     values["training"] |= {"batch_size": 4, "micro_batch_size": 2, "processes": processes}
@@ -149,8 +149,7 @@ def run_all(config: RunConfig, root: str) -> tuple[pd.DataFrame, Started, list[M
 @pytest.mark.parametrize(("preset", "engine"), RUNS)
 def test_a_preset_runs_to_its_end(preset, engine, tmp_path):
     values = tiny(preset, tmp_path, engine)
-    if engine == "vllm":
-        values |= {"iterations": 1}
+    values |= {"iterations": 1 if engine == "vllm" else 2}
     config, root = checked(values), str(tmp_path / "store")
     history, started, policies = run_all(config, root)
     k, t = config.generation.responses, config.iterations

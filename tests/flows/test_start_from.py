@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from support.flows.by_stages import undisturbed
 from support.flows.wind_runs import FLOW, INJECT, figures, preset
 
 SAME = ("policy", "optimizer", "reference", "prompts", "evaluated", "evaluated_reference", "counts", "rollouts")
@@ -10,11 +11,11 @@ SAME = ("policy", "optimizer", "reference", "prompts", "evaluated", "evaluated_r
 
 @pytest.mark.slow
 def test_going_on_from_a_failed_run(run_flow, tmp_path):
-    """Two iterations at a constant rate, once in one run, once in two."""
+    """Two iterations at a constant rate, once without a flow, once in two runs on the same store."""
     config = preset(live_cards=[])  # they take processes of their own, a shard two tasks of an iteration
     config["prompts"]["shards"] = 1
     config["training"] |= {"schedule": "constant", "warmup_ratio": 0.0, "learning_rate": 1e-2}
-    whole = run_flow(FLOW, config=config).run.data
+    whole = undisturbed(config, tmp_path / "wind_store")
 
     fault = {"FAIL_AT": "train_2", "FAIL_HOW": "raise after"}
     failed = run_flow(FLOW, config=config, env=fault, status="failed", decospecs=[INJECT]).run

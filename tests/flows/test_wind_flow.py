@@ -132,14 +132,17 @@ def test_the_terminal_shows_verdict_table_and_next_commands(smoke):
         assert printed_command(smoke, purpose)[0] == first
 
 
+def card(words, home):
+    result = shell(["python", *words, "report.html"], home)
+    assert result.returncode == 0, result.stderr
+    return card_content((home / "report.html").read_text())
+
+
 @pytest.mark.slow
 def test_the_printed_card_command_shows_the_report(smoke, home):
     words = printed_command(smoke, "see the report")
-    assert words[1:4] == [str(FLOW), "card", "view"]
-    words[3] = "get"  # a test has no browser
-    result = shell([*words, "report.html"], home)
-    assert result.returncode == 0, result.stderr
-    shown = card_content((home / "report.html").read_text())
+    assert words[:4] == ["python", str(FLOW), "card", "view"]
+    shown = card([words[1], "card", "get", *words[4:]], home)  # a test has no browser
     assert f"# WindFlow/{smoke.id}" in shown
     assert f"win rate against the reference is {100 * smoke.data.history['win_rate'].iloc[-1]:.1f}%" in shown
     assert "data:image/png;base64," in shown
@@ -148,6 +151,13 @@ def test_the_printed_card_command_shows_the_report(smoke, home):
         assert example["prompt"] in shown
         assert example["answer"] in shown
     assert "per_iteration" in shown
+
+
+@pytest.mark.slow
+def test_the_live_card_of_a_step_says_where_it_stands(smoke, home):
+    [task] = smoke.run["train_2"]  # the kind that the preset names in `live_cards`
+    shown = card([str(FLOW), "card", "get", f"{smoke.id}/train_2/{task.id}", "--id", "progress"], home)
+    assert re.search(r"## iteration 2 of 2 \\u00b7 train \\u00b7 win rate 0\.\d+ .* after iteration 1", shown)
 
 
 @pytest.mark.slow
@@ -209,11 +219,8 @@ def test_unusable_prompts_stop_the_run_at_start(smoke, home, run_flow):
 def test_the_command_pushes_what_it_writes(smoke, home, monkeypatch):
     with serving() as hub:
         hub.accounts["hf_standinstandinstandin"] = Account("lab")
-        for name, value in {
-            "ENDPOINT": hub.address,
-            "TOKEN": "hf_standinstandinstandin",
-            "HUB_DISABLE_XET": "1",
-        }.items():
+        settings = {"ENDPOINT": hub.address, "TOKEN": "hf_standinstandinstandin", "HUB_DISABLE_XET": "1"}
+        for name, value in settings.items():
             monkeypatch.setenv(f"HF_{name}", value)
         result = shell(["wind", "export", smoke.run.pathspec, "pushed", "--push", "lab/aligned"], home)
         assert result.returncode == 0, result.stderr

@@ -62,7 +62,7 @@ class Home:
         self.folder = folder
         config = yaml.safe_load(SMOKE.read_text()) | {"iterations": 1}
         for section, values in (changes or {}).items():
-            config[section] = {**config.get(section, {}), **values}
+            config[section] = {**config.get(section, {}), **values} if isinstance(values, Mapping) else values
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         path = [*map(str, MODULES), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.env = {
