@@ -15,7 +15,7 @@ from transformers import utils
 UNUSED = ("is_sklearn_available", "is_scipy_available")
 
 collected = gc.isenabled()
-gc.disable()  # an import frees nothing, and looking for what it might free takes a sixth of it
+gc.disable()  # an import frees nothing, and looking for what it might free takes some 7 % of it
 try:
     with ExitStack() as hidden:
         for name in UNUSED:

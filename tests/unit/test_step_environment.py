@@ -1,0 +1,27 @@
+"""What a task's process finds in its environment before it imports torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FLOWS = Path(__file__).parents[2] / "flows"
+TASK = """
+import sys
+sys.path.insert(0, sys.argv.pop())
+import os, launcher
+assert "torch" not in sys.modules
+launcher.main(lambda: print(os.environ["OMP_WAIT_POLICY"]))
+"""
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+def test_threads_wait_asleep_unless_told_otherwise(given, found):
+    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | {"USERNAME": "tester"}
+    command = [sys.executable, "-c", TASK, "step", str(FLOWS)]
+    done = subprocess.run(command, cwd=FLOWS.parent, env=env | given, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [found], done.stderr
