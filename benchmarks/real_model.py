@@ -11,205 +11,37 @@ without store and files.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import multiprocessing
 import os
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from wind_trials import WindTrial
+from real_model_on_policy import OnPolicyRun
+from real_model_run import Arm, Run
 
-from components import prompts
-from components.algorithms import Algorithm, leave_one_out
+from components.algorithms import BaseAlgorithm
 from components.config import registry
-from components.config.sections import PolicyConfig, TrainingConfig
-from components.data.records import Prompt, Rollout, Scored
-from components.evaluation import metrics
-from components.generation import Sampling
-from components.generation.transformers import TransformersEngine
-from components.judges import preference_from_scores
-from components.policy import logprobs
-from components.policy import model as policies
-from components.policy.model import Policy
-from components.stages import sampling
-from components.training.loop import Schedule
-from components.training.off_policy import train
-from components.training.optimizer import make_optimizer
-from components.training.state import TrainingState
-
-EXAMPLE = Path(__file__).parents[1] / "examples" / "smollm2"
-HELD_OUT_TOPICS = 9  # of the training topics, for --search
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One training run."""
-
-    name: str
-    algorithm: dict[str, Any]
-    training: dict[str, Any] = field(default_factory=dict)
-    temperature: float | None = None  # of Bradley-Terry; None: the higher score wins
-    prompts: int = 32  # per iteration
-    responses: int = 6
-    iterations: int = 4
-    max_new_tokens: int = 64
-    seed: int = 0
-    evaluated: int = 2  # responses to each evaluation prompt
-    trace: bool = False  # evaluate after each iteration, not only after the last
+def run_of(arm: Arm) -> type[Run]:
+    """How an arm is run, which is a matter of its algorithm."""
+    name = arm.algorithm["name"]
+    on_policy = name in registry.names("algorithms") and registry.find("algorithms", name, BaseAlgorithm).on_policy
+    return OnPolicyRun if on_policy else Run
 
 
-def judge_function() -> Any:
-    """The example's `score`."""
-    spec = importlib.util.spec_from_file_location("smollm2_judge", EXAMPLE / "judge.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.score
-
-
-def load_prompts(search: bool) -> tuple[list[Prompt], list[Prompt]]:
-    """Training and evaluation prompts."""
-    train, held_out = (
-        prompts.load(str(EXAMPLE / f"{name}.jsonl"), split="train", allow_duplicates=True)
-        for name in ("train", "evaluation")
-    )
-    if not search:
-        return train, held_out
-    topics = list(dict.fromkeys(prompt.metadata["topic"] for prompt in train))[-HELD_OUT_TOPICS:]
-    kept = [prompt for prompt in train if prompt.metadata["topic"] not in topics]
-    return kept, [prompt for prompt in train if prompt.metadata["topic"] in topics][::2]
-
-
-class Run:
-    """One arm's training."""
-
-    def __init__(self, arm: Arm, directory: Path, search: bool) -> None:
-        self.arm, self.score = arm, judge_function()
-        self.train, self.held_out = load_prompts(search)
-        config = PolicyConfig(model=str(directory))
-        self.policy = policies.load(directory, config)
-        self.reference = policies.load(directory, config)
-        self.settings = TrainingConfig.model_validate({"batch_size": 8, "micro_batch_size": 8, **arm.training})
-        self.algorithm = build(arm.algorithm)
-        self.state = TrainingState(self.policy, make_optimizer(self.policy, self.settings), 8)
-
-    def results(self) -> dict[str, Any]:
-        """Figures of each iteration and of the last policy."""
-        iterations = []
-        for t in range(1, self.arm.iterations + 1):
-            figures = self.iterate(t)
-            if self.arm.trace:
-                figures |= self.evaluate(self.policy, t)
-            iterations.append(figures)
-        return {"iterations": iterations, **self.evaluate(self.policy, self.arm.iterations)}
-
-    def sample(self, drawn_from: Policy, chosen: list[Prompt], k: int, purpose: str, t: int) -> Rollout:
-        """K responses to each prompt."""
-        return sampling.generate(
-            drawn_from,
-            TransformersEngine(batch_size=1024),
-            chosen,
-            responses=k,
-            sampling=Sampling(self.arm.max_new_tokens),
-            seed=self.arm.seed,
-            purpose=purpose,
-            iteration=t,
-        )
-
-    def judged(self, chosen: list[Prompt], drawn: Rollout, part: str) -> np.ndarray:
-        """A part of the judge's score of each response, (n, K)."""
-        return np.array([[float(self.score(text, p)[part]) for text in drawn.group(i)] for i, p in enumerate(chosen)])
-
-    def iterate(self, t: int) -> dict[str, Any]:
-        """One iteration; its figures."""
-        begin = time.perf_counter()
-        chosen = prompts.choose(self.train, per_iteration=self.arm.prompts, iteration=t, seed=self.arm.seed)
-        drawn = self.sample(self.policy, chosen, self.arm.responses, "train", t)
-        reward = self.judged(chosen, drawn, "score")
-        scored = self.scored(drawn, reward)
-        self.state.done, self.state.sums, losses = 0, {}, []
-        figures = train(
-            self.state,
-            scored,
-            self.algorithm,
-            Schedule(self.settings, t, self.arm.iterations, self.arm.seed),
-            progress=lambda done, total, **now: losses.append((round(now["loss"], 4), round(now["grad_norm"], 3))),
-        )
-        v = leave_one_out(scored.preference)
-        moved = logprobs.score_responses(self.policy, drawn.prompt_tokens, drawn.tokens) - scored.logp_old
-        return {
-            "reward": float(reward.mean()),
-            "tied": float((reward.std(1) < 1e-9).mean()),
-            "spread": float(v.std()),
-            "length": float(drawn.tokens.lengths.mean()),
-            "kl": float((scored.logp_old - scored.logp_ref).mean()),
-            "winners": float(np.where(v > 0.5, moved, 0).sum() / max(1, (v > 0.5).sum())),
-            "losers": float(np.where(v < 0.5, moved, 0).sum() / max(1, (v < 0.5).sum())),
-            "losses": losses,
-            "grad_norm": figures["grad_norm"],
-            "seconds": time.perf_counter() - begin,
-        }
-
-    def scored(self, drawn: Rollout, reward: np.ndarray) -> Scored:
-        """The responses with preferences and log-probs under policy and reference."""
-        pair = [(p, drawn.prompt_tokens, drawn.tokens) for p in (self.policy, self.reference)]
-        preference = preference_from_scores(reward, self.arm.temperature)
-        if not self.algorithm.needs_tokens:
-            old, ref = (logprobs.score_responses(*one) for one in pair)
-            return Scored(drawn, old, ref, preference, reward)
-        token_old, token_ref = (logprobs.score_tokens(*one) for one in pair)
-        old, ref = (drawn.tokens.sums(a).reshape(drawn.shape) for a in (token_old, token_ref))
-        return Scored(drawn, old, ref, preference, reward, token_old, token_ref)
-
-    def evaluate(self, judged: Policy, t: int) -> dict[str, Any]:
-        """Shares of constraints met with their half interval over prompts, KL, length, and some texts."""
-        drawn = self.sample(judged, self.held_out, self.arm.evaluated, "evaluate", t)
-        return figures_of(self, drawn, judged)
-
-
-def figures_of(run: Run, drawn: Rollout, judged: Policy) -> dict[str, Any]:
-    """What `Run.evaluate` gives, of responses to the evaluation prompts."""
-    met = run.judged(run.held_out, drawn, "constraint_met").mean(1)
-    kinds = np.array([p.metadata["kind"] for p in run.held_out])
-    logp, ref = (logprobs.score_responses(p, drawn.prompt_tokens, drawn.tokens) for p in (judged, run.reference))
-    known = {p.metadata["kind"] for p in run.train}
-    seen = np.isin(kinds, list(known))
-    return {
-        "met": float(met.mean()),
-        "half": float(1.96 * met.std(ddof=1) / np.sqrt(len(met))),
-        "met_seen_kinds": float(met[seen].mean()),
-        "met_held_out_kinds": float(met[~seen].mean()) if (~seen).any() else None,
-        "kinds": {kind: round(float(met[kinds == kind].mean()), 3) for kind in dict.fromkeys(kinds)},
-        "score": float(run.judged(run.held_out, drawn, "score").mean()),
-        "variety": float(run.judged(run.held_out, drawn, "variety").mean()),
-        "kl_to_reference": metrics.kl(logp, ref),
-        "length": float(drawn.tokens.lengths.mean()),
-        "truncated": float(1 - drawn.finished.mean()),
-        "responses": len(drawn.texts),
-        "texts": [drawn.group(i)[0] for i in range(0, len(run.held_out), max(1, len(run.held_out) // 14))],
-    }
-
-
-def build(settings: dict[str, Any]) -> Any:
-    """The algorithm of a section."""
-    if settings["name"] == "wind_trial":
-        return WindTrial.model_validate(settings)
-    return registry.build("algorithms", settings, Algorithm)
-
-
-def _one(job: tuple[dict[str, Any], Path, bool, Path]) -> None:
-    values, directory, search, results = job
+def _one(job: tuple[type[Run] | None, dict[str, Any], Path, bool, Path]) -> None:
+    kind, values, directory, search, results = job
     torch.set_num_threads(1 if torch.cuda.is_available() else int(os.environ.get("OMP_NUM_THREADS", "2")))
     arm = Arm(**values)
     begin = time.perf_counter()
     found: dict[str, Any]
     try:
-        found = Run(arm, directory, search).results()
+        found = (kind or run_of(arm))(arm, directory, search).results()
     except FloatingPointError as error:  # a diverged arm is a result
         found = {"failed": str(error)}
     line = {"arm": asdict(arm), "search": search, **found, "seconds": time.perf_counter() - begin}
@@ -218,8 +50,8 @@ def _one(job: tuple[dict[str, Any], Path, bool, Path]) -> None:
     print(f"{arm.name} seed {arm.seed}: {found.get('met', found.get('failed'))}, {line['seconds']:.0f} s", flush=True)
 
 
-def main() -> None:
-    """See the module."""
+def main(kind: type[Run] | None = None) -> None:
+    """See the module; `kind` is another task than the example's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("arms", type=Path)
@@ -236,7 +68,7 @@ def main() -> None:
     todo = [arm for arm in arms if json.dumps(asdict(Arm(**arm)), sort_keys=True) not in done]
     context = multiprocessing.get_context("spawn")
     with context.Pool(options.processes, maxtasksperchild=1) as pool:
-        jobs = [(arm, options.model, options.search, options.results) for arm in todo]
+        jobs = [(kind, arm, options.model, options.search, options.results) for arm in todo]
         for _ in pool.imap_unordered(_one, jobs):
             pass
 

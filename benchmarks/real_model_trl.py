@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from real_model import Arm, Run
+from real_model_run import Arm, Run
 from trl import GRPOConfig, GRPOTrainer
 
 from components import prompts
