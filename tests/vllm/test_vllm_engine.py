@@ -26,7 +26,7 @@ from components.policy import lora
 from components.policy.logprobs import score_responses
 from support.models.served import EOS, OTHER_EOS, WORDS, load, needs_vllm, save_llama, save_tokenizer
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough, pytest.mark.usefixtures("warm")]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough]
 
 ENGINE = VllmEngine(enforce_eager=True, kv_cache_mb=256)
 K, LIMIT = 400, 12

@@ -19,7 +19,7 @@ from components.stages.sampling import generate
 from support.models.bytewise import BOS, END, EOS, bytes_of, first_stop, text_of, tokenizer
 from support.models.served import load, needs_vllm
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough, pytest.mark.usefixtures("warm")]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough]
 
 ENGINE = VllmEngine(enforce_eager=True, kv_cache_mb=256)
 TOKENIZER = tokenizer()
