@@ -23,7 +23,8 @@ HEADERS = (
 TEXT = """# Speed beside TRL's GRPO
 
 Made by `python benchmarks/against_trl_table.py` of `benchmarks/results/against_trl.json`, which
-`python benchmarks/against_trl.py` measured on {when}: {processor} ({bf16}), {packages}.
+`python benchmarks/against_trl.py` measured on {when}: {processor} ({bf16}),
+{packages}.
 
 Judged completions per second of a whole iteration (draw, judge, log-probs under policy and reference, {passes} passes
 of training), and the process's peak of memory. Both sides have the same model, prompts, completions, tokens, optimiser
@@ -74,7 +75,7 @@ def page() -> str:
         bf16=", ".join(where["bf16"]) or "no products in bf16",
         packages=", ".join(f"{name} {version}" for name, version in where["versions"].items()),
         passes=PASSES,
-        rounds=len(where["ours"]),
+        rounds=" to ".join(map(str, sorted({len(row["ours"]) for row in rows}))),
         memory=f"{MEMORY_AIM:.0%}",
         table=lines([HEADERS, ["---"] * len(HEADERS), *map(cells, rows)]),
     )
