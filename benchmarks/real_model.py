@@ -35,19 +35,23 @@ def run_of(arm: Arm) -> type[Run]:
 
 
 def _one(job: tuple[type[Run] | None, dict[str, Any], Path, bool, Path]) -> None:
-    kind, values, directory, search, results = job
+    other, values, directory, search, results = job
     torch.set_num_threads(1 if torch.cuda.is_available() else int(os.environ.get("OMP_NUM_THREADS", "2")))
     arm = Arm(**values)
+    kind = other or run_of(arm)
     begin = time.perf_counter()
     found: dict[str, Any]
     try:
-        found = (kind or run_of(arm))(arm, directory, search).results()
+        found = kind(arm, directory, search).results()
     except FloatingPointError as error:  # a diverged arm is a result
         found = {"failed": str(error)}
     line = {"arm": asdict(arm), "search": search, **found, "seconds": time.perf_counter() - begin}
     with results.open("a") as file:
         file.write(json.dumps(line) + "\n")
-    print(f"{arm.name} seed {arm.seed}: {found.get('met', found.get('failed'))}, {line['seconds']:.0f} s", flush=True)
+    print(
+        f"{arm.name} seed {arm.seed}: {found.get(kind.headline, found.get('failed'))}, {line['seconds']:.0f} s",
+        flush=True,
+    )
 
 
 def main(kind: type[Run] | None = None) -> None:

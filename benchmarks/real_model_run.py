@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from wind_trials import WindTrial
@@ -75,6 +75,8 @@ def load_prompts(search: bool) -> tuple[list[Prompt], list[Prompt]]:
 
 class Run:
     """One arm's training."""
+
+    headline: ClassVar[str] = "met"  # of its results, what is said of an arm that has ended
 
     def __init__(self, arm: Arm, directory: Path, search: bool) -> None:
         self.arm, self.score = arm, judge_function()

@@ -68,6 +68,8 @@ def exploited(by_style: np.ndarray) -> float:
 class Styles(Run):
     """A training run under this judge."""
 
+    headline = "exploited"
+
     def verdicts(self, chosen: Sequence[Prompt], drawn: Sequence[Rollout]) -> tuple[np.ndarray, np.ndarray]:
         """Preferences; as scores, for methods that need some, the win rate among the responses to the prompt."""
         found = np.array([[style(text) for one in drawn for text in one.group(i)] for i in range(len(chosen))])
@@ -82,7 +84,6 @@ class Styles(Run):
         return {
             "styles": dict(zip(STYLES, map(float, found), strict=True)),
             "exploited": exploited(found),
-            "met": 1 - exploited(found),  # what `real_model.main` prints
             "kl_to_reference": metrics.kl(logp, ref),
             "length": float(drawn.tokens.lengths.mean()),
             "texts": [drawn.group(i)[0] for i in range(0, len(self.held_out), max(1, len(self.held_out) // 14))],

@@ -28,7 +28,7 @@ def scored(work: Workspace, policy: Manifest, reference: Manifest, responses: Ro
     drawn = responses.token_logp
     tokens = _tokens(work, work.policy(policy), responses, "policy") if drawn is None else drawn
     tokens_ref = tokens if policy == reference else _tokens(work, work.policy(reference), responses, "reference")
-    old, ref = (responses.tokens.sums(figures).reshape(responses.shape) for figures in (tokens, tokens_ref))
+    old, ref = (_summed(responses, figures) for figures in (tokens, tokens_ref))
     return Scored(responses, old, ref, *verdicts, tokens, tokens_ref)
 
 
@@ -44,9 +44,12 @@ def of_reference(work: Workspace, reference: Policy, responses: Rollout) -> NDAr
 
 
 def _known(responses: Rollout) -> NDArray[np.float64] | None:
-    if responses.token_logp is None:
-        return None
-    return responses.tokens.sums(responses.token_logp).reshape(responses.shape)
+    return None if responses.token_logp is None else _summed(responses, responses.token_logp)
+
+
+def _summed(responses: Rollout, figures: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Figures of tokens, (total,), as those of responses, (n, K)."""
+    return responses.tokens.sums(figures).reshape(responses.shape)
 
 
 def _sums(work: Workspace, policy: Policy, responses: Rollout, name: str) -> NDArray[np.float64]:

@@ -53,8 +53,7 @@ def _round(policy: Policy, config: RunConfig, prompts: Sequence[TokenIds]) -> fl
     drawn = TransformersEngine().sample(policy, prompts, seeds, Sampling(limit)).tokens
     middle = time.perf_counter()
     rows = [drawn[i] for i in range(len(drawn))]
-    share = policy.caching == "shared"
-    batch = collate(prompts, rows, policy.pad_id, policy.device, share_prompts=share)
+    batch = collate(prompts, rows, policy.pad_id, policy.device, share_prompts=policy.shares_prompts)
     torch.autograd.backward(response_logprobs(policy, batch).sum())
     policy.model.zero_grad(set_to_none=True)
     if policy.device.type == "cuda":

@@ -24,6 +24,12 @@ FLOWS = TESTS.parent / "flows"
 sys.path.insert(0, str(FLOWS))  # a Runner imports the flow here too, to learn its parameters
 
 
+@pytest.fixture(scope="module")
+def once() -> dict[str, Any]:
+    """What a file's tests keep of the runs that they share."""
+    return {}
+
+
 @pytest.fixture
 def flow_env(tmp_path: Path) -> dict[str, str]:
     """Environment variables under which a flow sees no configuration but the test's own.

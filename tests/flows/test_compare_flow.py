@@ -43,11 +43,6 @@ def tmp_path(home):
     return home
 
 
-@pytest.fixture(scope="module")
-def once():
-    return {}
-
-
 @pytest.fixture
 def comparison(once, run_flow, open_run):
     """The run that failed, the one that continued with it, and what that one printed."""

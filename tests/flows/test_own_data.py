@@ -91,11 +91,6 @@ def tmp_path(home):
     return home
 
 
-@pytest.fixture(scope="module")
-def once():
-    return {}
-
-
 @pytest.fixture
 def own(once, home, run_flow, open_run):
     """The run whose config names the judge by its file."""

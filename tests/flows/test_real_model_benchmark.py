@@ -34,8 +34,8 @@ def called(script, *arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["real_model.py", "styles.py"])
-def test_arms_are_run_once(tmp_path, script):
+@pytest.mark.parametrize(("script", "headline"), [("real_model.py", "met"), ("styles.py", "exploited")])
+def test_arms_are_run_once(tmp_path, script, headline):
     folder = save_policy(FAMILIES["llama3"], tmp_path / "model")
     arms = ARMS if script == "real_model.py" else ARMS[:1]
     (tmp_path / "arms.jsonl").write_text("\n".join(map(json.dumps, arms)))
@@ -43,11 +43,11 @@ def test_arms_are_run_once(tmp_path, script):
     said = called(script, *files)
     rows = [json.loads(line) for line in files[2].read_text().splitlines()]
     assert [row["arm"]["name"] for row in rows] == [arm["name"] for arm in arms]
-    assert all(f"{arm['name']} seed 0: " in said for arm in arms)
     for row in rows:
         [iteration] = row["iterations"]
         assert iteration["steps"] == 8 / 4
         assert iteration["grad_norm"] > 0
         assert row["kl_to_reference"] != 0
-        assert 0 <= row["met"] <= 1
+        assert 0 <= row[headline] <= 1
+        assert f"{row['arm']['name']} seed 0: {row[headline]}, " in said
     assert called(script, *files) == ""

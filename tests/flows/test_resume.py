@@ -46,11 +46,6 @@ def tmp_path(home):
     return home
 
 
-@pytest.fixture(scope="module")
-def once():
-    return {}
-
-
 @pytest.fixture
 def chain(once, home, run_flow):
     """`attempts`, each with the task that fails, how, the run and what it said; the `last` run; the run `copied`."""

@@ -38,11 +38,6 @@ def tmp_path(home):
     return home
 
 
-@pytest.fixture(scope="module")
-def once():
-    return {}
-
-
 @pytest.fixture
 def smoke(once, run_flow, open_run):
     """The run, its id and its `stdout`, without what Metaflow puts before each line of a task."""
