@@ -59,7 +59,7 @@ class OnPolicyRun(Run):
         return {
             "reward": float(np.mean(rewards)),
             "steps": self.state.done,
-            "grad_norm": figures["grad_norm"],
-            "kl_anchor": figures["kl_anchor"],
+            "grad_norm": figures.get("grad_norm", 0.0),
+            "kl_anchor": figures.get("kl_anchor", 0.0),
             "seconds": time.perf_counter() - begin,
         }

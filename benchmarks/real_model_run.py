@@ -156,7 +156,7 @@ class Run:
             "losers": float(np.where(v < 0.5, moved, 0).sum() / max(1, (v < 0.5).sum())),
             "losses": losses,
             "steps": self.state.done,
-            "grad_norm": figures["grad_norm"],
+            "grad_norm": figures.get("grad_norm", 0.0),  # none if all responses tied
             "seconds": time.perf_counter() - begin,
         }
 

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from components.algorithms import Group
@@ -22,11 +24,17 @@ class WindTrial(Wind):
     per_token: bool = False  # moves of log-probs count relative to the response's length
     one_sided: bool = False  # a response that is past its target is left alone
     group: bool = False  # centred on the other responses to the prompt
+    skip_ties: bool = False  # prompts whose responses all tie are left out
+    best_weight: float = 0.0  # of the forward KL to the best response (RSPO), in gradients of a win rate wrong by 1
 
     @property
     def needs_tokens(self) -> bool:
         """Yes: lengths come with them."""
         return True
+
+    def informative(self, win_rate: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """All, or those that do not tie."""
+        return np.ptp(win_rate, axis=1) > 0 if self.skip_ties else super().informative(win_rate)
 
     def loss(self, group: Group) -> Tensor:
         """Squared risk of each response, (n, m)."""
@@ -44,4 +52,7 @@ class WindTrial(Wind):
         if self.one_sided:
             past = ((v > 0.5) & (s > v)) | ((v < 0.5) & (s < v))
             loss = torch.where(past, torch.zeros_like(loss), loss)
+        if self.best_weight:
+            best = torch.nn.functional.one_hot(v.argmax(-1), v.shape[-1]) * (v > 0.5)
+            loss = loss - self.best_weight * 2 * (1 + self.beta * self.eta) / self.eta * best * group.logp
         return loss

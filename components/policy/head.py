@@ -15,7 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from components.policy.library import PreTrainedConfig, PreTrainedModel
 
-LOGITS_PER_CHUNK = 2**24  # 64 MiB in fp32
+# 64 MiB in fp32 on a CPU, near its caches. On a GPU 512: with the small ones, the head's weights and their gradient
+# pass through memory a hundred times for a batch of 8,192 tokens and a vocabulary of 150,000.
+LOGITS_PER_CHUNK = {"cpu": 2**24, "cuda": 2**27}
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma 2's, RecurrentGemma's, xLSTM's
 
 
@@ -69,7 +71,7 @@ def token_logprobs(
     model: PreTrainedModel,
     hidden: Tensor,
     targets: Tensor,
-    logits_per_chunk: int = LOGITS_PER_CHUNK,
+    logits_per_chunk: int | None = None,
     unused: Tensor | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
@@ -84,7 +86,8 @@ def token_logprobs(
         logp: Tensor = _TargetLogprobs.apply(logits, targets, normaliser)  # type: ignore[no-untyped-call]
         return logp
 
-    size = max(1, logits_per_chunk // model.get_output_embeddings().weight.shape[0])
+    most = logits_per_chunk or LOGITS_PER_CHUNK.get(hidden.device.type, LOGITS_PER_CHUNK["cpu"])
+    size = max(1, most // model.get_output_embeddings().weight.shape[0])
     if len(hidden) <= size:
         return chunk_logprobs(hidden, targets, [])
     pieces = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)

@@ -15,7 +15,7 @@ from components.config.errors import PolicyError
 from components.data.records import Ragged
 from components.policy.batches import Batch, by_length, collate, distinct_tokens, extended, prefix_positions
 from components.policy.causality import require_causal, tolerance
-from components.policy.head import LOGITS_PER_CHUNK, head_logits, token_logprobs
+from components.policy.head import head_logits, token_logprobs
 from components.policy.model import Policy
 from components.runtime.progress import Progress, silent
 
@@ -26,7 +26,7 @@ REFUSALS = (
 )
 
 
-def response_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int = LOGITS_PER_CHUNK) -> Tensor:
+def response_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int | None = None) -> Tensor:
     """log pi(response | prompt) of each response, summed over its tokens (EOS included): (R,), fp32 or wider.
 
     At the policy's temperature. Differentiable; runs in the policy's autocast.
@@ -46,7 +46,7 @@ def response_token_logprobs(policy: Policy, batch: Batch) -> Tensor:
     return grid.index_put((batch.rows, within), logp)[batch.places]
 
 
-def flat_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int = LOGITS_PER_CHUNK) -> Tensor:
+def flat_logprobs(policy: Policy, batch: Batch, logits_per_chunk: int | None = None) -> Tensor:
     """log pi of the batch's response tokens in the order of its `targets`, (N,), fp32 or wider."""
     if policy.sharded is not None:
         sharded: Tensor = policy.sharded(batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from components.algorithms.wind import Wind
 from components.config import registry
 from components.config.steps import SAMPLING
 from components.run_config.fields import NOT_GIVEN, RunFields
@@ -101,6 +102,9 @@ def _between_plug_ins(run: RunFields) -> Iterator[str]:
             f"generation.engine: {engine.name} samples from files, and {algorithm.name} samples from the policy "
             "while it trains. Use engine: {name: transformers}."
         )
+    kept, k = algorithm.trained_responses if isinstance(algorithm, Wind) else None, run.generation.responses
+    if kept is not None and kept > k:
+        yield f"algorithm.trained_responses: {kept} of {k} responses to a prompt are too many. Use {k} or fewer."
     if algorithm.reads_rewards and run.judge is not NOT_GIVEN and run.judge.scores_what_loses:
         yield (
             f"judge.truncated_penalty: lose decides pairs, and {algorithm.name} trains on this judge's scores. "

@@ -61,6 +61,11 @@ class RunFields(Section):
     seed: Annotated[int, Shared("seeds stand in compare.seeds")] = Field(
         0, ge=0, description="of all that is drawn at random; `run --seed N` has the last word"
     )
+    deterministic: Annotated[bool, Shared("all arms compute in one way")] = Field(
+        False,
+        description="on a GPU: the same bits from the same seed, also after a resume, for some time (docs/speed.md); "
+        "on a CPU it is always so",
+    )
     iterations: Annotated[int, Shared("all arms have the same T")] = Field(
         3, ge=1, le=MAX_ITERATIONS, description="T, how often to draw, judge, train and evaluate"
     )

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from components.algorithms.wind import Wind
 from components.config.sections import TrainingConfig
@@ -20,6 +20,7 @@ from components.training.loop import Schedule
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
+from support.models import words
 
 pytestmark = [
     pytest.mark.gpu,
@@ -50,8 +51,8 @@ def model():
 
 
 def policy_of(model, device, *, precision="fp32", dtype=torch.float32):
-    """A copy of the model on a device. Prompts are token ids here, so the tokenizer is left empty."""
-    return Policy(copy.deepcopy(model).to(device, dtype), PreTrainedTokenizerFast, (EOS,), PAD, precision)
+    """A copy of the model on a device; prompts are token ids, and what its tokenizer makes of them doesn't matter."""
+    return Policy(copy.deepcopy(model).to(device, dtype), words.make_tokenizer(), (EOS,), PAD, precision)
 
 
 @pytest.fixture(scope="module")

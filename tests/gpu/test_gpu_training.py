@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from components.algorithms.wind import Wind
 from components.config.sections import LoraConfig, TrainingConfig
@@ -24,6 +24,7 @@ from components.training.loop import Schedule
 from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
+from support.models import words
 from support.models.families import FAMILIES, save_reward_model
 
 pytestmark = [
@@ -39,7 +40,7 @@ def make_policy(**changes) -> Policy:
     torch.manual_seed(0)
     shape = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 8}
     config = LlamaConfig(vocab_size=VOCABULARY, **shape | changes, bos_token_id=0, eos_token_id=1, pad_token_id=2)
-    return Policy(LlamaForCausalLM(config).cuda().eval(), PreTrainedTokenizerFast, (1,), 2, "fp32")
+    return Policy(LlamaForCausalLM(config).cuda().eval(), words.make_tokenizer(), (1,), 2, "fp32")
 
 
 def make_scored() -> Scored:
@@ -124,6 +125,31 @@ with gpus.claim(names, 1):
     import torch
     print(len(names), torch.cuda.device_count(), torch.zeros(1, device="cuda").device)
 """
+
+
+REPEATED = """
+import hashlib, sys
+sys.path[:0] = ["tests/gpu", "tests"]
+from components.runtime import determinism
+determinism.require(gpu=True)
+from dataclasses import replace
+from test_gpu_training import make_policy, trained
+policy = replace(make_policy(num_key_value_heads=2), precision="bf16")
+weights, *_ = trained(policy, epochs=3, batch_size=4, micro_batch_size=2)
+digest = hashlib.sha256()
+for name in sorted(weights):
+    digest.update(weights[name].numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_deterministic_training_gives_the_same_bits_in_two_processes():
+    command = [sys.executable, "-c", REPEATED]
+    root = Path(__file__).parents[2]
+    first, second = (subprocess.run(command, check=False, cwd=root, capture_output=True, text=True) for _ in range(2))
+    assert not first.returncode, first.stderr
+    assert len(first.stdout) == 65
+    assert first.stdout == second.stdout
 
 
 def test_a_claim_shows_one_gpu_to_cuda():

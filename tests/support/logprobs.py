@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from components.policy.batches import collate
-from components.policy.head import LOGITS_PER_CHUNK
 from components.policy.logprobs import response_logprobs
 
 CPU = torch.device("cpu")
@@ -28,7 +27,7 @@ def plain(model, prompts, responses):
     return torch.stack(rows)
 
 
-def ours(policy, prompts, responses, logits_per_chunk=LOGITS_PER_CHUNK):
+def ours(policy, prompts, responses, logits_per_chunk=None):
     return response_logprobs(policy, collate(prompts, responses, PAD, CPU), logits_per_chunk)
 
 
