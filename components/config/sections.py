@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from components.config.marks import ANSWERS, ASIDE, KEPT
+from components.config.marks import ANSWERS, ASIDE, KEPT, Shared
 from components.config.schema import Section, StopStrings, TemplateOptions
 from components.config.similarity import SimilarityConfig
 
@@ -77,10 +77,12 @@ class PolicyConfig(Section):
 class GenerationConfig(Section):
     """How responses are sampled, by whichever engine; `run_config.Generation` names one."""
 
-    responses: int = Field(8, le=10_000, description="K, responses per prompt")
+    responses: int = Field(8, le=10_000, description="K, responses per prompt", json_schema_extra={"minimum": 2})
     max_new_tokens: Annotated[PositiveInt, KEPT, ANSWERS] = Field(64, description="longest response, in tokens")
     temperature: Annotated[PositiveFloat, KEPT, ANSWERS] = Field(
-        1.0, description="of the policy: responses are drawn, scored, trained and compared at it"
+        1.0,
+        description="of the policy: responses are drawn, scored, trained and compared at it",
+        json_schema_extra={"minimum": COLDEST},
     )
     top_p: Annotated[float, KEPT, ANSWERS] = Field(
         1.0,
@@ -139,7 +141,9 @@ class TrainingConfig(Section):
         "runs out",
     )
     processes: PositiveInt = Field(1, description="on one machine, each with a GPU and a share of the weights (FSDP)")
-    nodes: int = Field(1, gt=0, le=100, description="machines that train together, each with so many processes")
+    nodes: Annotated[int, Shared("each trains on one machine")] = Field(
+        1, gt=0, le=100, description="machines that train together, each with so many processes"
+    )
     nodes_wait_minutes: Annotated[PositiveFloat, ASIDE] = Field(
         30.0, description="how long nodes wait for each other, to begin and in each exchange, before the task fails"
     )
