@@ -1,7 +1,4 @@
-"""The sections of a run's config, with every default; `run_config` puts them together.
-
-Those of prompts, comparisons and clusters have modules of their own.
-"""
+"""Sections of a run's config, all but prompts, comparison and cluster, with every default; `run_config` joins them."""
 
 from __future__ import annotations
 
@@ -79,10 +76,8 @@ class GenerationConfig(Section):
 
     responses: int = Field(8, le=10_000, description="K, responses per prompt", json_schema_extra={"minimum": 2})
     max_new_tokens: Annotated[PositiveInt, KEPT, ANSWERS] = Field(64, description="longest response, in tokens")
-    temperature: Annotated[PositiveFloat, KEPT, ANSWERS] = Field(
-        1.0,
-        description="of the policy: responses are drawn, scored, trained and compared at it",
-        json_schema_extra={"minimum": COLDEST},
+    temperature: Annotated[PositiveFloat, KEPT, ANSWERS, Field(json_schema_extra={"minimum": COLDEST})] = Field(
+        1.0, description="of the policy: responses are drawn, scored, trained and compared at it"
     )
     top_p: Annotated[float, KEPT, ANSWERS] = Field(
         1.0,
