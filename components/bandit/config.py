@@ -151,7 +151,7 @@ def _build(label: str, values: Any, table: Mapping[str, type[Named]]) -> Named:
     if not isinstance(values, dict):
         raise ConfigError(f": {cut(repr(values))} cannot be used. Write a mapping of settings, or leave it out.")
     name = values.get("name", label)
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ConfigError(f": there is no {name!r}. Give a `name`, one of: {', '.join(table)}.")
     try:
         return table[name].model_validate({**values, "name": name})

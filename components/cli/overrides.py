@@ -46,12 +46,16 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _value(key: str, text: str) -> Any:
+    name = key.rpartition(".")[2]
     try:
-        return load_yaml(f"{key.rpartition('.')[2]}: {text}\n")[key.rpartition(".")[2]]
+        read = load_yaml(f"{name}: {text}\n")
+        if read.keys() != {name}:
+            raise ConfigError("another key follows in it")
     except ConfigError as error:
         raise ConfigError(
             f"{key}: {text!r} is no YAML value ({str(error).splitlines()[0]}). Put text with special signs in quotes."
         ) from error
+    return read[name]
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -82,7 +83,7 @@ def _chapter(name: str, field: FieldInfo) -> Iterator[str]:
     """What there is to say of a setting of the run that is a plug-in or a section."""
     if plug_in := _plug_in(field):
         yield f"## {name}"
-        yield from _plug_ins(name, plug_in)
+        yield from _plug_ins(name, plug_in, many=_many(field))
     elif section := _held(field):
         yield from _section(name, section, level=2)
         for key, inner in section.model_fields.items():
@@ -92,10 +93,11 @@ def _chapter(name: str, field: FieldInfo) -> Iterator[str]:
             yield from _section(title, unread)
 
 
-def _plug_ins(key: str, field: PlugIn) -> Iterator[str]:
-    """Each of a kind, such as all judges."""
+def _plug_ins(key: str, field: PlugIn, *, many: bool = False) -> Iterator[str]:
+    """Each of a kind, such as all judges; `many` where a setting is a list of them."""
     known = registry.names(field.package)
-    yield f"`{key}: {{name: …}}` is one of {_names(known)}, each with settings of its own."
+    said = f"{key}: [{{name: …}}]` holds any" if many else f"{key}: {{name: …}}` is one"
+    yield textwrap.fill(f"`{said} of {_names(known)}, each with settings of its own.", WIDTH, break_on_hyphens=False)
     for name in known:
         yield from _section(f"{key}: {name}", registry.find(field.package, name, field.base))
 
@@ -130,13 +132,15 @@ def _row(name: str, field: FieldInfo, schema: Schema, where: str) -> tuple[str, 
 
 def _kind(field: FieldInfo, schema: Schema) -> str:
     if _plug_in(field):
-        return "section with a `name`"
+        return "list of sections with a `name`" if _many(field) else "section with a `name`"
     return "section" if _held(field) else kind(schema)
 
 
 def _bounds(schema: Schema) -> str:
     """` > 0, ≤ 1`, or nothing."""
     marks = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+    if schema.get("minimum", -math.inf) > schema.get("exclusiveMinimum", math.inf):
+        del marks["exclusiveMinimum"]  # which says less
     found = [f"{mark} {schema[key]:,.15g}" for key, mark in marks.items() if key in schema]
     return f" {', '.join(found)}" if found else ""
 
@@ -191,7 +195,13 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _plug_in(field: FieldInfo) -> PlugIn | None:
-    return next((found for found in field.metadata if isinstance(found, PlugIn)), None)
+    """What a setting names, or each of its list does."""
+    inside = [mark for kind in get_args(field.annotation) for mark in getattr(kind, "__metadata__", ())]
+    return next((found for found in (*field.metadata, *inside) if isinstance(found, PlugIn)), None)
+
+
+def _many(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is list
 
 
 def _held(field: FieldInfo) -> type[BaseModel] | None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from components.bandit.config import LabConfig
+from components.bandit.methods import METHODS
+from components.bandit.settings import SETTINGS
 from components.cli import reference
 from components.config.compare import Arm
+from components.config.schema import Section
 from components.run_config import RunConfig
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SWEEP = {
     "description": "an arm for each choice of a value for each key, such as {training.learning_rate: [1e-6, 1e-5]}",
     "type": "object",
+    "minProperties": 1,
     "additionalProperties": {"type": "array", "minItems": 1},
 }
 HINT = (
@@ -37,9 +42,11 @@ def schema() -> dict[str, Any]:
     either = [{"required": [key], "properties": {key: given}} for key in ("judge", "demo")]  # which brings its own
     found["$defs"] |= _arm(found)
     compare = found["$defs"]["CompareConfig"]
-    compare["properties"]["arms"]["additionalProperties"] = {"$ref": "#/$defs/Arm"}
+    arms = compare["properties"]["arms"]
+    arms |= {"additionalProperties": {"$ref": "#/$defs/Arm"}, "type": ["object", "null"]}  # null: those of a sweep
+    some = {"properties": {"arms": {"type": "object", "minProperties": arms.pop("minProperties")}}}
     compare["properties"]["sweep"] = SWEEP
-    compare["anyOf"] = [{"required": [key]} for key in ("arms", "sweep")]
+    compare["anyOf"] = [{"required": ["arms"], **some}, {"required": ["sweep"]}]
     del compare["required"]
     return {"$schema": DIALECT, **found, "required": required, "anyOf": either}
 
@@ -56,11 +63,19 @@ def _arm(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def laboratory() -> dict[str, Any]:
-    """The same of a config of bandit_flow.py, but for the settings of its methods and bandits."""
+    """The same of a config of bandit_flow.py."""
     found = LabConfig.model_json_schema()
-    for section in ("methods", "settings"):
-        found["properties"][section]["additionalProperties"] = {"type": "object"}
+    found["properties"]["methods"] |= _labelled(METHODS)
+    found["properties"]["settings"] |= _labelled(SETTINGS)
     return {"$schema": DIALECT, **found}
+
+
+def _labelled(known: Mapping[str, type[Section]]) -> dict[str, Any]:
+    """What stands behind labels of one's own: sections with a name, which may be left out where the label is one."""
+    own = {name: section.model_json_schema() for name, section in known.items()}
+    named = [{**one, "required": ["name", *one.get("required", [])]} for one in own.values()]
+    labels = {label: {"anyOf": [one, *named]} for label, one in own.items()}
+    return {"properties": labels, "additionalProperties": {"anyOf": named}}
 
 
 def main(arguments: list[str] | None = None, prog: str = "wind schema") -> None:

@@ -5,10 +5,11 @@ An arm is written as what differs from the rest of the config: `{algorithm: {nam
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -91,27 +92,41 @@ def with_sweep(compare: Mapping[str, Any], algorithm: Mapping[str, Any]) -> dict
     `sweep: {training.learning_rate: [1e-6, 1e-5], algorithm.eta: [10, 1000]}` means four arms, one for each choice of a
     value for each key. Those below `algorithm` change the settings of the run's own `algorithm`.
 
-    Raises ValueError for what is no mapping of keys to lists of values, and for more than MOST_ARMS.
+    Raises ValueError for what is no mapping of keys to lists of values, for a key inside another, and for more than
+    MOST_ARMS.
     """
     swept = compare["sweep"]
-    if not isinstance(swept, dict) or not all(isinstance(values, list) and values for values in swept.values()):
+    if not isinstance(swept, dict) or not swept or not all(isinstance(v, list) and v for v in swept.values()):
         raise ValueError("compare.sweep: write a list of values for each key, `{training.epochs: [1, 2]}`.")
+    if around := [(key, inner) for key in swept for inner in swept if inner.startswith(f"{key}.")]:
+        key, inner = around[0]
+        raise ValueError(f"compare.sweep: {key} has {inner} in it, and an arm can have one of the two. Remove one.")
     if (count := math.prod(map(len, swept.values()))) > MOST_ARMS:
         raise ValueError(f"compare.sweep: means {count:,} arms. Leave {MOST_ARMS} or fewer.")
-    arms: dict[str, Any] = {}
-    for choice in itertools.product(*swept.values()):
-        arm: dict[str, Any] = {}
-        for key, value in zip(swept, choice, strict=True):
-            *sections, name = str(key).split(".")
-            inside = arm
-            for section in sections:
-                inside = inside.setdefault(section, dict(algorithm) if section == "algorithm" else {})
-            inside[name] = value
-        arms["_".join(_short(key, value) for key, value in zip(swept, choice, strict=True))[:40]] = arm
-    if len(arms) < count:
-        raise ValueError("compare.sweep: two arms would have one name. Write them out in compare.arms.")
     rest = {key: value for key, value in compare.items() if key != "sweep"}
-    return {**rest, "arms": {**arms, **(compare.get("arms") or {})}}
+    written = {} if rest.get("arms") is None else rest["arms"]
+    if not isinstance(written, dict):
+        return rest  # whose arms are refused as what they are
+    arms = {_named(swept, choice): _arm_of(swept, choice, algorithm) for choice in itertools.product(*swept.values())}
+    if len(arms) < count or arms.keys() & written.keys():
+        raise ValueError("compare.sweep: two arms would have one name. Write them out in compare.arms.")
+    return {**rest, "arms": {**arms, **written}}
+
+
+def _named(keys: Iterable[str], choice: Sequence[Any]) -> str:
+    return "_".join(_short(key, value) for key, value in zip(keys, choice, strict=True))[:40]
+
+
+def _arm_of(keys: Iterable[str], choice: Sequence[Any], algorithm: Mapping[str, Any]) -> dict[str, Any]:
+    """The arm with one value for each key."""
+    arm: dict[str, Any] = {}
+    for key, value in zip(keys, choice, strict=True):
+        *sections, name = key.split(".")
+        inside = arm
+        for section in sections:
+            inside = inside.setdefault(section, copy.deepcopy(dict(algorithm)) if section == "algorithm" else {})
+        inside[name] = value
+    return arm
 
 
 def _short(key: str, value: Any) -> str:

@@ -29,7 +29,7 @@ def names(package: str) -> list[str]:
 def find(package: str, name: str, base: type[Base]) -> type[Base]:
     """The subclass of `base` that module `components.<package>.<name>` defines.
 
-    Raises ConfigError when there is no such module.
+    Raises ConfigError when there is no such module, TypeError for one that is no such plug-in.
     """
     if name not in names(package):
         raise ConfigError(f"there is no {name!r}. Use one of: {', '.join(names(package))}.")
@@ -38,6 +38,8 @@ def find(package: str, name: str, base: type[Base]) -> type[Base]:
     own = [c for c in found if c.__module__ == module.__name__]
     if len(own) != 1:
         raise TypeError(f"{module.__name__} must define exactly one {base.__name__}, it defines {len(own)}")
+    if own[0].model_fields["name"].default != name:  # by which an editor tells the plug-ins' settings apart
+        raise TypeError(f"{module.__name__}: {own[0].__name__} must have `name: Literal[{name!r}] = {name!r}`")
     return own[0]
 
 

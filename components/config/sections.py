@@ -1,7 +1,4 @@
-"""The sections of a run's config, with every default; `run_config` puts them together.
-
-Those of prompts, comparisons and clusters have modules of their own.
-"""
+"""Sections of a run's config, all but prompts, comparison and cluster, with every default; `run_config` joins them."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from components.config.marks import ANSWERS, ASIDE, KEPT
+from components.config.marks import ANSWERS, ASIDE, KEPT, Shared
 from components.config.schema import Section, StopStrings, TemplateOptions
 from components.config.similarity import SimilarityConfig
 
@@ -77,9 +74,9 @@ class PolicyConfig(Section):
 class GenerationConfig(Section):
     """How responses are sampled, by whichever engine; `run_config.Generation` names one."""
 
-    responses: int = Field(8, le=10_000, description="K, responses per prompt")
+    responses: int = Field(8, le=10_000, description="K, responses per prompt", json_schema_extra={"minimum": 2})
     max_new_tokens: Annotated[PositiveInt, KEPT, ANSWERS] = Field(64, description="longest response, in tokens")
-    temperature: Annotated[PositiveFloat, KEPT, ANSWERS] = Field(
+    temperature: Annotated[PositiveFloat, KEPT, ANSWERS, Field(json_schema_extra={"minimum": COLDEST})] = Field(
         1.0, description="of the policy: responses are drawn, scored, trained and compared at it"
     )
     top_p: Annotated[float, KEPT, ANSWERS] = Field(
@@ -139,7 +136,9 @@ class TrainingConfig(Section):
         "runs out",
     )
     processes: PositiveInt = Field(1, description="on one machine, each with a GPU and a share of the weights (FSDP)")
-    nodes: int = Field(1, gt=0, le=100, description="machines that train together, each with so many processes")
+    nodes: Annotated[int, Shared("each trains on one machine")] = Field(
+        1, gt=0, le=100, description="machines that train together, each with so many processes"
+    )
     nodes_wait_minutes: Annotated[PositiveFloat, ASIDE] = Field(
         30.0, description="how long nodes wait for each other, to begin and in each exchange, before the task fails"
     )

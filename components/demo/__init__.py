@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from components import prompts as prompt_files
-from components.config.errors import ConfigError
+from components.config.errors import ConfigError, JudgeError
 from components.config.sections import DemoConfig
 from components.data.records import Prompt
 from components.data.seeds import derive_seed, generator
@@ -38,7 +38,10 @@ WORDS = ["system", "user", "assistant", ":", "sort"]
 
 def score(response: str, prompt: Prompt) -> float:
     """Share of positions that hold the right number; numbers too many count as wrong ones."""
-    assert prompt.answer is not None
+    if prompt.answer is None:
+        raise JudgeError(
+            f"prompt {prompt.id!r}: has no answer for the demo's judge to compare with. Name another judge."
+        )
     right, given = prompt.answer.split(), response.split()
     hits = sum(a == b for a, b in zip(right, given, strict=False))
     return hits / max(len(right), len(given))

@@ -13,7 +13,7 @@ from components.trackers import Row, TrackedRun, Tracker, TrackerError
 
 
 class Jsonl(Tracker):
-    """Settings."""
+    """Writes a JSONL file for each run into a folder of your own."""
 
     name: Literal["jsonl"] = "jsonl"
     folder: str = Field(description="directory, made if it is not there; a file for each run")

@@ -23,10 +23,10 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT
 
 
 class Mlflow(Tracker):
-    """Settings."""
+    """Sends figures to an MLflow server, or into a database in a file."""
 
     name: Literal["mlflow"] = "mlflow"
-    experiment: str = "wind"
+    experiment: str = Field("wind", description="made if it is new")
     tracking_uri: str | None = Field(
         None, description="absent: MLFLOW_TRACKING_URI, or sqlite:///…/trackers/mlflow.db beside the weights"
     )

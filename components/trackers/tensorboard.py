@@ -15,7 +15,7 @@ WHOLE = "iteration"  # of an iteration's figures the last that is written
 
 
 class Tensorboard(Tracker):
-    """Settings."""
+    """Writes a folder of event files for each run."""
 
     name: Literal["tensorboard"] = "tensorboard"
     folder: str | None = Field(None, description="directory; absent: trackers/tensorboard beside the weights")

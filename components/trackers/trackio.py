@@ -16,10 +16,10 @@ from components.trackers import Row, TrackedRun, Tracker, client
 
 
 class Trackio(Tracker):
-    """Settings."""
+    """Sends figures to a database on this machine, or to a Space on Hugging Face."""
 
     name: Literal["trackio"] = "trackio"
-    project: str = "wind"
+    project: str = Field("wind", description="that `trackio show` opens")
     space_id: str | None = Field(None, description="OWNER/SPACE; absent: TRACKIO_SPACE_ID, or the folder TRACKIO_DIR")
     private: bool = Field(True, description="a Space that is made is private")
 

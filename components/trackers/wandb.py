@@ -26,12 +26,12 @@ PATIENCE = 60.0  # seconds for the server to answer when a run is opened, and ag
 
 
 class Wandb(Tracker):
-    """Settings."""
+    """Sends figures to Weights & Biases, or writes them into a folder for `wandb sync`."""
 
     name: Literal["wandb"] = "wandb"
-    project: str = "wind"
+    project: str = Field("wind", description="made if it is new")
     entity: str | None = Field(None, description="user or team; absent: the key's own")
-    mode: Literal["online", "offline"] = "online"
+    mode: Literal["online", "offline"] = Field("online", description="offline: into `folder`, without a key")
     folder: str | None = Field(None, description="for the client's files; absent: trackers beside the weights")
 
     def check(self, folder: Path | None) -> None:

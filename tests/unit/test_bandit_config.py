@@ -114,6 +114,10 @@ def test_bradley_terry_by_hand():
         ("methods: {}", "methods: {} cannot be used. Dictionary should have at least 1 item after validation, not 0."),
         ("methods: {wind}", "methods.wind: None cannot be used. Write a mapping of settings, or leave it out."),
         (
+            "methods: {wind: {name: [wind]}}",
+            "methods.wind: there is no ['wind']. Give a `name`, one of: wind, bond, self_play, nash_md, extragradient.",
+        ),
+        (
             "methods: {wnd: {}}",
             "methods.wnd: there is no 'wnd'. Give a `name`, one of: wind, bond, self_play, nash_md, extragradient.",
         ),

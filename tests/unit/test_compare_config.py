@@ -124,6 +124,7 @@ SHARED = "cannot differ between arms: "
         ("{arms: {a: {generation: {stop: [x]}}}}", f"{ARM}.generation.stop", SHARED + "held-out prompts are"),
         ("{arms: {a: {generation: {top_k: 5}}}}", f"{ARM}.generation.top_k", SHARED + "held-out prompts are"),
         ("{arms: {a: {generation: {min_p: 0.5}}}}", f"{ARM}.generation.min_p", SHARED + "held-out prompts are"),
+        ("{arms: {a: {training: {nodes: 2}}}}", f"{ARM}.training.nodes", SHARED + "each trains on one machine."),
         ("{arms: {a: {trainig: {}}}}", f"{ARM}.trainig", "unknown key. Did you mean 'training'?"),
         ("{arms: {a: {training: {epoch: 1}}}}", f"{ARM}.training.epoch", "unknown key. Did you mean 'epochs'?"),
         ("{arms: {a: {training: {epochs: 0}}}}", f"{ARM}.training.epochs", "Input should be greater than 0."),

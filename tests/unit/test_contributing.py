@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 
 from components import algorithms, generation, judges, trackers
+from components.cli import reference
+from components.cli.schema import schema
 from components.config.errors import ConfigError
-from components.config.registry import build
+from components.config.registry import build, find
 from components.config.sections import TrainingConfig
 from components.generation import Sampling
 from components.run_config import RunConfig, parse
@@ -32,10 +35,12 @@ def installed(package, name, tmp_path, monkeypatch):
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     module = f"{package.__name__}.{name}"
     (code,) = re.findall(rf"`{module.replace('.', '/')}\.py`[^`]*:\n\n?```python\n(.*?)```", text, re.DOTALL)
-    (tmp_path / f"{name}.py").write_text(code, "utf-8")
-    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    folder = tmp_path / package.__name__  # its own, or each package would find what others are given
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(code, "utf-8")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
     yield code
-    monkeypatch.delitem(sys.modules, module, raising=False)
+    sys.modules.pop(module, None)
 
 
 @pytest.fixture
@@ -64,7 +69,36 @@ def test_the_examples_are_short(example, tracker, judge, engine):
         assert len(lines) <= most
 
 
+def test_the_reference_and_editors_know_the_examples(example, tracker, judge, engine):
+    page = reference.page()
+    for heading in ("algorithm: best_worst", "judge: shorter", "engine: one_by_one", "trackers: csv_file"):
+        assert f"\n### {heading}\n" in page
+    assert "| `scale` | number > 0 | `0.1` | of the log-ratios in the margin |" in page
+    assert "| `folder` | text | required | directory, made if it is not there |" in page
+    editor = Draft202012Validator(schema())
+    own = {
+        "demo": {},
+        "algorithm": {"name": "best_worst", "scale": 0.2},
+        "judge": {"name": "shorter"},
+        "generation": {"engine": {"name": "one_by_one"}},
+        "trackers": [{"name": "csv_file", "folder": "metrics"}],
+    }
+    assert editor.is_valid(own)
+    assert not editor.is_valid({**own, "algorithm": {"name": "best_worst", "scale": -1}})
+    assert not editor.is_valid({**own, "trackers": [{"name": "csv_file"}]})
+
+
+def test_a_plug_in_without_its_name_is_refused(example, tmp_path):
+    """Else the schema would take any name for its own."""
+    (tmp_path / algorithms.__name__ / "best_worst.py").write_text(
+        example.replace('    name: Literal["best_worst"] = "best_worst"\n', "")
+    )
+    with pytest.raises(TypeError, match=r"BestWorst must have `name: Literal\['best_worst'\] = 'best_worst'`"):
+        find("algorithms", "best_worst", algorithms.BaseAlgorithm)
+
+
 def test_the_tracker_is_told(tracker, tmp_path):
+    tmp_path /= "metrics"  # which is not there yet
     config = parse(f"demo: {{}}\niterations: 2\ntrackers: [{{name: csv_file, folder: {tmp_path}}}]")
     settings = RunConfig.model_validate(config)
     assert tracking.begin(settings, str(tmp_path / "store"), "WindFlow/17")["csv_file"] == f"{tmp_path}/WindFlow-17.csv"

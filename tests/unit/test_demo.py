@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components import demo, prompts
-from components.config.errors import ConfigError
+from components.config.errors import ConfigError, JudgeError
 from components.config.sections import DemoConfig
 from components.data.records import Prompt
 
@@ -37,6 +37,12 @@ FILES = ["evaluation.jsonl", "policy", "train.jsonl"]
 def test_score_by_hand(response, expected):
     prompt = Prompt("10-2-31-9", ({"role": "user", "content": "sort 10 2 31 9"},), answer="2 9 10 31")
     assert demo.score(response, prompt) == expected
+
+
+def test_a_prompt_without_an_answer_is_refused():
+    """As of labelled pairs, by which `wind judge` measures the judge that a config names."""
+    with pytest.raises(JudgeError, match="prompt 'p': has no answer"):
+        demo.score("2 9", Prompt("p", ({"role": "user", "content": "sort 9 2"},)))
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,7 @@ def test_the_last_of_two_wins() -> None:
         ("training.epochs.more=1", "training.epochs.more: training.epochs is 2 in the config and has no settings."),
         ("seed=[1", "seed: '[1' is no YAML value"),
         ("seed=1\nseed: 2", "seed: '1\\nseed: 2' is no YAML value"),
+        ("seed=1\niterations: 2", "seed: '1\\niterations: 2' is no YAML value (another key follows in it)."),
     ],
 )
 def test_what_is_no_setting_is_refused(given: str, message: str) -> None:
@@ -137,10 +138,32 @@ def test_a_sweep_stands_beside_arms_of_their_own() -> None:
         ("{training.epochs: [1, 1]}", "compare.sweep: two arms would have one name."),
         ("{training.epochs: [1, 0]}", "compare.arms.epochs-0.training.epochs: 0 cannot be used."),
         ("{seed: [1, 2]}", "compare.arms.seed-1.seed: cannot differ between arms"),
+        ("{}", "compare.sweep: write a list of values for each key"),
+        ("{training: [1], training.epochs: [2]}", "compare.sweep: training has training.epochs in it"),
+        (
+            "{training.lora.alpha: [8, 16], training.lora: [{rank: 4}]}",
+            "compare.sweep: training.lora has training",
+        ),
+        ("{algorithm: [{name: dpo}], algorithm.beta: [0.1, 0.2]}", "compare.sweep: algorithm has algorithm.beta in it"),
         (f"{{training.epochs: {list(range(1, 502))}}}", "compare.sweep: means 501 arms. Leave 500 or fewer."),
     ],
 )
 def test_a_bad_sweep_is_refused(sweep: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         arms(f"{{sweep: {sweep}}}")
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("[a]", "compare.arms: ['a'] cannot be used."),
+        ("[]", "compare.arms: [] cannot be used."),
+        ("text", "compare.arms: 'text' cannot be used."),
+        ("{epochs-1: {}}", "compare.sweep: two arms would have one name."),
+    ],
+)
+def test_bad_arms_beside_a_sweep_are_refused(written: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        arms(f"{{sweep: {{training.epochs: [1, 2]}}, arms: {written}}}")
     assert str(caught.value).startswith(message)

@@ -15,7 +15,7 @@ from components.config import registry
 from components.config.compare import Arm
 from components.config.marks import sections
 from components.config.schema import Section
-from components.run_config.fields import AlgorithmField, EngineField, JudgeField, RunFields
+from components.run_config.fields import AlgorithmField, EngineField, JudgeField, RunFields, TrackerField
 
 pytestmark = pytest.mark.thorough
 
@@ -37,6 +37,9 @@ def test_the_page_is_what_the_schema_says_now(capsys):
         "| `lora` | section | absent | train an adapter; absent: all weights; [below](#traininglora) |",
         "### training.lora",
         "### judge: verifier",
+        "### trackers: wandb",
+        "| `trackers` | list of sections with a `name` | `[]` | "
+        "what is told each iteration's figures, beside the JSONL file that every run writes |",
         "| `function` | text | required | 'module:function' or 'path/to/file.py:function' |",
     ],
 )
@@ -49,6 +52,7 @@ def test_lines_of_the_page(line):
     [
         ({"type": "integer", "minimum": 0, "maximum": 10000}, "integer ≥ 0, ≤ 10,000"),
         ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.5}, "number > 0, < 0.5"),
+        ({"type": "number", "exclusiveMinimum": 0, "minimum": 0.5}, "number ≥ 0.5"),
         ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "text"),
         ({"anyOf": [{"type": "number"}, {"const": "lose"}]}, "number or `lose`"),
         ({"type": "array", "items": {"enum": ["a", "b"]}}, "list of `a`, `b`"),
@@ -93,7 +97,7 @@ def test_a_table():
 def every_section() -> list[type[BaseModel]]:
     """All sections and plug-ins that a config may hold."""
     found: list[type[BaseModel]] = [RunFields, LabConfig, Arm, *METHODS.values(), *SETTINGS.values()]
-    for annotated in (AlgorithmField, EngineField, JudgeField):
+    for annotated in (AlgorithmField, EngineField, JudgeField, TrackerField):
         (kind,) = (one for one in annotated.__metadata__ if isinstance(one, registry.PlugIn))
         found += [registry.find(kind.package, name, kind.base) for name in registry.names(kind.package)]
     for section in found:  # grows meanwhile

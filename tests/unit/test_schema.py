@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from components.bandit.config import parse as parse_laboratory
 from components.cli import main
 from components.cli.schema import laboratory, schema
+from components.config.errors import ConfigError
 from components.config.strict_yaml import load_yaml
 from components.run_config import parse
 
@@ -73,6 +75,8 @@ def test_every_laboratory_is_valid(path):
         "training: {lora: {target_modules: [q_proj]}, learning_rate: 1e-6}",
         "generation: {engine: {name: vllm, tensor_parallel: 2}, stop: ['#']}",
         "compare: {arms: {a: {}, b: {algorithm: {name: sppo}, training: {epochs: 2}, generation: {responses: 4}}}}",
+        "compare: {sweep: {training.epochs: [1, 2]}, arms: null}",
+        "compare: {sweep: {training.epochs: [1, 2]}, arms: {}}",
         "start_from: latest\nlive_cards: [train]\ncluster: {schedule: {cron: '0 3 * * 1'}}",
     ],
 )
@@ -115,6 +119,11 @@ def test_what_the_config_takes_is_not_marked(editor, more):
         ("start_from: a/b/c", "start_from"),
         ("policy: {model: m, template_options: {messages: []}}", "policy.template_options"),
         ("judge: null", ""),
+        ("generation: {responses: 1}", "generation.responses"),
+        ("generation: {temperature: 0.00001}", "generation.temperature"),
+        ("compare: {sweep: {}}", "compare"),
+        ("compare: {sweep: null, arms: {a: {}}}", "compare"),
+        ("compare: {arms: null}", "compare"),
         ("resources: {train: {gpus: 1}}", "resources.train"),
     ],
 )
@@ -123,6 +132,28 @@ def test_what_the_config_refuses_is_marked(editor, more, marked):
     with pytest.raises(ValueError, match=r"."):
         parse(json.dumps(values))
     assert editor(values) == [marked]
+
+
+@pytest.mark.parametrize(
+    ("values", "marked"),
+    [
+        ("methods: {wind: {}, slow: {name: wind, eta: 0.1}}", []),
+        ("methods: {wind: {name: bond}}", []),
+        ("settings: {reward: {}, mine: {name: reward}}", []),
+        ("methods: {wind: {etta: 0.1}}", ["methods.wind"]),
+        ("methods: {slow: {eta: 0.1}}", ["methods.slow"]),
+        ("methods: {wind: {eta: -1}}", ["methods.wind"]),
+        ("settings: {reward: {nothing: 1}}", ["settings.reward"]),
+    ],
+)
+def test_a_laboratorys_methods_and_bandits_are_known(values, marked):
+    found = Draft202012Validator(laboratory()).iter_errors(load_yaml(values))
+    assert [".".join(map(str, error.absolute_path)) for error in found] == marked
+    if marked:
+        with pytest.raises(ConfigError):
+            parse_laboratory(values)
+    else:
+        parse_laboratory(values)
 
 
 def test_a_judge_is_required_but_for_the_demo(editor):
