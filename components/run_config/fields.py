@@ -63,8 +63,7 @@ class RunFields(Section):
     )
     deterministic: Annotated[bool, Shared("all arms compute in one way")] = Field(
         False,
-        description="on a GPU: the same bits from the same seed, also after a resume, for some time (docs/speed.md); "
-        "on a CPU it is always so",
+        description="on a GPU: the same bits from the same seed, also after a resume; slower. On a CPU it is always so",
     )
     iterations: Annotated[int, Shared("all arms have the same T")] = Field(
         3, ge=1, le=MAX_ITERATIONS, description="T, how often to draw, judge, train and evaluate"
