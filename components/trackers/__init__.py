@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.config import extras
 from components.config.errors import UserError
 from components.config.paths import user_path
 from components.config.schema import Section
 
 Setting = str | int | float | bool
-INSTALL = "pip install -r requirements-trackers.txt"
+INSTALL = extras.install("trackers")
 
 
 class TrackerError(UserError):
