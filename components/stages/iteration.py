@@ -14,7 +14,7 @@ from components.data import rollouts
 from components.evaluation import metrics
 from components.judges import summed
 from components.run_config import RunConfig
-from components.stages import evaluating, sampling, scoring, update
+from components.stages import evaluating, sampling, scoring, splitting, update
 from components.stages.context import Workspace
 from components.stages.handover import EvaluateInput, Node, TrainInput, TrainResult
 from components.store import Manifest
@@ -28,12 +28,17 @@ if TYPE_CHECKING:  # plan, gather and end do without torch
 logger = logging.getLogger(__name__)
 
 
-def plan(work: Workspace, prompts_manifest: Manifest, iteration: int) -> list[Manifest]:
-    """This iteration's prompts, split into shards; each a file of its own, so that a task reads only its share."""
+def plan(
+    work: Workspace, prompts_manifest: Manifest, iteration: int, history: pd.DataFrame | None = None
+) -> list[Manifest]:
+    """This iteration's prompts, split into shards; each a file of its own, so that a task reads only its share.
+
+    How many there are may follow from what earlier iterations took, the rows of `history`.
+    """
     settings = work.config.prompts
     train = work.prompts(prompts_manifest, "train")
     chosen = prompts.choose(train, per_iteration=settings.per_iteration, iteration=iteration, seed=work.config.seed)
-    shards = prompts.into_shards(chosen, settings.shards)
+    shards = prompts.into_shards(chosen, splitting.how_many(settings, history))
     return [work.keep("shard.jsonl", partial(prompts.save, shard)) for shard in shards]
 
 
@@ -84,12 +89,14 @@ def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifes
             f"the {len(scored)} shards hold {len(found)} prompts and not the {len(planned)} planned ones; "
             f"missing: {', '.join(missing[:5]) or 'none'}. Resume from this iteration's plan step."
         )
+    counted = {splitting.COLUMN: len(scored)} if work.config.prompts.shards == "auto" else {}
     differences = [difference for file in files if (difference := rollouts.logp_difference(file)) is not None]
     usage = summed(rollouts.judge_usage(file) for file in files)
     return {
         "prompts": len(found),
         "responses": sum(part.responses for part in parts),
         "tokens_generated": sum(part.tokens for part in parts),
+        **counted,
         **({"logp_difference": max(differences)} if differences else {}),
         **metrics.usage_columns(usage),
     }
