@@ -7,7 +7,7 @@
 * `gather` over as many tiny results, on the store given (variables of an S3 server as in benchmarks/store.py).
 * A local run with `--tasks` shards against one with 2, whose tasks need no model: seconds that each task adds.
 
-Figures go to benchmarks/results/many_shards.json.
+Figures go to benchmarks/results/many_shards.json, those with a store on S3 beside those without.
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ def gather(n: int, root: str) -> dict[str, Any]:
             made = Scored(rollout, np.zeros((1, 2)), np.zeros((1, 2)), half, np.zeros((1, 2)))
             scored.append(work.keep("rollout.parquet", lambda path, made=made: save_scored(made, path)))
     if root.startswith("s3://"):
-        connect(root).meta.events.register(
-            "before-send.s3", lambda request, **_: asked.update([request.method])
-        )
+        connect(root).meta.events.register("before-send.s3", lambda request, **_: asked.update([request.method]))
     with open_workspace(config, root, "gather") as work:
         begin = time.perf_counter()
         assert stages.gather(work, shards, scored)["prompts"] == n
@@ -142,8 +140,9 @@ def main() -> None:
             found["run"] = {"shards": options.tasks, "seconds": round(many, 1), "with_two": round(few, 1)}
             found["run"]["seconds_per_task"] = round(each, 2)
             print(f"run: {json.dumps(found['run'])}", flush=True)
-    found["store"] = "S3" if options.store else "local"
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known["s3" if options.store else "local"] = found
+    RESULTS.write_text(json.dumps(known, indent=2) + "\n")
 
 
 if __name__ == "__main__":

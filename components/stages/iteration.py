@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from components import prompts
@@ -15,7 +14,7 @@ from components.evaluation import metrics
 from components.judges import summed
 from components.run_config import RunConfig
 from components.stages import evaluating, sampling, scoring, splitting, update
-from components.stages.context import Workspace
+from components.stages.context import SHARD_FILE, Workspace
 from components.stages.handover import EvaluateInput, Node, TrainInput, TrainResult
 from components.store import Manifest
 
@@ -39,7 +38,13 @@ def plan(
     train = work.prompts(prompts_manifest, "train")
     chosen = prompts.choose(train, per_iteration=settings.per_iteration, iteration=iteration, seed=work.config.seed)
     shards = prompts.into_shards(chosen, splitting.how_many(settings, history))
-    return [work.keep("shard.jsonl", partial(prompts.save, shard)) for shard in shards]
+    folder = work.new_folder()
+    for number, shard in enumerate(shards):
+        place = folder / f"{number:09d}"
+        place.mkdir()
+        prompts.save(shard, place / SHARD_FILE)
+    # All at once: for each file kept, the task's note is written anew, with all files so far.
+    return [{SHARD_FILE: entry} for _, entry in sorted(work.keep_files(folder).items())]
 
 
 def generate(work: Workspace, policy: Manifest, shard: Manifest, iteration: int) -> Manifest:
@@ -77,10 +82,10 @@ def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifes
     Adds `logp_difference`, the largest one between the engine's log-probs and the trainer's, if the engine gives some,
     and what the judge took, such as `judge_tokens_in`, if it counts that.
     """
-    planned = [prompt.id for shard in shards for prompt in work.prompts(shard, "shard")]
+    planned = [prompt.id for shard in work.shards(shards) for prompt in shard]
     if _on_policy(work):
         return {"prompts": len(planned), "responses": 0, "tokens_generated": 0}
-    files = [work.fetch(manifest) / "rollout.parquet" for manifest in scored]
+    files = [folder / "rollout.parquet" for folder in work.fetch_each(scored)]
     parts = [rollouts.count(file) for file in files]
     found = [prompt_id for part in parts for prompt_id in part.prompt_ids]
     if found != planned:
