@@ -25,6 +25,7 @@ from components.run_config import checked
 from components.runtime.terminal import plain_errors
 
 LARGEST = 1e15
+INTERRUPTIONS = 0.05  # of a spot machine, an hour
 
 
 def main(arguments: list[str] | None = None, prog: str = "wind plan") -> None:
@@ -63,8 +64,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--interruptions",
         metavar="RATE",
         type=_number,
-        default=0.05,
-        help="of a spot machine, an hour; default: 0.05",
+        help=f"of a spot machine, an hour; default: {INTERRUPTIONS:g}",
     )
     return parser
 
@@ -72,10 +72,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def _plan(given: argparse.Namespace) -> str:
     config = checked(load_yaml(read_text(given.config)))
     counts = _counts(given.parameters, str(config.policy.model))
-    machines = elapsed.Machines(given.network * 1e9 / 8, given.spot_price, given.interruptions)
+    machines = _machines(given)
     history = None if given.history is None else measured.read(given.history)
     parts, hours, kept, cost = [], 0.0, 0.0, 0.0
     planned = runs(config)
+    if history is not None and len(planned) > 1:
+        raise PlanError("--history: is of one run, and this config compares several. Plan one of them, or without it.")
     for name, run in planned.items():
         lengths = Lengths(given.prompt_tokens, given.response_tokens or run.generation.max_new_tokens / 2)
         models = sizes(run, counts)
@@ -94,6 +96,13 @@ def _plan(given: argparse.Namespace) -> str:
         spot = "" if given.spot_price is None else f", {given.spot_price:g} on spot machines"
         parts.append(f"cost: {cost:,.2f} USD at {given.price:g} USD an hour{spot}")
     return "\n\n".join([*parts, assumptions(given.gpu, machines, measured=history is not None)])
+
+
+def _machines(given: argparse.Namespace) -> elapsed.Machines:
+    """Raises PlanError for interruptions of what is not on spot machines."""
+    if given.interruptions is not None and given.spot_price is None:
+        raise PlanError("--interruptions: are of spot machines. Give their price with --spot-price, too.")
+    return elapsed.Machines(given.network * 1e9 / 8, given.spot_price, given.interruptions or INTERRUPTIONS)
 
 
 def _counts(given: Sequence[str], policy: str) -> dict[str, float]:

@@ -15,6 +15,7 @@ from components.reporting.text import digits
 from components.run_config import RunConfig
 
 TRIES = 2000  # simulated iterations, of which the mean is taken
+TOO_MUCH = 0.1  # work done again, as a share of what has to be done
 # Of a pass forward and back: weights are gathered twice, and gradients summed once.
 PASSES_OF_WEIGHTS, PASSES_OF_GRADIENTS = 3, 2
 
@@ -128,5 +129,6 @@ def render(found: Mapping[str, Step]) -> str:
             continue
         tasks = f"{step.tasks} x {step.gpus} GPUs"
         again = f", of which {step.again / (1 + step.again):.1%} are done again" if step.again else ""
+        again += "; raise prompts.shards" if step.again > TOO_MUCH else ""
         lines.append(f"  {kind}: {digits(step.hours)} hours on {tasks}, {digits(step.gpu_hours)} GPU hours{again}")
     return "\n".join(lines)

@@ -30,6 +30,7 @@ def read(path: Path) -> pd.DataFrame:
     needed = ["prompts", *(f"seconds_{kind}" for kind in TIMED)]
     if missing := [name for name in needed if name not in history]:
         raise PlanError(f"--history {path}: has no column {missing[0]}. Write Run(...).data.history to it.")
+    history[needed] = history[needed].apply(pd.to_numeric, errors="coerce")
     bad = not len(history) or bool(history[needed].isna().any(axis=None)) or bool((history[needed] < 0).any(axis=None))
     if bad or not (history["prompts"] > 0).all():
         raise PlanError(f"--history {path}: has no rows, or some without prompts and seconds. Write it anew.")
@@ -58,8 +59,10 @@ def gpu_hours(config: RunConfig, planned: Mapping[str, float], history: pd.DataF
 
 
 def _shards(config: RunConfig, history: pd.DataFrame) -> pd.Series[float] | int:
-    if "shards" in history:
-        return history["shards"]
-    if config.prompts.shards == "auto":
-        raise PlanError("prompts.shards: auto, and the history does not say how many there were. Give that number.")
-    return config.prompts.shards
+    """Of each iteration; of one that did not count them, the config's."""
+    known, own = history.get("shards"), config.prompts.shards
+    if own == "auto":
+        if known is None or known.isna().any():
+            raise PlanError("prompts.shards: auto, and --history does not say how many there were. Give that number.")
+        return known
+    return own if known is None else known.fillna(own)

@@ -128,12 +128,15 @@ def test_two_nodes_train_as_one(iteration, tmp_path, request, processes, trainin
     assert_close(weights(iteration[0], first), weights(iteration[0], expected))
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_when_a_node_is_killed_both_end_and_the_next_attempt_continues(iteration, tmp_path, wait_for, forked, victim):
+@pytest.mark.parametrize(("victim", "training"), [(0, {}), (1, {}), (1, {"lora": {"rank": 4, "alpha": 8}})])
+def test_when_a_node_is_killed_both_end_and_the_next_attempt_continues(
+    iteration, tmp_path, wait_for, forked, victim, training
+):
     """With its processes, as a machine that goes away; the other finds its connections closed."""
+    settings = {**MANY, **training}
     folder, store, gone = tmp_path / "first", open_store(iteration[0]), tmp_path / "gone"
     path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    nodes = begin(iteration, folder, env={held_training.HELD: str(gone), "PYTHONPATH": path}, **MANY)
+    nodes = begin(iteration, folder, env={held_training.HELD: str(gone), "PYTHONPATH": path}, **settings)
     wait_for(lambda: list(store.notes()), seconds=600)
     for child in children(nodes[victim].pid):
         os.kill(child, signal.SIGKILL)
@@ -145,14 +148,14 @@ def test_when_a_node_is_killed_both_end_and_the_next_attempt_continues(iteration
     assert "training in 2 processes failed, see above, also what other nodes say" in said[1 - victim]
     assert not (folder / "trained-0").exists()
 
-    again = begin(iteration, tmp_path / "second", **MANY)
+    again = begin(iteration, tmp_path / "second", **settings)
     said = end(again)
     assert [node.returncode for node in again] == [0, 0], said
     done = [int(line) for line in (tmp_path / "second" / "steps-0").read_text().split()]
     assert done == list(range(done[0], 17)[: len(done)])
     assert done[0] > 1  # those before it were saved
     trained = pickle.loads((tmp_path / "second" / "trained-0").read_bytes())
-    assert_close(weights(iteration[0], trained), weights(iteration[0], alone(iteration, **MANY)))
+    assert_close(weights(iteration[0], trained), weights(iteration[0], alone(iteration, **settings)))
     for note in list(store.notes()):
         with open_workspace(slowly(), iteration[0], "evaluate") as work:
             stages.forget_unfinished(work, note.name)

@@ -122,8 +122,11 @@ def test_hours_from_a_history(tmp_path):
     assert found == pytest.approx({"start": 1.0, "generate": 8.0, "score": 0.8, "train": 32.0, "evaluate": 0.4})
     counted = measured.gpu_hours(config(prompts={"shards": "auto"}), HOURS, history.assign(shards=[8, 4]))
     assert counted["generate"] == pytest.approx(2 * (8 * 0.5 + 4 * 1.5))
-    with pytest.raises(PlanError, match="the history does not say how many there were"):
-        measured.gpu_hours(config(prompts={"shards": "auto"}), HOURS, history)
+    part = measured.gpu_hours(config(), HOURS, history.assign(shards=[math.nan, 4]))
+    assert part["generate"] == pytest.approx(2 * (2 * 0.5 + 4 * 1.5))
+    for unknown in (history, history.assign(shards=[math.nan, 4])):
+        with pytest.raises(PlanError, match="--history does not say how many there were"):
+            measured.gpu_hours(config(prompts={"shards": "auto"}), HOURS, unknown)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +137,7 @@ def test_hours_from_a_history(tmp_path):
         ("prompts,seconds_generate\n1,2\n", "has no column seconds_score"),
         (HISTORY.iloc[:0].to_csv(), "has no rows"),
         (HISTORY.assign(seconds_train=math.nan).to_csv(), "without prompts and seconds"),
+        (HISTORY.assign(prompts="many").to_csv(), "without prompts and seconds"),
         (HISTORY.assign(prompts=0).to_csv(), "without prompts and seconds"),
     ],
 )
@@ -156,3 +160,22 @@ def test_the_command(tmp_path, capsys):
     assert "USD at 2 USD an hour, 0.5 on spot machines" in text
     assert "those of --history" in text
     assert "train  " in text
+
+
+def test_options_that_do_not_go_together(tmp_path):
+    (tmp_path / "run.yaml").write_text(SMALL)
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "run.yaml"), "--parameters", "1e9", "--interruptions", "0.2"])
+    compare = {"seeds": [0], "budget": {"samples": 8000}, "arms": {"wind": {}, "half": {"share": 0.5}}}
+    (tmp_path / "arms.yaml").write_text(yaml.safe_dump({**yaml.safe_load(SMALL), "compare": compare}))
+    HISTORY.to_csv(tmp_path / "history.csv")
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "arms.yaml"), "--parameters", "1e9", "--history", str(tmp_path / "history.csv")])
+
+
+def test_much_that_is_done_again_has_a_remedy():
+    found = planned(Machines(spot_price=1.0, interruptions=1.0), prompts={"shards": 4})
+    assert "  generate: " in elapsed.render(found)
+    assert "are done again; raise prompts.shards" in elapsed.render(found)
+    few = planned(Machines(spot_price=1.0, interruptions=0.01), prompts={"shards": 4})
+    assert "raise prompts.shards" not in elapsed.render(few)
