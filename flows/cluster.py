@@ -17,6 +17,7 @@ import shipping
 from base import BadConfig
 from components.config.cluster import ClusterConfig
 from components.config.steps import SHARDED
+from components.prompts.config import PromptsConfig
 from components.reporting.commands import kind_of
 
 COMMANDS = {"argo-workflows", "kubernetes"}
@@ -118,7 +119,7 @@ def refuse_nodes(config: Mapping[str, Any], namespace: str) -> None:
 def most_iterations(config: Mapping[str, Any], steps: Sequence[str]) -> int:
     """How many iterations Argo can keep of the flow with these steps, whose loop is unrolled; a low estimate."""
     cluster = ClusterConfig.model_validate(config["cluster"] or {})
-    shards, compare = config["prompts"]["shards"], config["compare"]
+    shards, compare = PromptsConfig.model_validate(config["prompts"]).shards_at_most, config["compare"]
     branches = len(compare["arms"]) * len(compare["seeds"]) if compare else 1
 
     def size(step: str) -> int:

@@ -43,7 +43,7 @@ class Iteration(AlignmentFlow):
 
         self.iteration += 1
         with self.work("plan") as work:
-            self.shards = stages.plan(work, self.prompts, self.iteration)
+            self.shards = stages.plan(work, self.prompts, self.iteration, self.history)
         self.next(self.generate, foreach="shards")
 
     @resources(**config_expr("config.resources.generate"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from components.plan.costs import Lengths, Models, Shape, tokens_trained
 from components.plan.space import FP32, MOMENTS
 from components.run_config import RunConfig
+from components.training.shares import shares
 
 BF16 = 2  # bytes
 # Bytes of a layer's activations per token that wait for backward: multiples of hidden and of intermediate size.
@@ -84,9 +85,12 @@ def training_memory(config: RunConfig, models: Models, lengths: Lengths) -> floa
     activations = settings.micro_batch_size * tokens * kept + HEAD
     if settings.world == 1:
         return weights_memory(config, models) + state + anchor + activations
-    # Each process loads all weights and then keeps its share; two layers at a time are gathered, and cast.
-    whole, gathered = FP32 * shape.parameters, 2 * (FP32 + BF16) * shape.parameters / shape.layers
-    return max(whole, (whole + state) / settings.world + gathered + activations)
+    # Each process loads all weights and then keeps its share; two layers at a time are gathered, and cast where they
+    # are trained. Beside an adapter, each machine has all weights.
+    frozen = bool(settings.lora)
+    whole = number * shape.parameters + FP32 * models.adapter if frozen else FP32 * shape.parameters
+    gathered = 2 * (number if frozen else FP32 + BF16) * shape.parameters / shape.layers
+    return max(whole, (whole + state) / shares(settings) + gathered + activations)
 
 
 def _judges(models: Models) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components.plan.costs import Lengths, Models, work
+from components.plan.elapsed import Machines
 from components.plan.memory import BF16, bytes_of, cache, engine_weights, memory, stored
 from components.plan.models import PlanError
-from components.reporting.text import aligned
+from components.reporting.text import aligned, digits
 from components.run_config import RunConfig
 
 GB = 1e9
@@ -64,32 +66,32 @@ def _sampling(config: RunConfig) -> float:
     return SAMPLING.get(config.generation.engine.name, SAMPLING["transformers"])
 
 
-def render(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) -> str:
-    """The plan of one run as text."""
+def render(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str, hours: Mapping[str, float]) -> str:
+    """The plan of one run as text, given the GPU hours of its steps."""
     gpu, flops = GPUS[gpu_name], work(config, models, lengths)
-    hours, needed = gpu_hours(config, models, lengths, gpu), memory(config, models, lengths)
-    rows = [[kind, number(flops[kind].total / 1e15), number(hours[kind]), number(needed[kind] / GB)] for kind in hours]
-    rows.append(["run", number(sum(f.total for f in flops.values()) / 1e15), number(sum(hours.values())), ""])
+    needed = memory(config, models, lengths)
+    rows = [[kind, digits(flops[kind].total / 1e15), digits(hours[kind]), digits(needed[kind] / GB)] for kind in hours]
+    rows.append(["run", digits(sum(f.total for f in flops.values()) / 1e15), digits(sum(hours.values())), ""])
     kept = stored(config, models, lengths)
     lines = [
         *_inputs(config, models, lengths),
         "",
         aligned(["step", "PFLOP", f"{gpu_name} hours", "GB of GPU memory"], rows, labels=1),
         "",
-        f"stored: {number(kept.iteration / GB)} GB an iteration, "
-        f"{number(kept.total(config.iterations) / GB)} GB in all",
+        f"stored: {digits(kept.iteration / GB)} GB an iteration, "
+        f"{digits(kept.total(config.iterations) / GB)} GB in all",
         *_room(config, models, lengths, gpu_name),
     ]
     if over := [kind for kind, size in needed.items() if size > gpu.memory]:
-        lines.append(f"does not fit into the {number(gpu.memory / GB)} GB of one {gpu_name}: {', '.join(over)}")
+        lines.append(f"does not fit into the {digits(gpu.memory / GB)} GB of one {gpu_name}: {', '.join(over)}")
     return "\n".join(lines)
 
 
 def _inputs(config: RunConfig, models: Models, lengths: Lengths) -> list[str]:
-    trained = f"; LoRA trains {number(models.adapter / 1e6)} M more" if models.adapter else ""
+    trained = f"; LoRA trains {digits(models.adapter / 1e6)} M more" if models.adapter else ""
     return [
-        f"policy: {number(models.policy.parameters / 1e9)} B parameters{trained}",
-        *(f"judge {judge.name}: {number(shape.parameters / 1e9)} B parameters" for judge, shape in models.judges),
+        f"policy: {digits(models.policy.parameters / 1e9)} B parameters{trained}",
+        *(f"judge {judge.name}: {digits(shape.parameters / 1e9)} B parameters" for judge, shape in models.judges),
         f"{config.iterations} iterations of {config.prompts.per_iteration:,} prompts, {config.generation.responses} "
         f"responses each; {lengths.prompt:g} tokens a prompt, {lengths.response:g} a response",
     ]
@@ -106,14 +108,10 @@ def _room(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) ->
     return [f"{share:.0%} of one {gpu_name} hold the weights and the cache of {count} responses"]
 
 
-def number(value: float) -> str:
-    """Three digits or, of large numbers, all before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def assumptions(gpu_name: str) -> str:
+def assumptions(gpu_name: str, machines: Machines, *, measured: bool) -> str:
     """By which formula the figures come, and what it takes for granted."""
     gpu = GPUS[gpu_name]
+    history = "\nHours of all steps but start are those of --history, for as many prompts." if measured else ""
     return f"""\
 FLOP = 2 x parameters x tokens for what is read (prompts once for their K responses, both log-probs, the judge's
 inputs) or generated; 6 x for training, 8 x with gradient checkpointing, with LoRA 4 x and 6 x. Left out: attention's
@@ -124,4 +122,7 @@ Assumed: sampling uses {SAMPLING["vllm"]:.0%} of the peak with vllm and {SAMPLIN
 transformers, reading {READING:.0%}, training {TRAINING:.0%}; the mean lengths
 above, unless --prompt-tokens and --response-tokens give others.
 Memory, on each GPU, is for responses of max_new_tokens: weights in fp32 and a bf16 copy, with LoRA in bf16 alone; in
-training gradients (4 bytes), moments (adamw 8, rmsprop 4, adamw_8bit 2), which processes share, and activations."""
+training gradients (4 bytes), moments (adamw 8, rmsprop 4, adamw_8bit 2), which processes share, and activations.
+Between machines {machines.network * 8 / 1e9:g} Gbit/s, with which no computing overlaps: of each micro-batch the \
+weights in fp32
+three times, or the adapter's twice. An interrupted shard begins anew; interruptions are a Poisson process.{history}"""

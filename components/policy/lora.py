@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,17 @@ def add(model: PreTrainedModel, settings: LoraConfig, seed: int) -> None:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     _inject(model, config, derive_seed(seed, "adapter"))
+
+
+def shapes(model: PreTrainedModel, settings: LoraConfig) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Names and shapes of the matrices that `add` would give the model."""
+    targets = settings.target_modules
+    for name in _linear(model):
+        if targets == "all-linear" or any(f".{name}".endswith(f".{target}") for target in targets):
+            layer = model.get_submodule(name)
+            inputs, outputs = layer.weight.shape if isinstance(layer, Conv1D) else reversed(layer.weight.shape)
+            yield f"{name}.lora_A", (settings.rank, inputs)
+            yield f"{name}.lora_B", (outputs, settings.rank)
 
 
 def load(model: PreTrainedModel, folder: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from components.config.marks import KEPT, ONE_TASK
 from components.config.schema import Section
@@ -47,10 +47,21 @@ class PromptsConfig(Section):
     )
     held_out: Annotated[PositiveInt, KEPT, ONE_TASK] = Field(256, description="at most this many evaluation prompts")
     per_iteration: PositiveInt = Field(512, description="n, prompts per iteration")
-    shards: PositiveInt = Field(2, description="parallel generate and score tasks per iteration")
+    shards: PositiveInt | Literal["auto"] = Field(
+        2,
+        description="parallel generate and score tasks per iteration; auto: as many as let each take `shard_minutes`, "
+        "by what the iteration before took, and `most_shards` where nothing is known yet",
+    )
+    shard_minutes: PositiveFloat = Field(15.0, description="of generate and score together, with `shards: auto`")
+    most_shards: PositiveInt = Field(100, description="with `shards: auto`")
     allow_duplicates: Annotated[bool, ONE_TASK] = Field(
         False, description="keep prompts that repeat another's id or text; otherwise they stop the run"
     )
+
+    @property
+    def shards_at_most(self) -> int:
+        """How many shards an iteration can have."""
+        return min(self.most_shards, self.per_iteration) if self.shards == "auto" else self.shards
 
     @field_validator("train", "evaluation", mode="before")
     @classmethod

@@ -43,3 +43,8 @@ def duration(seconds: float) -> str:
 def figures_line(figures: Mapping[str, float], equals: str, separator: str) -> str:
     """Figures by name, to three digits, in a row."""
     return separator.join(f"{name}{equals}{value:.3g}" for name, value in figures.items())
+
+
+def digits(value: float) -> str:
+    """Three digits or, of large numbers, all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

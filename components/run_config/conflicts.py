@@ -52,10 +52,15 @@ def _in_prompts(run: RunFields) -> Iterator[str]:
     prompts, train, k = run.prompts, run.training, run.generation.responses
     if k < 2:
         yield f"generation.responses: {k} is too few, a win rate needs a rival. Use 2 or more."
-    if prompts.shards > prompts.per_iteration:
+    if prompts.shards_at_most > prompts.per_iteration:
         yield (
             f"prompts.shards: {prompts.shards} shards cannot share {prompts.per_iteration} prompts. "
             "Lower prompts.shards or raise prompts.per_iteration."
+        )
+    if prompts.shards == "auto" and run.algorithm.on_policy:
+        yield (
+            f"prompts.shards: auto measures generate and score, where {run.algorithm.name} does nothing: it draws "
+            "responses while it trains. Use shards: 1."
         )
     batch = min(train.batch_size, prompts.per_iteration)
     if train.micro_batch_size > batch:
@@ -76,13 +81,11 @@ def _in_processes(run: RunFields) -> Iterator[str]:
     if train.world == 1:
         return
     one = [f"training.{name}: 1" for name in ("processes", "nodes") if getattr(train, name) > 1]
-    alone = f"trains in one process. Set {' and '.join(one)}."
-    if train.lora is not None:
-        yield f"training.lora: {alone}"
-    if train.optimizer == "adamw_8bit":
-        yield f"training.optimizer: adamw_8bit {alone}"
     if run.algorithm.on_policy:
-        yield f"algorithm.name: {run.algorithm.name} {alone}"
+        yield (
+            f"algorithm.name: {run.algorithm.name} trains in one process, since it draws responses between any two "
+            f"steps and all weights would be gathered for each token. Set {' and '.join(one)}."
+        )
     if train.nodes > 1 and run.compare is not None:
         yield (
             "training.nodes: is not for comparisons, whose arms train each on one machine. Set training.nodes: 1, or "

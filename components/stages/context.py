@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:  # steps that need no model do without torch
     from components.policy.model import Policy
 
 OPTIMIZER_FILE, ANCHOR_FILE = "optimizer.safetensors", "anchor.safetensors"
+SHARD_FILE = "shard.jsonl"
+FETCHES = 16  # at once
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Workspace:
         A file is checked, and from an object store brought here, once a step.
         """
         return self.store.view(manifest, self.new_folder(), self.cache)
+
+    def fetch_each(self, manifests: Iterable[Manifest]) -> list[Path]:
+        """`fetch` for each of them, several at once: of a thousand small files an object store keeps each waiting."""
+        with ThreadPoolExecutor(FETCHES) as pool:
+            return list(pool.map(self.fetch, manifests))
 
     def policy(self, manifest: Manifest, *, weights: bool = True) -> Policy:
         """A policy, loaded; without its weights for an engine that reads the files."""
@@ -84,6 +92,11 @@ class Workspace:
         folder = self.fetch({f"{name}.jsonl": manifest[f"{name}.jsonl"]})
         return prompt_files.load(str(folder / f"{name}.jsonl"), split="train", allow_duplicates=True)
 
+    def shards(self, manifests: Iterable[Manifest]) -> list[list[Prompt]]:
+        """The prompts of each shard."""
+        files = [folder / SHARD_FILE for folder in self.fetch_each(manifests)]
+        return [prompt_files.load(str(file), split="train", allow_duplicates=True) for file in files]
+
     def rollout(self, manifest: Manifest) -> Rollout:
         """A rollout, loaded."""
         return rollouts.load_rollout(self.fetch(manifest) / "rollout.parquet")
@@ -98,7 +111,7 @@ class Workspace:
 
     def scored(self, manifests: Sequence[Manifest]) -> Scored:
         """Scored rollouts of all shards, in order, loaded."""
-        return rollouts.load_scored(*(self.fetch(manifest) / "rollout.parquet" for manifest in manifests))
+        return rollouts.load_scored(*(folder / "rollout.parquet" for folder in self.fetch_each(manifests)))
 
     def sample(
         self,

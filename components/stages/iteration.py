@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from components import prompts
@@ -14,8 +13,8 @@ from components.data import rollouts
 from components.evaluation import metrics
 from components.judges import summed
 from components.run_config import RunConfig
-from components.stages import evaluating, sampling, scoring, update
-from components.stages.context import Workspace
+from components.stages import evaluating, sampling, scoring, splitting, update
+from components.stages.context import SHARD_FILE, Workspace
 from components.stages.handover import EvaluateInput, Node, TrainInput, TrainResult
 from components.store import Manifest
 
@@ -28,13 +27,24 @@ if TYPE_CHECKING:  # plan, gather and end do without torch
 logger = logging.getLogger(__name__)
 
 
-def plan(work: Workspace, prompts_manifest: Manifest, iteration: int) -> list[Manifest]:
-    """This iteration's prompts, split into shards; each a file of its own, so that a task reads only its share."""
+def plan(
+    work: Workspace, prompts_manifest: Manifest, iteration: int, history: pd.DataFrame | None = None
+) -> list[Manifest]:
+    """This iteration's prompts, split into shards; each a file of its own, so that a task reads only its share.
+
+    How many there are may follow from what earlier iterations took, the rows of `history`.
+    """
     settings = work.config.prompts
     train = work.prompts(prompts_manifest, "train")
     chosen = prompts.choose(train, per_iteration=settings.per_iteration, iteration=iteration, seed=work.config.seed)
-    shards = prompts.into_shards(chosen, settings.shards)
-    return [work.keep("shard.jsonl", partial(prompts.save, shard)) for shard in shards]
+    shards = prompts.into_shards(chosen, splitting.how_many(settings, history))
+    folder = work.new_folder()
+    for number, shard in enumerate(shards):
+        place = folder / f"{number:09d}"
+        place.mkdir()
+        prompts.save(shard, place / SHARD_FILE)
+    # All at once: for each file kept, the task's note is written anew, with all files so far.
+    return [{SHARD_FILE: entry} for _, entry in sorted(work.keep_files(folder).items())]
 
 
 def generate(work: Workspace, policy: Manifest, shard: Manifest, iteration: int) -> Manifest:
@@ -72,10 +82,10 @@ def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifes
     Adds `logp_difference`, the largest one between the engine's log-probs and the trainer's, if the engine gives some,
     and what the judge took, such as `judge_tokens_in`, if it counts that.
     """
-    planned = [prompt.id for shard in shards for prompt in work.prompts(shard, "shard")]
+    planned = [prompt.id for shard in work.shards(shards) for prompt in shard]
     if _on_policy(work):
         return {"prompts": len(planned), "responses": 0, "tokens_generated": 0}
-    files = [work.fetch(manifest) / "rollout.parquet" for manifest in scored]
+    files = [folder / "rollout.parquet" for folder in work.fetch_each(scored)]
     parts = [rollouts.count(file) for file in files]
     found = [prompt_id for part in parts for prompt_id in part.prompt_ids]
     if found != planned:
@@ -84,12 +94,14 @@ def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifes
             f"the {len(scored)} shards hold {len(found)} prompts and not the {len(planned)} planned ones; "
             f"missing: {', '.join(missing[:5]) or 'none'}. Resume from this iteration's plan step."
         )
+    counted = {splitting.COLUMN: len(scored)} if work.config.prompts.shards == "auto" else {}
     differences = [difference for file in files if (difference := rollouts.logp_difference(file)) is not None]
     usage = summed(rollouts.judge_usage(file) for file in files)
     return {
         "prompts": len(found),
         "responses": sum(part.responses for part in parts),
         "tokens_generated": sum(part.tokens for part in parts),
+        **counted,
         **({"logp_difference": max(differences)} if differences else {}),
         **metrics.usage_columns(usage),
     }

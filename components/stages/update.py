@@ -45,7 +45,7 @@ def train_here(work: Workspace, given: TrainInput) -> TrainResult | None:
         from components.training.on_policy import save_anchor
 
         save_anchor(state.policy, state.anchor, kept / ANCHOR_FILE)
-    policy = sharding.gathered(state.policy, lambda: work.policy(given.policy))
+    policy = sharding.gathered(state.policy, lambda: _loaded(work, given))
     if policy is None:
         return None
     require_finite(policy)
@@ -76,8 +76,17 @@ def _keep_policy(work: Workspace, given: TrainInput, policy: Policy) -> Manifest
     return dict(sorted({**given.policy, **work.keep_files(lora.save(policy.model, folder))}.items()))
 
 
-def _begin(work: Workspace, given: TrainInput) -> TrainingState:
+def _loaded(work: Workspace, given: TrainInput) -> Policy:
+    """pi_t, with an adapter that changes nothing if it is to get one and has none."""
     from components.policy import lora
+
+    settings, policy = work.config.training, work.policy(given.policy)
+    if settings.lora is not None and not lora.weights(policy.model):
+        lora.add(policy.model, settings.lora, work.config.seed)
+    return policy
+
+
+def _begin(work: Workspace, given: TrainInput) -> TrainingState:
     from components.training import sharding
     from components.training.gradient_checkpointing import checkpointed
     from components.training.on_policy import make_anchor
@@ -85,13 +94,11 @@ def _begin(work: Workspace, given: TrainInput) -> TrainingState:
     from components.training.state import TrainingState
 
     settings = work.config.training
-    policy = work.policy(given.policy)
-    if settings.lora is not None and not lora.weights(policy.model):
-        lora.add(policy.model, settings.lora, work.config.seed)
+    policy = _loaded(work, given)
     if settings.gradient_checkpointing:
         policy = checkpointed(policy)
     if settings.world > 1:
-        policy = sharding.shard(policy)
+        policy = sharding.shard(policy, settings)
     state = TrainingState(policy, make_optimizer(policy, settings), settings.micro_batch_size)
     saved = None if given.optimizer is None else work.fetch(given.optimizer)
     if saved is not None:

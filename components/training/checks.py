@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from components.config.errors import ConfigError
 from components.config.sections import TrainingConfig
+from components.training import shares
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,3 +29,18 @@ def check(settings: TrainingConfig, model: PreTrainedModel | None = None) -> Non
         from components.training.gradient_checkpointing import layers
 
         layers(model)
+    if model is not None and settings.optimizer == "adamw_8bit":
+        shares.require_whole_blocks(_trained(model, settings), shares.shares(settings))
+
+
+def _trained(model: PreTrainedModel, settings: TrainingConfig) -> Iterator[tuple[str, Sequence[int]]]:
+    """Names and shapes of the weights that will be trained, without embeddings."""
+    from torch.nn import Embedding
+
+    if settings.lora is not None:
+        from components.policy import lora
+
+        yield from lora.shapes(model, settings.lora)
+        return
+    embeddings = {module.weight for module in model.modules() if isinstance(module, Embedding)}
+    yield from ((name, weight.shape) for name, weight in model.named_parameters() if weight not in embeddings)

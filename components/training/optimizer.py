@@ -16,10 +16,10 @@ from torch.optim import AdamW, Optimizer, RMSprop
 from components.config.sections import TrainingConfig
 from components.policy.model import Policy
 from components.training.sharding import rank, spread_like, whole
+from components.training.shares import TABLES
 
 MOMENTS = {AdamW: ("exp_avg", "exp_avg_sq"), RMSprop: ("square_avg",)}  # torch's state of a weight, beside its step
 DIVERGED = "training diverged. Lower training.learning_rate or algorithm.eta, or use policy.precision: fp32."
-TABLES = ("qmap1", "qmap2")  # bitsandbytes' values of the 8-bit codes, constant and shared by all weights
 
 
 def learning_rate(settings: TrainingConfig, step: int, total: int) -> float:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster import leaves_this_machine, pod_options
+from cluster import leaves_this_machine, most_iterations, pod_options
 from components.config.cluster import ClusterConfig
 from components.config.errors import ConfigError
 from components.run_config import parse
@@ -105,3 +105,19 @@ def test_a_bad_setting_is_refused(text, message):
     with pytest.raises(ConfigError) as caught:
         parse(f"demo: {{}}\n{text}")
     assert str(caught.value).startswith(message)
+
+
+def test_argo_must_keep_as_many_shards_as_there_may_be():
+    """The demo has 512 prompts by default, so no more shards."""
+    steps = [
+        "start",
+        *(f"{kind}_{t}" for t in (1, 2) for kind in ("plan", "generate", "score", "gather", "train")),
+        "end",
+    ]
+
+    def most(**prompts):
+        return most_iterations(parse(f"demo: {{}}\niterations: 2\nprompts: {prompts}"), steps)
+
+    automatic = {"shards": "auto", "per_iteration": 512}
+    assert most(**automatic, most_shards=50) == most(shards=50) > most(shards=500)
+    assert most(**automatic, most_shards=9000) == most(shards=512)

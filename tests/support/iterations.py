@@ -8,14 +8,14 @@ from components.stages.context import open_workspace
 from support.runs import smoke
 
 
-def slowly(**training) -> RunConfig:
+def slowly(demo: dict[str, int] | None = None, **training) -> RunConfig:
     """The smoke preset at a low rate."""
-    return smoke(training={"learning_rate": 1e-4, **training})
+    return smoke(training={"learning_rate": 1e-4, **training}, demo={"steps": 5, "hidden_size": 16, **(demo or {})})
 
 
-def sampled_and_scored(root: str) -> tuple[str, stages.TrainInput]:
+def sampled_and_scored(root: str, demo: dict[str, int] | None = None) -> tuple[str, stages.TrainInput]:
     """The store, and what the first iteration's training begins with."""
-    with open_workspace(slowly(), root, "start") as work:
+    with open_workspace(slowly(demo), root, "start") as work:
         started = stages.start(work)
         shards = stages.plan(work, started.prompts, 1)
         drawn = [stages.generate(work, started.policy, shard, 1) for shard in shards]

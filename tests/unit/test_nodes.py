@@ -97,7 +97,8 @@ def end(nodes: list[subprocess.Popen], seconds: float = 600) -> list[str]:
 
 def weights(root: str, trained) -> dict[str, torch.Tensor]:
     with open_workspace(slowly(), root, "evaluate") as work:
-        return load_file(work.fetch(trained.policy) / "model.safetensors")
+        folder = work.fetch(trained.policy)
+        return load_file(max(folder.glob("adapter/*.safetensors"), default=folder / "model.safetensors"))
 
 
 def alone(iteration, **training):
@@ -112,12 +113,13 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_two_nodes_train_as_one(iteration, tmp_path, request, processes):
+@pytest.mark.parametrize(("processes", "training"), [(1, {}), (2, {}), (2, {"lora": {"rank": 4, "alpha": 8}})])
+def test_two_nodes_train_as_one(iteration, tmp_path, request, processes, training):
+    """With an adapter, each of two nodes has the whole base, spread over its two processes."""
     if processes == 2:
         request.getfixturevalue("forked")
-    expected = alone(iteration)
-    nodes = begin(iteration, tmp_path / "together", processes=processes)
+    expected = alone(iteration, **training)
+    nodes = begin(iteration, tmp_path / "together", processes=processes, **training)
     said = end(nodes)
     assert [node.returncode for node in nodes] == [0, 0], said
     first, second = (pickle.loads((tmp_path / "together" / f"trained-{i}").read_bytes()) for i in (0, 1))
@@ -126,12 +128,15 @@ def test_two_nodes_train_as_one(iteration, tmp_path, request, processes):
     assert_close(weights(iteration[0], first), weights(iteration[0], expected))
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_when_a_node_is_killed_both_end_and_the_next_attempt_continues(iteration, tmp_path, wait_for, forked, victim):
+@pytest.mark.parametrize(("victim", "training"), [(0, {}), (1, {}), (1, {"lora": {"rank": 4, "alpha": 8}})])
+def test_when_a_node_is_killed_both_end_and_the_next_attempt_continues(
+    iteration, tmp_path, wait_for, forked, victim, training
+):
     """With its processes, as a machine that goes away; the other finds its connections closed."""
+    settings = {**MANY, **training}
     folder, store, gone = tmp_path / "first", open_store(iteration[0]), tmp_path / "gone"
     path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    nodes = begin(iteration, folder, env={held_training.HELD: str(gone), "PYTHONPATH": path}, **MANY)
+    nodes = begin(iteration, folder, env={held_training.HELD: str(gone), "PYTHONPATH": path}, **settings)
     wait_for(lambda: list(store.notes()), seconds=600)
     for child in children(nodes[victim].pid):
         os.kill(child, signal.SIGKILL)
@@ -143,14 +148,14 @@ def test_when_a_node_is_killed_both_end_and_the_next_attempt_continues(iteration
     assert "training in 2 processes failed, see above, also what other nodes say" in said[1 - victim]
     assert not (folder / "trained-0").exists()
 
-    again = begin(iteration, tmp_path / "second", **MANY)
+    again = begin(iteration, tmp_path / "second", **settings)
     said = end(again)
     assert [node.returncode for node in again] == [0, 0], said
     done = [int(line) for line in (tmp_path / "second" / "steps-0").read_text().split()]
     assert done == list(range(done[0], 17)[: len(done)])
     assert done[0] > 1  # those before it were saved
     trained = pickle.loads((tmp_path / "second" / "trained-0").read_bytes())
-    assert_close(weights(iteration[0], trained), weights(iteration[0], alone(iteration, **MANY)))
+    assert_close(weights(iteration[0], trained), weights(iteration[0], alone(iteration, **settings)))
     for note in list(store.notes()):
         with open_workspace(slowly(), iteration[0], "evaluate") as work:
             stages.forget_unfinished(work, note.name)
@@ -176,8 +181,7 @@ def test_a_single_machine_does_not_train_for_several(iteration):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"algorithm": {"name": "jbond"}}, "algorithm.name: jbond trains in one process. Set training.nodes: 1."),
-        ({"training": {"lora": {}}}, "training.lora: trains in one process. Set training.nodes: 1."),
+        ({"algorithm": {"name": "jbond"}}, "algorithm.name: jbond trains in one process, since"),
         ({"compare": {"arms": {"wind": {}, "dpo": {"algorithm": {"name": "dpo"}}}}}, "training.nodes: is not for com"),
         ({"training": {"nodes": 0}}, "training.nodes: 0 cannot be used."),
     ],

@@ -1,0 +1,134 @@
+"""How long a run takes and what it costs when tasks run at once: shards, machines that train together, spot prices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.config.steps import SHARDED
+from components.plan.costs import Models
+from components.plan.space import FP32
+from components.reporting.text import digits
+from components.run_config import RunConfig
+
+TRIES = 2000  # simulated iterations, of which the mean is taken
+TOO_MUCH = 0.1  # work done again, as a share of what has to be done
+# Of a pass forward and back: weights are gathered twice, and gradients summed once.
+PASSES_OF_WEIGHTS, PASSES_OF_GRADIENTS = 3, 2
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What the tasks run on."""
+
+    network: float = 50e9 / 8  # bytes a second between two machines
+    spot_price: float | None = None  # USD of a GPU hour for generate and score; None: they are not on spot machines
+    interruptions: float = 0.0  # of a machine, an hour
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kind of step, all iterations together."""
+
+    tasks: int  # at once
+    gpus: int  # of a task
+    gpu_hours: float  # with what is done again
+    hours: float  # from its beginning to its end
+    again: float = 0.0  # share of the work that is lost and done again
+
+
+def steps(config: RunConfig, models: Models, hours: Mapping[str, float], machines: Machines) -> dict[str, Step]:
+    """Each kind of step, given the GPU hours of its work; shards all run at once."""
+    found: dict[str, Step] = {}
+    for kind, work in hours.items():
+        gpus = config.num_gpus(kind)
+        if kind in SHARDED:
+            found[kind] = _sharded(config, hours, kind, machines)
+        elif kind == "train":
+            nodes = config.training.nodes
+            elapsed = work / (nodes * gpus) + exchange(config, models, machines) / 3600
+            found[kind] = Step(nodes, gpus, elapsed * nodes * gpus, elapsed)
+        else:
+            found[kind] = Step(1, gpus, work, work / gpus)
+    return found
+
+
+def shards(config: RunConfig, hours: Mapping[str, float]) -> int:
+    """Of an iteration; `auto` by these GPU hours of the whole run."""
+    settings, t = config.prompts, config.iterations
+    if settings.shards != "auto":
+        return settings.shards
+    minutes = 60 * sum(hours[kind] / config.num_gpus(kind) for kind in SHARDED) / t
+    return min(settings.shards_at_most, max(1, math.ceil(minutes / settings.shard_minutes)))
+
+
+def _sharded(config: RunConfig, hours: Mapping[str, float], kind: str, machines: Machines) -> Step:
+    count, gpus, t = shards(config, hours), config.num_gpus(kind), config.iterations
+    alone = hours[kind] / (t * count * gpus)  # hours of one task that nothing interrupts
+    rate = machines.interruptions if machines.spot_price is not None else 0.0
+    if not alone or not rate:
+        return Step(count, gpus, hours[kind], t * alone)
+    again = expected(alone, rate) / alone - 1
+    return Step(count, gpus, hours[kind] * (1 + again), t * slowest(alone, rate, count), again)
+
+
+def expected(hours: float, rate: float) -> float:
+    """Mean hours until a task has run `hours` on end, begun anew whenever interrupted: (exp(rate·hours) - 1) / rate.
+
+    Interruptions come as a Poisson process, `rate` an hour.
+    """
+    return math.expm1(min(rate * hours, 700)) / rate
+
+
+def slowest(hours: float, rate: float, count: int) -> float:
+    """Mean hours until the last of `count` such tasks ends, simulated."""
+    if rate * hours > 10:  # hardly one attempt in twenty thousand ends well
+        return math.inf
+    rng, total = np.random.default_rng(0), np.full((TRIES, count), hours)
+    running = np.ones(total.shape, dtype=bool)
+    while running.any():
+        lasted = rng.exponential(1 / rate, int(running.sum()))
+        total[running] += np.where(lasted < hours, lasted, 0.0)
+        running[running] = lasted < hours
+    return float(total.max(1).mean())
+
+
+def exchange(config: RunConfig, models: Models, machines: Machines) -> float:
+    """Seconds in which machines that train together wait for the network, all iterations.
+
+    Without an adapter, each micro-batch gathers all weights, in fp32, twice and sums their gradients once; of each of
+    these, all that other machines hold must come through a machine's network. With one, the adapter's gradient does,
+    there and back. Nothing is taken to overlap with computing.
+    """
+    settings, nodes = config.training, config.training.nodes
+    if nodes == 1:
+        return 0.0
+    n = config.prompts.per_iteration
+    batches = settings.epochs * math.ceil(n / settings.batch_size)
+    each = math.ceil(math.ceil(min(n, settings.batch_size) / settings.world) / settings.micro_batch_size)
+    moved = PASSES_OF_GRADIENTS * models.adapter if settings.lora else PASSES_OF_WEIGHTS * models.policy.parameters
+    return config.iterations * batches * each * FP32 * moved * (nodes - 1) / nodes / machines.network
+
+
+def cost(found: Mapping[str, Step], price: float, machines: Machines) -> float:
+    """USD, with `price` for a GPU hour that is not on a spot machine."""
+    spot = price if machines.spot_price is None else machines.spot_price
+    return sum(step.gpu_hours * (spot if kind in SHARDED else price) for kind, step in found.items())
+
+
+def render(found: Mapping[str, Step]) -> str:
+    """Times of the steps as text; empty where one GPU does all of it."""
+    if all(step.tasks * step.gpus == 1 and not step.again for step in found.values()):
+        return ""
+    lines = [f"expected time: {digits(sum(step.hours for step in found.values()))} hours, if all of this runs at once:"]
+    for kind, step in found.items():
+        if not step.hours:
+            continue
+        tasks = f"{step.tasks} x {step.gpus} GPUs"
+        again = f", of which {step.again / (1 + step.again):.1%} are done again" if step.again else ""
+        again += "; raise prompts.shards" if step.again > TOO_MUCH else ""
+        lines.append(f"  {kind}: {digits(step.hours)} hours on {tasks}, {digits(step.gpu_hours)} GPU hours{again}")
+    return "\n".join(lines)
