@@ -1,6 +1,6 @@
 """Pairs per second of PairRM, in batches of one and as it batches, on random weights of its architecture.
 
-    python benchmarks/pairrm.py [--layers 3] [--hidden 768] [--prompts 4] [--responses 4] [--words 8 24 80] [--precision fp32]
+    python benchmarks/pairrm.py [--layers 3] [--hidden 768] [--prompts 4] [--responses 4] [--words 8 24 80]
 
 A pair is two responses to one prompt; both orders are read. Each `--words` is a length of texts, each response
 of half to three halves of it. Processor seconds, which other work on the machine changes less.
