@@ -86,9 +86,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder), options)
-        one, many = (
-            PairRM(model=folder, precision=options.precision, **size) for size in ({"tokens_per_batch": 1}, {})
-        )
+        one, many = (PairRM(model=folder, precision=options.precision, tokens_per_batch=size) for size in (1, 8192))
         rate(many, 1, 2, 8)  # loads
         for words in options.words:
             size = options.prompts, options.responses, words
