@@ -17,6 +17,7 @@ from components.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
     from components.policy.model import Policy
+    from components.store import Store
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ class Engine(Section, ABC):
     @abstractmethod
     def check(self) -> None:
         """Raises EngineError when something that the engine needs is missing."""
+
+    def keeping(self, store: Store) -> Self:  # noqa: ARG002 - of engines that prepare themselves at length
+        """This engine, which keeps in the store what spares later tasks time; here nothing."""
+        return self
 
     @abstractmethod
     def sample(

@@ -24,13 +24,15 @@ WORKER = "components.generation._vllm_worker"
 GRACE = 5.0  # seconds to end in
 
 
-def run(folder: Path, total: int, progress: Progress) -> None:
+def run(folder: Path, total: int, progress: Progress, cache: Path | None = None) -> None:
     """Runs the worker in a folder that holds its request, for `total` responses.
+
+    vLLM keeps what it compiles in `cache`, by default where it does by itself.
 
     Raises EngineError when vLLM does not take the model or the settings, and when it fails.
     """
     log = folder / "vllm.log"
-    with log.open("w") as sink, _worker(folder, sink) as process:
+    with log.open("w") as sink, _worker(folder, sink, cache) as process:
         assert process.stdout is not None
         show = with_token_rate(progress, total)
         for line in process.stdout:
@@ -58,12 +60,12 @@ def _tail(log: Path) -> str:
 
 
 @contextmanager
-def _worker(folder: Path, log: TextIO) -> Iterator[subprocess.Popen[str]]:
+def _worker(folder: Path, log: TextIO, cache: Path | None) -> Iterator[subprocess.Popen[str]]:
     """The worker, leader of a process group. It ends by itself, or because the block is left by an error."""
     with subprocess.Popen(
         [sys.executable, "-P", "-m", WORKER],  # -P: the folder is no place to import from
         cwd=folder,
-        env=_environment(),
+        env=_environment() | ({} if cache is None else {"VLLM_CACHE_ROOT": str(cache)}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,

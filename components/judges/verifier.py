@@ -6,7 +6,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,11 +19,37 @@ from components.data.records import Prompt
 from components.judges import Judge, Judgement, preference_from_scores, refuse_ragged, with_pair_rate
 from components.judges._calls import HEARTBEAT, awaited, in_order
 from components.judges._functions import load, path_note
-from components.judges._scores import Answer, parts_of, read_answer, read_list, require_same_parts
+from components.judges._scores import Answer, read_answer, read_list, require_same_parts
 from components.judges._surroundings import unchanged
 from components.runtime.progress import Progress, silent
 
 Asked = tuple[Prompt, int, str]  # a prompt, the number of a response to it, and that response
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """What each call is asked: of `size` responses, the last of fewer. Made when it is called, for none to wait."""
+
+    prompts: Sequence[Prompt]
+    texts: Sequence[Sequence[str]]
+    size: int
+
+    @property
+    def k(self) -> int:
+        """Responses to each prompt."""
+        return len(self.texts[0]) if self.texts else 0
+
+    @property
+    def responses(self) -> int:
+        """All."""
+        return len(self.prompts) * self.k
+
+    def __len__(self) -> int:
+        return (self.responses + self.size - 1) // self.size
+
+    def __getitem__(self, call: int) -> list[Asked]:
+        places = range(call * self.size, min((call + 1) * self.size, self.responses))
+        return [(self.prompts[i], j, self.texts[i][j]) for i, j in (divmod(place, self.k) for place in places)]
 
 
 class Verifier(Judge):
@@ -72,45 +98,61 @@ class Verifier(Judge):
                 the function itself raises propagates, with a note that names the prompt and the response.
         """
         refuse_ragged(prompts, responses)
-        function, k = self._load(), len(responses[0]) if responses else 0
-        asked = [(p, i, text) for p, row in zip(prompts, responses, strict=True) for i, text in enumerate(row)]
-        size = self.batch_size or 1
-        calls = [asked[begin : begin + size] for begin in range(0, len(asked), size)]
-        show = _by_prompt(with_pair_rate(progress, len(prompts), k), len(prompts), k)
+        calls, function = _Calls(prompts, responses, self.batch_size or 1), self._load()
+        n, k = len(prompts), calls.k
+        show = _by_prompt(with_pair_rate(progress, n, k), n, k)
         with unchanged():  # a function that goes elsewhere does not take the step along
-            first = self._in_order(function, calls[:1], lambda done: show(done * size))
-            same_as = first[0] if first else None
-            rest = self._in_order(function, calls[1:], lambda done: show((done + 1) * size), same_as)
-        answers = [*first, *rest]
-        rows = [answers[begin : begin + k] for begin in range(0, len(answers), k or 1)]
-        reward = np.array([[answer.score for answer in row] for row in rows], dtype=np.float64)
-        return Judgement(preference_from_scores(reward, self.temperature), reward, parts_of(rows))
+            names, table = self._table(function, calls, show)
+        reward, *parts = (np.ascontiguousarray(column).reshape(n, k) for column in table.T)
+        return Judgement(preference_from_scores(reward, self.temperature), reward, dict(zip(names, parts, strict=True)))
 
     def lowered(self, judgement: Judgement, penalty: NDArray[np.float64]) -> Judgement:
         """As if the function had scored so much less."""
         reward = judgement.reward - penalty
         return replace(judgement, preference=preference_from_scores(reward, self.temperature), reward=reward)
 
+    def _table(
+        self, function: Callable[..., Any], calls: _Calls, show: Callable[[int], None]
+    ) -> tuple[list[str], NDArray[np.float64]]:
+        """Names of the parts, and of each response the score and the parts, (n·K, 1 + parts).
+
+        Numbers in an array: Python's collector passes over objects, the more of them there are the longer.
+        """
+        first: list[Answer] = []
+        self._in_order(function, calls, range(min(len(calls), 1)), lambda _, found: first.extend(found), show)
+        names = list(first[0].parts) if first else []
+        table = np.empty((calls.responses, 1 + len(names)))
+
+        def fill(call: int, found: Sequence[Answer]) -> None:
+            rows = [[answer.score, *(answer.parts[name] for name in names)] for answer in found]
+            table[call * calls.size : call * calls.size + len(rows)] = rows
+
+        if first:
+            fill(0, first)
+            self._in_order(function, calls, range(1, len(calls)), fill, show, first[0])
+        return names, table
+
     def _in_order(
         self,
         function: Callable[..., Any],
-        calls: Sequence[Sequence[Asked]],
-        done: Callable[[int], None],
+        calls: _Calls,
+        chosen: range,
+        keep: Callable[[int, list[Answer]], None],
+        show: Callable[[int], None],
         first: Answer | None = None,
-    ) -> list[Answer]:
-        """The answers of some calls; all have the parts of `first`, or of their own first one."""
-        found = in_order(
-            lambda index: self._call(function, calls[index], first),
-            len(calls),
+    ) -> None:
+        """Has the answers of the chosen calls kept; all have the parts of `first`, or of their own first one."""
+        in_order(
+            lambda index: keep(chosen[index], self._call(function, calls[chosen[index]], first)),
+            len(chosen),
             workers=self.workers,
             seconds=self.timeout,
             late=lambda index: JudgeError(
-                f"{_where(calls[index])}: {self.function} took longer than judge.timeout, {self.timeout:g} s. "
+                f"{_where(calls[chosen[index]])}: {self.function} took longer than judge.timeout, {self.timeout:g} s. "
                 "Make it end sooner, or raise that."
             ),
-            done=done,
+            done=lambda done: show((chosen.start + done) * calls.size),
         )
-        return [answer for answers in found for answer in answers]
 
     def _call(self, function: Callable[..., Any], asked: Sequence[Asked], first: Answer | None) -> list[Answer]:
         where = _where(asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -24,6 +25,25 @@ def described() -> dict[str, str]:
     hardware = ", ".join(gpus) or f"{cores} core{'s' * (cores > 1)} of {_processor()}"
     installed = {name: version for name in PACKAGES if (version := _version(name))}
     return {"hardware": hardware, "python": platform.python_version(), **installed}
+
+
+def compiles_for() -> list[str] | None:
+    """Which machines run what is compiled here: their models of GPUs or, without one, a processor's instructions.
+
+    None where there are GPUs and nvidia-smi does not tell which. Does not start CUDA.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        telling = ("model name", "flags", "Features", "CPU part")  # the last two on ARM
+        lines = CPUS.read_text("utf-8", "replace").splitlines() if CPUS.is_file() else []
+        return [platform.machine(), *sorted({line for line in lines if line.startswith(telling)})]
+    command = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return sorted(set(said.splitlines())) or None
 
 
 def _processor() -> str:

@@ -127,7 +127,7 @@ class Workspace:
         settings = self.config.generation
         return sampling.generate(
             policy,
-            self.config.generation.engine,
+            self.config.generation.engine.keeping(self.store),
             prompts,
             responses=responses,
             sampling=Sampling.of(settings),

@@ -105,4 +105,5 @@ KINDS: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
     "compared-": {"run": _is_text, **STARTED, "policies": _are_manifests},
     "training-": {"": _is_manifest},
     "benchmarks-": {"scores": _is_list},
+    "compiled-": {"archive": is_entry},
 }

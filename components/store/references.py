@@ -17,7 +17,7 @@ from components.store.note_kinds import content_of
 from components.store.records import FileEntry, Manifest, Note, is_entry
 from components.store.task_notes import STORED, TASK, runs_now
 
-UNFINISHED = "unfinished training"
+UNFINISHED, COMPILED = "unfinished training", "compiled code of vLLM"  # of no run, or of any
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class _Read:
     @property
     def run(self) -> str:
         run = self.content.get("run")
-        return run if isinstance(run, str) else UNFINISHED
+        if isinstance(run, str):
+            return run
+        return COMPILED if self.note.name.startswith("compiled-") else UNFINISHED
 
     @property
     def step(self) -> str | None:
@@ -76,7 +78,7 @@ def uses(store: Store, unreadable: Callable[[StoreError], None] | None = None) -
     read = list(_all_read(store, unreadable))
     active = _active(read)
     for one in sorted(read, key=lambda one: not one.note.name.startswith(TASK)):  # these have better names for files
-        since = active.get(one.run, one.active) if one.run != UNFINISHED else one.active
+        since = active.get(one.run, one.active) if one.run not in (UNFINISHED, COMPILED) else one.active
         for artifact, manifest in one.manifests():
             for name, entry in manifest.items():
                 step = one.step if artifact == STORED else None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import numpy as np
 import pytest
 
 from components.config.errors import JudgeError
+from components.data.records import Prompt
 from components.judges import _calls as calls
 from components.judges.verifier import Verifier
 from support.judge_calls import (
@@ -148,3 +150,22 @@ def test_no_calls_at_all():
 def test_settings_that_cannot_be(settings, key):
     with pytest.raises(ValueError, match=key):
         Verifier(function="a:b", **settings)
+
+
+def test_no_objects_pile_up_while_responses_are_scored(tmp_path):
+    """Python's collector passes over all there are again and again: of many responses, each would cost the more."""
+    path = tmp_path / "counting.py"
+    path.write_text(
+        "import gc\ncounts = {}\ndef score(response, prompt):\n"
+        "    if response in ('10', '1199'):\n        gc.collect()\n        counts[response] = len(gc.get_objects())\n"
+        "    return {'score': float(response), 'part': -float(response), 'objects': counts.get(response, 0)}\n"
+    )
+    n, k = 300, 4
+    prompts = [Prompt(str(i), ({"role": "user", "content": ""},)) for i in range(n)]
+    texts = [[str(i * k + j) for j in range(k)] for i in range(n)]
+    judged = Verifier(function=f"{path}:score").judge(prompts, texts)
+    expected = np.arange(n * k, dtype=float).reshape(n, k)
+    np.testing.assert_array_equal(judged.reward, expected)
+    np.testing.assert_array_equal(judged.parts["part"], -expected)
+    objects = judged.parts["objects"].reshape(-1)
+    assert 0 < objects[1199] < objects[10] + 100  # of 1,189 responses more
