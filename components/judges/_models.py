@@ -16,6 +16,7 @@ from torch import Tensor
 from components.config.errors import JudgeError, PolicyError
 from components.config.sections import PolicyConfig
 from components.data.records import Prompt
+from components.generation import ModelFiles
 from components.judges._settings import ModelSettings
 from components.policy import pretrained
 from components.policy.batches import by_length
@@ -37,6 +38,7 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
 
     pad_id: int | None  # the model's own; None where it has none that it embeds
+    files: ModelFiles | None = None  # of a model without weights, which an engine reads
 
     def limit(self, max_tokens: int | None) -> int | None:
         """Most tokens of an input: as configured, else what model and tokenizer are made for. None: any number.
@@ -71,13 +73,12 @@ def load(settings: ModelSettings, kind: Any) -> Loaded:
 @functools.cache
 def _load(name: str, revision: str | None, trust_remote_code: bool, precision: str, kind: Any) -> Loaded:
     code, device = trust_remote_code, best_device()
-    half = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
     remedy = "Use a model that was trained for this kind of judge, saved whole with `save_pretrained`."
     options: dict[str, Any] = {"key": "judge", "name": name, "code": code}
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[chosen_precision(precision, device)]
     try:
         directory = fetch(PolicyConfig(model=name, revision=revision, trust_remote_code=code), "judge")
         tokenizer = pretrained.read_tokenizer(directory, **options)
-        dtype = torch.bfloat16 if half else torch.float32
         model = pretrained.read(directory, kind, **options, dtype=dtype, remedy=remedy)
         pretrained.require_embedded(model, tokenizer, "judge")
     except PolicyError as error:
@@ -86,6 +87,12 @@ def _load(name: str, revision: str | None, trust_remote_code: bool, precision: s
     pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
     known = pad_id is not None and 0 <= pad_id < model.get_input_embeddings().weight.shape[0]
     return Loaded(model.to(device).eval(), tokenizer, pad_id if known else None)
+
+
+def chosen_precision(asked: str, device: torch.device) -> str:
+    """Which of fp32 and bf16: as asked, or for auto what suits the device."""
+    half = asked == "bf16" or (asked == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    return "bf16" if half else "fp32"
 
 
 def unload() -> None:

@@ -45,8 +45,9 @@ def duration(seconds: float) -> str:
 
 
 def figures_line(figures: Mapping[str, float], equals: str, separator: str) -> str:
-    """Figures by name, to three digits, in a row."""
-    return separator.join(f"{name}{equals}{value:.3g}" for name, value in figures.items())
+    """Figures by name in a row, to three digits; those from 1,000 to 10 million as whole numbers."""
+    texts = {name: f"{value:.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.3g}" for name, value in figures.items()}
+    return separator.join(f"{name}{equals}{text}" for name, text in texts.items())
 
 
 def meter(description: str, done: int, total: int, elapsed: float, figures: Mapping[str, float], columns: int) -> str:
