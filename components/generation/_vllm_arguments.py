@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from components.generation.vllm import VllmEngine
+from pydantic import Field, PositiveInt
+
+from components.config.schema import Section
 
 LENGTH_STEP = 256  # vLLM compiles anew for each model length; rounded ones are found in its cache
 
 
-def arguments(engine: VllmEngine, *, length: int, limit: int | None, precision: str) -> dict[str, Any]:
+class VllmSettings(Section):
+    """How vLLM runs a model."""
+
+    batch_size: PositiveInt = Field(256, description="responses sampled at once")
+    tensor_parallel: PositiveInt = Field(1, description="GPUs that share the model")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM takes")
+    kv_cache_mb: PositiveInt | None = Field(
+        None, description="memory of keys and values; absent: what gpu_memory_utilization leaves, on a CPU 1024"
+    )
+    prefix_caching: bool = Field(True, description="read a prompt once for its K responses")
+    enforce_eager: bool = Field(False, description="neither compile nor record CUDA graphs: starts sooner, runs slower")
+
+
+def arguments(engine: VllmSettings, *, length: int, limit: int | None, precision: str) -> dict[str, Any]:
     """vLLM's engine arguments for sequences of `length` tokens, of a model that has `limit` positions if any number."""
     from components.policy.model import best_device
 

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
 
 from components.config.errors import EngineError
 from components.data.records import Ragged, TokenIds
 from components.generation import Engine, ModelFiles, Samples, Sampling
 from components.generation._stopping import Stopping
-from components.generation._vllm_arguments import arguments
+from components.generation._vllm_arguments import VllmSettings, arguments
 from components.generation._vllm_process import run
 from components.generation._vllm_worker import PROMPTS, REQUEST, SAMPLES
 from components.policy.files import ADAPTER
@@ -37,18 +36,10 @@ INSTALL = "pip install -r requirements-vllm.txt, or as requirements-vllm-cpu.txt
 LEAST_TEMPERATURE = 0.01  # vLLM would raise a lower one to it
 
 
-class VllmEngine(Engine):
+class VllmEngine(VllmSettings, Engine):
     """Draws with vLLM, on GPUs or CPUs, in a process of its own."""
 
     name: Literal["vllm"] = "vllm"
-    batch_size: PositiveInt = Field(256, description="responses sampled at once")
-    tensor_parallel: PositiveInt = Field(1, description="GPUs that share the model")
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM takes")
-    kv_cache_mb: PositiveInt | None = Field(
-        None, description="memory of keys and values; absent: what gpu_memory_utilization leaves, on a CPU 1024"
-    )
-    prefix_caching: bool = Field(True, description="read a prompt once for its K responses")
-    enforce_eager: bool = Field(False, description="neither compile nor record CUDA graphs: starts sooner, runs slower")
 
     reads_files: ClassVar[bool] = True
 

@@ -13,6 +13,7 @@ from components.reporting.cards import StepProgress
 from components.reporting.live import Picture
 from components.reporting.text import is_meter
 from components.runtime.heartbeat import Heartbeat, is_sign
+from components.runtime.progress import Within
 from components.runtime.reports import REPORTS, Reader, Reporter
 from components.runtime.screen import Screen
 from support.terminal import Shown
@@ -203,3 +204,24 @@ def test_bars_and_signs_of_life_are_told_from_all_else() -> None:
     ):
         assert not is_meter(line)
         assert not is_sign(line)
+
+
+def test_a_slow_step_tells_of_its_parts_and_a_quick_one_does_not() -> None:
+    now = [0.0]
+    told = []
+    within = Within(lambda done, total, **figures: told.append((now[0], done, total, figures)), 3, 5, lambda: now[0])
+    for second in range(0, 26, 4):  # parts every four seconds; from ten on, one is worth a word
+        now[0] = float(second)
+        within.part(of_step=second / 26)
+    now[0] = 26.0
+    within.step(4, loss=0.5)
+    now[0] = 35.0
+    within.part(of_step=0.5)
+    now[0] = 36.0
+    within.part(of_step=0.6)
+    assert told == [
+        (12.0, 3, 5, {"of_step": 12 / 26}),
+        (24.0, 3, 5, {"of_step": 24 / 26}),
+        (26.0, 4, 5, {"loss": 0.5}),
+        (36.0, 4, 5, {"loss": 0.5, "of_step": 0.6}),
+    ]
