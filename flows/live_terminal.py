@@ -117,6 +117,8 @@ class _Terminal:
         self.started = True
         if run := STARTING.match(body):
             self._picture.name = f"{self._flow}/{run[1]}"
+        elif body.startswith("Cloning "):
+            self._picture.resumed = True
         elif task and body.startswith("Task is starting"):
             self._picture.starts(task, now)
         elif task and body.startswith(("Task finished", "Task failed")):

@@ -52,6 +52,8 @@ class Loaded:
         if max_tokens and positions and max_tokens > positions:
             raise JudgeError(f"judge.max_tokens: {max_tokens} exceeds the model's {positions} positions. Lower it.")
         limits = [max_tokens] if max_tokens else [positions, self.tokenizer.model_max_length]
+        if self.files is not None and positions:
+            limits.append(positions - 1)  # an engine counts the token that it draws
         known = [limit for limit in limits if limit and limit < 2**31]  # a tokenizer without one has a huge number
         return min(known, default=None)
 

@@ -73,6 +73,7 @@ class Picture:
 
     def __init__(self, name: str, now: float) -> None:
         self.name, self._began = name, now
+        self.resumed = False  # from a run some of whose shards it takes over, nobody says which
         self._tasks: dict[str, _Task] = {}
         self._branches: dict[str, _Branch] = {}
 

@@ -119,3 +119,15 @@ def test_verdicts_that_are_no_token_are_refused_before_vllm_starts(installed, tm
     )
     with pytest.raises(JudgeError, match=r"^judge\.verdicts: '\?' is not one token"):
         judge.check()
+
+
+def test_the_token_that_vllm_draws_needs_a_position(installed, tmp_path):
+    policy = make_policy()
+    policy.model.save_pretrained(tmp_path)
+    policy.tokenizer.save_pretrained(tmp_path)
+    positions = policy.model.config.max_position_embeddings
+    words = " ".join(["c"] * positions)
+    own = {"name": "llm_judge", "model": str(tmp_path), "engine": VLLM, "verdicts": ["a", "b"]}
+    judge = build("judges", {**own, "prompt": f"{words} {{prompt}} {{response_a}} {{response_b}}"}, Judge)
+    with pytest.raises(JudgeError, match=rf"and it reads {positions - 1} at most"):
+        judge.check()

@@ -75,6 +75,15 @@ def test_where_no_whole_iteration_was_watched_its_steps_say_what_one_takes() -> 
     )
 
 
+def test_a_resumed_run_counts_its_own_shards() -> None:
+    picture = Picture("WindFlow/8", 0.0)
+    picture.resumed = True
+    begin(picture, "score_2/9", 1.0, shard=[2, 3])
+    assert picture.lines(1.0, NOON, 200, 9)[1].startswith(
+        "iteration 2 of 3 · shards done since it was resumed: score 0 of 3 · "
+    )
+
+
 def test_a_task_without_news_says_so() -> None:
     picture = Picture("WindFlow/7", 0.0)
     picture.starts("train_1/8", 0.0)
