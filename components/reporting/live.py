@@ -163,7 +163,7 @@ def _end(branch: _Branch, place: Place, now: float, clock: datetime) -> str:
     """When the run is expected to end: its iterations take what the ones before took."""
     each = branch.seconds_an_iteration()
     if each is None:
-        return "expected end: known after iteration 1"
+        return f"expected end: known after iteration {place.iteration}"
     left = max(branch.begun[place.iteration] + each * (place.last - place.iteration + 1) - now, 0.0)
     end = clock + timedelta(seconds=left)
     day = "" if end.date() == clock.date() else f" on {end:%Y-%m-%d}"

@@ -64,7 +64,8 @@ class Screen:
                 self.close()
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
+        encoding = self._stream.encoding or "utf-8"  # signs that a terminal of old lacks become question marks
+        self._stream.write(text.encode(encoding, "replace").decode(encoding))
         self._stream.flush()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -19,12 +20,13 @@ COMMAND = [sys.executable, "-m", "components.cli", "run", "--config", str(SMOKE)
 
 @pytest.fixture
 def run(tmp_path: Path, flow_env: dict[str, str]):
-    """`run(*words, **env)`: the terminal of a run that has ended, and its status."""
+    """`run(*words, meanwhile, **env)`: the terminal of a run that has ended, and its status."""
     (tmp_path / "scratch").mkdir()
     own = {**os.environ, **flow_env, "TMPDIR": str(tmp_path / "scratch"), "OMP_NUM_THREADS": "1"}
 
-    def start(*words: str, **env: str) -> tuple[Terminal, int]:
+    def start(*words: str, meanwhile=lambda terminal: None, **env: str) -> tuple[Terminal, int]:
         terminal = Terminal([*COMMAND, *words], cwd=tmp_path, env={**own, **env})
+        meanwhile(terminal)
         return terminal, terminal.wait(1800)
 
     return start
@@ -69,3 +71,18 @@ def test_all_that_a_failed_task_says_is_shown(run) -> None:
     assert "start/1: Task failed." in whole
     assert re.search(r"To resume it where it failed:\n.*resume --origin-run-id", whole)
     assert "tasks at work" not in whole
+
+
+def test_a_run_that_is_interrupted_leaves_the_terminal_as_it_should_be(run, tmp_path: Path, wait_for) -> None:
+    def interrupt(terminal: Terminal) -> None:
+        wait_for(lambda: "fine-tune the demo policy: " in terminal.text, seconds=900)
+        terminal.process.send_signal(signal.SIGINT)
+
+    terminal, status = run("demo.steps=1000000", meanwhile=interrupt)
+    rows = terminal.screen()
+    whole = "\n".join(rows)
+    assert status != 0
+    assert "Workflow interrupted." in whole
+    assert re.search(r"To resume it where it failed:\n.*resume --origin-run-id", whole)
+    assert [row for row in rows if "at work" in row or "%|" in row] == []
+    assert [path.name for path in (tmp_path / "scratch").glob("wind-live-*")] == []

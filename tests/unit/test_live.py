@@ -79,8 +79,8 @@ def test_a_resumed_run_counts_its_own_shards() -> None:
     picture = Picture("WindFlow/8", 0.0)
     picture.resumed = True
     begin(picture, "score_2/9", 1.0, shard=[2, 3])
-    assert picture.lines(1.0, NOON, 200, 9)[1].startswith(
-        "iteration 2 of 3 · shards done since it was resumed: score 0 of 3 · "
+    assert picture.lines(1.0, NOON, 200, 9)[1] == (
+        "iteration 2 of 3 · shards done since it was resumed: score 0 of 3 · expected end: known after iteration 2"
     )
 
 
@@ -143,6 +143,13 @@ def test_a_line_never_wraps_and_the_place_is_never_higher_than_the_terminal(monk
     stream = io.StringIO()
     Screen(stream).draw(["0123456789ABC", "b", "c", "d"])
     assert seen(stream) == ["012345678", "b", ""]
+
+
+def test_a_terminal_without_some_signs_gets_question_marks() -> None:
+    written = io.BytesIO()
+    screen = Screen(io.TextIOWrapper(written, encoding="latin-1"))
+    screen.above("é · … →\n")
+    assert written.getvalue().decode("latin-1") == "é · ? ?\n"
 
 
 def test_what_is_printed_meanwhile_goes_above(capsys: pytest.CaptureFixture[str]) -> None:
