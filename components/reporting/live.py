@@ -144,7 +144,7 @@ class Picture:
             counts = [
                 f"{step.rpartition('_')[0]} {branch.done.get(step, 0)} of {branch.shards[step]}" for step in steps
             ]
-            yield f"shards done: {', '.join(counts)}"
+            yield f"shards done{' since it was resumed' * self.resumed}: {', '.join(counts)}"
         if rate := self._tokens_per_second(name):
             yield f"{rate:,.0f} tokens/s"
         if branch.loss is not None:
