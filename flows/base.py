@@ -15,14 +15,15 @@ from metaflow import Config, FlowMutator, FlowSpec, Parameter, card, config_expr
 from metaflow.exception import MetaflowException
 from metaflow.util import get_username
 
+import standing
 from components.config.errors import BlobError, ConfigError, StoreError, UserError
 from components.config.schema import validated
-from components.config.steps import SHARDED
 from components.reporting import commands
 from components.reporting.cards import StepProgress, show_place
 from components.run_config import RunConfig, parse
 from components.runtime import gpus
 from components.runtime.heartbeat import Heartbeat
+from components.runtime.reports import Reporter
 from components.stages.context import Workspace, open_workspace
 from components.store import Manifest, open_store, store_root
 from components.store.references import manifests
@@ -154,19 +155,6 @@ class AlignmentFlow(FlowSpec):
             launcher=int(launcher) if launcher else None,
         )
 
-    def _place(self, kind: str, settings: RunConfig) -> str:
-        """What the live card of a step says above its progress."""
-        from components.reporting import report
-
-        frames = self.foreach_stack() if kind in SHARDED else []  # (index, number of splits, input) by level
-        return report.place(
-            kind,
-            getattr(self, "iteration", 0),
-            getattr(self, "since", 0) + settings.iterations,
-            history=getattr(self, "history", None),
-            shard=frames[-1][:2] if frames else None,
-        )
-
     @contextmanager
     def work(self, kind: str, *, runs_model: bool = True) -> Iterator[Workspace]:
         """Workspace of a step of this kind, with progress in terminal and card.
@@ -183,7 +171,9 @@ class AlignmentFlow(FlowSpec):
         files = self.manifests_at_hand()
         live = current.card["progress"] if kind in settings.live_cards else None
         if live is not None:
-            show_place(live, self._place(kind, settings))
+            show_place(live, standing.card_text(self, kind, settings))
+        reporter = Reporter(f"{current.step_name}/{current.task_id}")
+        standing.tell(self, kind, settings, reporter)
         with (
             Heartbeat(kind) as heartbeat,
             open_workspace(
@@ -191,7 +181,7 @@ class AlignmentFlow(FlowSpec):
                 self.store_root,
                 kind,
                 precision=getattr(self, "precision", "fp32"),
-                progress=lambda description: StepProgress(description, live, heard=heartbeat.heard),
+                progress=lambda description: StepProgress(description, live, heard=heartbeat.heard, reporter=reporter),
             ) as workspace,
             # Noted before it waits for a GPU, and that may take days.
             noted(workspace.store, self._task(), lambda: {**files, STORED: workspace.kept}) as tell,

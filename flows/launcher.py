@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from metaflow import current, runtime
 from metaflow.exception import MetaflowException
 
 import command_line
+import live_terminal
 from components.cli import COMMAND
 from components.config.errors import UserError
 from components.reporting import commands
-from components.runtime import processes
+from components.runtime import processes, screen
 from components.stages import runs
 from components.store import open_store, store_root
 
@@ -45,6 +47,7 @@ def main(flow: Any) -> None:
     # Metaflow looks for the origin's config under the option as a word of its own, or else takes another run's.
     sys.argv = [part for word in sys.argv for part in (word.split("=", 1) if word.startswith(ORIGIN) else [word])]
     launched = {"run", "resume"} & set(sys.argv[1:])
+    written = getattr(flow, "_flow_cls", flow)  # mutators wrap it
     came: list[int] = []
     if launched:
         os.environ[LAUNCHER] = str(os.getpid())
@@ -69,8 +72,9 @@ def main(flow: Any) -> None:
         if (launched or {"argo-workflows", "create"} <= {*sys.argv}) and "--help" not in sys.argv:
             check_s3(sys.argv[1:])
         if "resume" in launched and "--help" not in sys.argv:
-            check_resume(getattr(flow, "_flow_cls", flow).__name__, sys.argv[1:])  # mutators wrap it
-        flow()
+            check_resume(written.__name__, sys.argv[1:])
+        with live_terminal.shown(written) if launched and screen.can_redraw() else nullcontext():
+            flow()
     except UserError as error:
         sys.exit(f"error: {error}")
     except SystemExit as stop:

@@ -10,6 +10,7 @@ BODY = KINDS[1:-1]  # of one iteration
 
 SHARDED: tuple[Kind, ...] = ("generate", "score")  # one task for each shard
 SAMPLING: tuple[Kind, ...] = ("start", "generate", "evaluate")  # draw responses with the engine
+JUDGING: tuple[Kind, ...] = ("start", "score", "evaluate")  # have the judge compare responses
 SPENT: tuple[Kind, ...] = ("generate", "score", "train")  # what an iteration costs; evaluation only measures
 TIMED: tuple[Kind, ...] = (*SPENT, "evaluate")  # have a column of seconds in `history`
 

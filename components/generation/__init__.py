@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
@@ -52,6 +53,17 @@ class Samples:
     token_logp: NDArray[np.float32] | None = None
 
 
+@dataclass(frozen=True)
+class ModelFiles:
+    """A causal language model for an engine that reads files."""
+
+    folder: Path
+    key: str  # its section of the config, for messages
+    precision: str  # "fp32" or "bf16", of weights and forward pass
+    positions: int | None  # the most tokens that it reads; None: any number
+    code: bool  # whether code that it brings may run
+
+
 class Engine(Section, ABC):
     """Settings of an engine, and its sampler."""
 
@@ -90,3 +102,25 @@ class Engine(Section, ABC):
             sampling: limits and temperature.
             progress: called with the number of responses done.
         """
+
+    def next_logprobs(
+        self, model: ModelFiles, rows: Sequence[TokenIds], tokens: Sequence[int], progress: Progress = silent
+    ) -> NDArray[np.float64]:
+        """Log-probs of some tokens as the next one after each row, at temperature 1.
+
+        Only engines that read files do this; the others run on a model that is loaded, which can be asked itself.
+
+        Args:
+            model: what reads.
+            rows: N token id sequences, special tokens included.
+            tokens: ids of T tokens.
+            progress: called with the number of rows done.
+
+        Returns:
+            (N, T), nats.
+
+        Raises:
+            EngineError: the engine does not take the model or its settings.
+            FloatingPointError: for logits that are not finite.
+        """
+        raise NotImplementedError

@@ -22,10 +22,11 @@ from components.runtime.progress import Progress, with_token_rate
 
 WORKER = "components.generation._vllm_worker"
 GRACE = 5.0  # seconds to end in
+WHOSE = {"generation": "policy", "judge": "judge's model"}  # what vLLM runs, by the section that asks
 
 
-def run(folder: Path, total: int, progress: Progress, cache: Path | None = None) -> None:
-    """Runs the worker in a folder that holds its request, for `total` responses.
+def run(folder: Path, total: int, progress: Progress, *, key: str = "generation", cache: Path | None = None) -> None:
+    """Runs the worker in a folder that holds its request, for `total` responses; `key` is the section that asks.
 
     vLLM keeps what it compiles in `cache`, by default where it does by itself.
 
@@ -39,13 +40,13 @@ def run(folder: Path, total: int, progress: Progress, cache: Path | None = None)
             report = json.loads(line)
             if "refused" in report:
                 raise EngineError(
-                    f"generation.engine: vLLM does not take this policy: {report['refused'][:1000]}\n"
+                    f"{key}.engine: vLLM does not take this {WHOSE[key]}: {report['refused'][:1000]}\n"
                     "Change the engine's settings, or use engine: {name: transformers}."
                 )
             show(report["done"], report["tokens"])
     if process.returncode != 0:
         raise EngineError(
-            f"generation.engine: vLLM {_end(process.returncode)}. Where memory is short, lower "
+            f"{key}.engine: vLLM {_end(process.returncode)}. Where memory is short, lower "
             f"gpu_memory_utilization, kv_cache_mb or batch_size. Its log ends with\n{_tail(log)}"
         )
 

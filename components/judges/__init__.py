@@ -79,6 +79,21 @@ class Judge(Section, ABC):
         """Whether it compares some pairs of one policy's responses only."""
         return False
 
+    @property
+    def members(self) -> Sequence[Judge]:
+        """Itself, or the judges that an ensemble is made of."""
+        return [self]
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs it spreads a model over."""
+        return 1
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether each call starts a process that loads the model, which takes a minute."""
+        return False
+
     def model_inputs(self, n: int, k: int, policies: int = 1) -> int:  # noqa: ARG002 - of judges that draw opponents
         """The cost of judging K responses of so many policies to each of n prompts: texts that it reads, at most."""
         return n * k

@@ -16,6 +16,7 @@ from torch import Tensor
 from components.config.errors import JudgeError, PolicyError
 from components.config.sections import PolicyConfig
 from components.data.records import Prompt
+from components.generation import ModelFiles
 from components.judges._settings import ModelSettings
 from components.policy import pretrained
 from components.policy.batches import by_length
@@ -37,6 +38,7 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
 
     pad_id: int | None  # the model's own; None where it has none that it embeds
+    files: ModelFiles | None = None  # of a model without weights, which an engine reads
 
     def limit(self, max_tokens: int | None) -> int | None:
         """Most tokens of an input: as configured, else what model and tokenizer are made for. None: any number.
@@ -50,6 +52,8 @@ class Loaded:
         if max_tokens and positions and max_tokens > positions:
             raise JudgeError(f"judge.max_tokens: {max_tokens} exceeds the model's {positions} positions. Lower it.")
         limits = [max_tokens] if max_tokens else [positions, self.tokenizer.model_max_length]
+        if self.files is not None and positions:
+            limits.append(positions - 1)  # an engine counts the token that it draws
         known = [limit for limit in limits if limit and limit < 2**31]  # a tokenizer without one has a huge number
         return min(known, default=None)
 
@@ -71,13 +75,12 @@ def load(settings: ModelSettings, kind: Any) -> Loaded:
 @functools.cache
 def _load(name: str, revision: str | None, trust_remote_code: bool, precision: str, kind: Any) -> Loaded:
     code, device = trust_remote_code, best_device()
-    half = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
     remedy = "Use a model that was trained for this kind of judge, saved whole with `save_pretrained`."
     options: dict[str, Any] = {"key": "judge", "name": name, "code": code}
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[chosen_precision(precision, device)]
     try:
         directory = fetch(PolicyConfig(model=name, revision=revision, trust_remote_code=code), "judge")
         tokenizer = pretrained.read_tokenizer(directory, **options)
-        dtype = torch.bfloat16 if half else torch.float32
         model = pretrained.read(directory, kind, **options, dtype=dtype, remedy=remedy)
         pretrained.require_embedded(model, tokenizer, "judge")
     except PolicyError as error:
@@ -86,6 +89,12 @@ def _load(name: str, revision: str | None, trust_remote_code: bool, precision: s
     pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
     known = pad_id is not None and 0 <= pad_id < model.get_input_embeddings().weight.shape[0]
     return Loaded(model.to(device).eval(), tokenizer, pad_id if known else None)
+
+
+def chosen_precision(asked: str, device: torch.device) -> str:
+    """Which of fp32 and bf16: as asked, or for auto what suits the device."""
+    half = asked == "bf16" or (asked == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    return "bf16" if half else "fp32"
 
 
 def unload() -> None:

@@ -12,15 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    PlainSerializer,
-    PlainValidator,
-    field_validator,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, PlainSerializer
+from pydantic.functional_validators import PlainValidator, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -140,6 +133,11 @@ class Ensemble(Judge):
     def draws_opponents(self) -> bool:
         """Whether a member does."""
         return any(judge.draws_opponents for judge, _ in self.judges)
+
+    @property
+    def members(self) -> Sequence[Judge]:
+        """Those of all members."""
+        return [own for judge, _ in self.judges for own in judge.members]
 
     @model_validator(mode="after")
     def _knows_all_pairs(self) -> Self:

@@ -7,17 +7,21 @@ favour one side: both orders are averaged.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, SerializeAsAny, field_validator
 
+from components.config import registry
 from components.config.errors import JudgeError, PolicyError
+from components.config.registry import PlugIn
 from components.config.schema import TemplateOptions
 from components.data.records import Prompt
+from components.generation import Engine
 from components.judges import sigmoid
 from components.judges._base import PROBE, PROBE_RESPONSES, PairwiseModelJudge, conversation, filled, require_places
 from components.judges._pairwise import FirstWins, Pairs
@@ -28,6 +32,8 @@ if TYPE_CHECKING:  # a config is read in steps that need no torch
 
     from components.judges._models import Loaded
 
+EngineField = Annotated[SerializeAsAny[Engine], PlugIn("generation", Engine)]
+ENGINES = ("transformers", "vllm")  # that run a judge
 DEFAULT_PROMPT = """\
 Two assistants have answered the same prompt. Decide whose response is better: more correct, more helpful, and true \
 to what the prompt asks for. Neither the order of the responses nor their length counts.
@@ -67,46 +73,75 @@ class LLMJudge(PairwiseModelJudge):
         0.5, ge=0, le=1, description="less probability on the two verdicts, in the mean, stops the run"
     )
 
+    engine: EngineField = Field(
+        default_factory=partial(registry.build, "generation", {"name": "transformers"}, Engine),
+        description="what runs the model: {name: transformers}, or {name: vllm} with the settings of engine: vllm",
+    )
+
+    @field_validator("engine")
+    @classmethod
+    def _can_run_it(cls, engine: Engine) -> Engine:
+        if engine.name not in ENGINES:
+            raise ValueError(f"{engine.name!r} runs no judge. Use {{name: transformers}} or {{name: vllm}}.")
+        if not engine.reads_files and engine != registry.build("generation", {"name": engine.name}, Engine):
+            raise ValueError("of {name: transformers} a judge reads no settings. Set judge.tokens_per_batch instead.")
+        return engine
+
     @field_validator("prompt")
     @classmethod
     def _has_places(cls, value: str) -> str:
         return require_places(value, "prompt", "response_a", "response_b")
 
+    @property
+    def gpus(self) -> int:
+        """See `Judge.gpus`."""
+        return self.engine.gpus
+
+    @property
+    def starts_anew(self) -> bool:
+        """See `Judge.starts_anew`."""
+        return self.engine.reads_files
+
+    def deciding(self) -> dict[str, Any]:
+        """See `Judge.deciding`; engines differ in their rounding."""
+        return self.model_dump(exclude={"engine"})
+
     def check(self) -> None:
         """Loads the model and judges one pair.
 
-        Raises JudgeError for a model that answers with no verdict, and for one that is no causal language model.
+        Raises JudgeError for a model that answers with no verdict, and for one that is no causal language model; for
+        an engine that is not installed or does not take the model.
         """
-        from components.judges import _models
-        from components.policy.library import AutoModelForCausalLM
+        from components.judges import _verdict_models
 
-        _require_causal(_models.load(self, AutoModelForCausalLM))
+        loaded = _verdict_models.load(self, self.engine)
+        if loaded.files is None:  # else the engine takes nothing but causal models
+            _require_causal(loaded)
         self.judge([PROBE], PROBE_RESPONSES)
 
     def compare_pairs(
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], pairs: Pairs, progress: Progress = silent
     ) -> FirstWins:
         """See `PairwiseJudge.compare_pairs`."""
-        from components.judges import _models
-        from components.policy.library import AutoModelForCausalLM
+        from components.judges import _models, _verdict_models
 
-        loaded = _models.load(self, AutoModelForCausalLM)
+        loaded = _verdict_models.load(self, self.engine)
         verdicts = self._verdict_ids(loaded)
         texts, truncated = self._readable(loaded, responses)
         if self.max_response_tokens is not None:
             progress = partial(progress, truncated=truncated)
         mass: list[float] = []
 
-        # The one place where a model runs: another engine would answer the same rows here.
         def logit(rows: list[NDArray[np.int32]]) -> Tensor:
-            logp = _verdict_logprobs(loaded, rows, verdicts)
+            logp = _verdict_models.logprobs(self.engine, loaded, rows, verdicts, progress)
             mass.extend(logp.exp().sum(1).tolist())
             return logp[:, 0] - logp[:, 1]
 
         logits = _models.run(
             self._encode(loaded, prompts, texts, pairs),
             logit,
-            tokens_per_batch=self.tokens_per_batch,
+            # An engine makes its own batches.
+            tokens_per_batch=self.tokens_per_batch if loaded.files is None else sys.maxsize,
             progress=lambda done, total, **figures: progress(done, total, verdict_mass=float(np.mean(mass)), **figures),
         )
         if np.mean(mass) < self.min_verdict_mass:
@@ -177,20 +212,6 @@ class LLMJudge(PairwiseModelJudge):
             "Set judge.max_response_tokens, raise judge.max_tokens, or lower generation.max_new_tokens.",
         )
         return rows
-
-
-def _verdict_logprobs(loaded: Loaded, rows: list[NDArray[np.int32]], verdicts: tuple[int, int]) -> Tensor:
-    """Log-probs of the two verdicts as the next token of B inputs, (B, 2), fp32."""
-    from components.policy.batches import left_padded, prefix_positions
-
-    batch = left_padded(rows, loaded.pad_id or 0, loaded.model.device)
-    logits: Tensor = loaded.model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.mask,
-        position_ids=prefix_positions(batch),
-        logits_to_keep=1,
-    ).logits[:, -1]
-    return logits.float().log_softmax(-1)[:, list(verdicts)]
 
 
 def _require_causal(loaded: Loaded) -> None:

@@ -15,10 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from tqdm import tqdm
-
 from components.reporting import guards_report, report, sample_cards
-from components.reporting.text import figures_line
+from components.reporting.text import figures_line, meter
+from components.runtime.reports import Reporter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,12 +44,13 @@ class StepProgress:
         stream: TextIO | None = None,
         interval: float = 2.0,
         heard: Callable[[str], None] = lambda _: None,
+        reporter: Reporter | None = None,
     ) -> None:
         """Args: card is `current.card[id]` or None; stream is stderr if absent; interval in seconds.
 
-        `heard` is told the description at each call, shown or not.
+        `heard` is told the description at each call, shown or not, and `reporter` all there is.
         """
-        self._heard = heard
+        self._heard, self._reporter = heard, reporter
         self._description = description
         self._card = _CardProgress(card, description) if card is not None else None
         self._stream = stream or sys.stderr
@@ -63,9 +63,11 @@ class StepProgress:
         """Shows that `done` of `total` are done, with the latest figures such as loss=0.21."""
         self._heard(self._description)
         now = time.monotonic()
+        elapsed = now - self._started
+        if self._reporter:
+            self._reporter.progress(self._description, done, total, elapsed, figures)
         if now < self._due and done < total:
             return
-        elapsed = now - self._started
         self._due = now + max(self._interval, min(elapsed / 20, SLOWEST))
         self._print(done, total, elapsed, figures)
         if self._card:
@@ -83,16 +85,8 @@ class StepProgress:
 
     def _print(self, done: int, total: int, elapsed: float, figures: Mapping[str, float]) -> None:
         terminal = self._stream.isatty()
-        line = tqdm.format_meter(
-            done,
-            total,
-            elapsed,
-            ncols=shutil.get_terminal_size().columns - 1 if terminal else LOG_WIDTH,
-            prefix=self._description,
-            ascii=True,
-            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-            postfix=figures_line(figures, "=", ", "),
-        )
+        columns = shutil.get_terminal_size().columns - 1 if terminal else LOG_WIDTH
+        line = meter(self._description, done, total, elapsed, figures, columns)
         self._stream.write(f"\r{line}" if terminal else f"{line}\n")
         self._stream.flush()
         self._shown = True

@@ -73,16 +73,25 @@ def place(
         told.append(f"shard {shard[0] + 1} of {shard[1]}")
     if history is None or not len(history):
         return " · ".join(told)
-    known = history[history["win_rate"].notna()]
-    if len(known):
-        row = known.iloc[-1]
-        told.append(
-            f"win rate {row['win_rate']:.3f} ({row['win_rate_low']:.3f} to {row['win_rate_high']:.3f}) "
-            f"after iteration {int(row['iteration'])}"
-        )
-    per_iteration = float(history[[f"seconds_{step}" for step in TIMED]].sum(axis=1).mean())
-    told.append(f"expected end in about {duration(per_iteration * (last - iteration + 1))}")
+    if rate := win_rate_so_far(history):
+        told.append(f"win rate {rate}")
+    told.append(f"expected end in about {duration(seconds_an_iteration(history) * (last - iteration + 1))}")
     return " · ".join(told)
+
+
+def win_rate_so_far(history: pd.DataFrame) -> str:
+    """The last win rate that was measured, with its interval and when that was; nothing if none was."""
+    known = history[history["win_rate"].notna()]
+    if not len(known):
+        return ""
+    row = known.iloc[-1]
+    interval = f"{row['win_rate_low']:.3f} to {row['win_rate_high']:.3f}"
+    return f"{row['win_rate']:.3f} ({interval}) after iteration {int(row['iteration'])}"
+
+
+def seconds_an_iteration(history: pd.DataFrame) -> float:
+    """What an iteration's timed steps took, in the mean."""
+    return float(history[[f"seconds_{step}" for step in TIMED]].sum(axis=1).mean())
 
 
 def drawn(counts: Mapping[str, float], seconds: Mapping[str, float], *, iteration: int, last: int, shards: int) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
+from tqdm import tqdm
+
 MISSING = "-"
+_METER = re.compile(r"\d+%\|.*\[[^\[\]]*\]$")
 
 
 def aligned(headers: Sequence[str], rows: Sequence[Sequence[str]], *, labels: int = 0) -> str:
@@ -41,10 +45,30 @@ def duration(seconds: float) -> str:
 
 
 def figures_line(figures: Mapping[str, float], equals: str, separator: str) -> str:
-    """Figures by name, to three digits, in a row."""
-    return separator.join(f"{name}{equals}{value:.3g}" for name, value in figures.items())
+    """Figures by name in a row, to three digits; those from 1,000 to 10 million as whole numbers."""
+    texts = {name: f"{value:.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.3g}" for name, value in figures.items()}
+    return separator.join(f"{name}{equals}{text}" for name, text in texts.items())
 
 
 def digits(value: float) -> str:
     """Three digits or, of large numbers, all before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def meter(description: str, done: int, total: int, elapsed: float, figures: Mapping[str, float], columns: int) -> str:
+    """A progress bar in so many columns, with the seconds that it took and may take, and the latest figures."""
+    return tqdm.format_meter(
+        done,
+        total,
+        elapsed,
+        ncols=columns,
+        prefix=description,
+        ascii=True,
+        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+        postfix=figures_line(figures, "=", ", "),
+    )
+
+
+def is_meter(line: str) -> bool:
+    """Whether a line of a log is a progress bar and nothing else: a `meter`, or one that a library has tqdm draw."""
+    return _METER.search(line.strip().rpartition("\r")[2]) is not None

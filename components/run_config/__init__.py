@@ -15,7 +15,7 @@ from components.config.errors import ConfigError
 from components.config.marks import Shared, marked
 from components.config.schema import validated
 from components.config.sections import Resources, fitting_micro_batch
-from components.config.steps import SAMPLING, SHARDED, WITH_MODEL
+from components.config.steps import JUDGING, SAMPLING, SHARDED, WITH_MODEL
 from components.config.strict_yaml import load_yaml
 from components.run_config import conflicts
 from components.run_config.fields import MAX_ITERATIONS, RunFields
@@ -41,9 +41,10 @@ class RunConfig(RunFields):
     def num_gpus(self, kind: str) -> int:
         """How many GPUs a task of a kind of step that runs a model uses, where there are some."""
         engine = self.generation.engine.gpus if kind in SAMPLING else 1
+        judge = max(member.gpus for member in self.judge.members) if kind in JUDGING else 1
         processes = self.training.processes if kind == "train" else 1
         asked: Resources = getattr(self.resources, kind)
-        return max(1, asked.gpu, engine, processes)
+        return max(1, asked.gpu, engine, judge, processes)
 
     def arm(self, name: str) -> RunConfig:
         """The run of one arm of `compare`.

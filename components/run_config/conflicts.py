@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from components.algorithms.wind import Wind
 from components.config import registry
-from components.config.steps import SAMPLING
+from components.config.steps import JUDGING, SAMPLING
+from components.judges import Judge
 from components.run_config.fields import NOT_GIVEN, RunFields
 
 OWN_PROMPTS = "stands beside a `demo` section, which makes its own prompts. Remove one of the two."
@@ -108,6 +109,11 @@ def _between_plug_ins(run: RunFields) -> Iterator[str]:
     kept, k = algorithm.trained_responses if isinstance(algorithm, Wind) else None, run.generation.responses
     if kept is not None and kept > k:
         yield f"algorithm.trained_responses: {kept} of {k} responses to a prompt are too many. Use {k} or fewer."
+    if algorithm.on_policy and any(member.starts_anew for member in _members(run)):
+        yield (
+            f"judge.engine: vllm starts anew each time that it judges, and {algorithm.name} judges at every training "
+            "step. Use engine: {name: transformers}."
+        )
     if algorithm.reads_rewards and run.judge is not NOT_GIVEN and run.judge.scores_what_loses:
         yield (
             f"judge.truncated_penalty: lose decides pairs, and {algorithm.name} trains on this judge's scores. "
@@ -119,3 +125,13 @@ def _between_plug_ins(run: RunFields) -> Iterator[str]:
                 f"resources.{kind}.gpu: {gpus} is too few, generation.engine.tensor_parallel is {engine.gpus}. "
                 "Make them equal."
             )
+    judge = max((member.gpus for member in _members(run)), default=1)
+    for kind in JUDGING:
+        if 0 < (gpus := getattr(run.resources, kind).gpu) < judge:
+            yield (
+                f"resources.{kind}.gpu: {gpus} is too few, judge.engine.tensor_parallel is {judge}. Make them equal."
+            )
+
+
+def _members(run: RunFields) -> Sequence[Judge]:
+    return [] if run.judge is NOT_GIVEN else run.judge.members

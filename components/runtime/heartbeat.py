@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import Self, TextIO
 
 QUIET = 20.0  # seconds without a word
 MOST = 3  # times that long at most between two signs of life: a minute
+_SIGN = re.compile(r"\w+: still running( after `.*`)?, no news for \d+ s")
 
 
 class Heartbeat:
@@ -58,3 +60,8 @@ class Heartbeat:
             if line := self.sign():
                 self._stream.write(line)
                 self._stream.flush()
+
+
+def is_sign(line: str) -> bool:
+    """Whether a line of a log is a heartbeat's sign of life."""
+    return _SIGN.fullmatch(line.strip()) is not None

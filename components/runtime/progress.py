@@ -8,6 +8,8 @@ from collections.abc import Callable
 # progress(done, total, **figures): called often; figures are short floats such as loss=0.21
 Progress = Callable[..., None]
 
+SLOW = 10.0  # seconds without a word, after which parts of a step are worth one
+
 
 def silent(done: int, total: int, **figures: float) -> None:
     """Progress that nobody watches."""
@@ -21,3 +23,27 @@ def with_token_rate(progress: Progress, total: int) -> Callable[[int, int], None
         progress(done, total, tokens_per_second=tokens / max(time.perf_counter() - begin, 1e-9))
 
     return show
+
+
+class Within:
+    """Progress of steps that may take minutes each: between two of them it tells of parts, if they are slow."""
+
+    def __init__(self, progress: Progress, done: int, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Args: done of so many steps; clock gives the time in seconds."""
+        self._progress, self._done, self._total, self._clock = progress, done, total, clock
+        self._figures: dict[str, float] = {}
+        self._last = clock()
+
+    def step(self, done: int, **figures: float) -> None:
+        """A step is done."""
+        self._done, self._figures = done, figures
+        self._tell()
+
+    def part(self, **figures: float) -> None:
+        """Something of the next step is done: where the work stands is told again, with these figures added."""
+        if self._clock() - self._last >= SLOW:
+            self._tell(**figures)
+
+    def _tell(self, **figures: float) -> None:
+        self._last = self._clock()
+        self._progress(self._done, self._total, **{**self._figures, **figures})

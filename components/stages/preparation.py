@@ -84,6 +84,7 @@ def _start_anew(work: Workspace, judge: Judge) -> Started:
     if config.generation.engine.reads_files:
         judge.unload()  # the engine wants the GPU for itself
     responses = work.sample(base, held_out, responses=m, purpose="evaluate", iteration=0)
+    del base  # so may the judge
     judgement = first_verdicts.judge(work, held_out, responses)
     return Started(
         policy=policy_manifest,

@@ -20,19 +20,27 @@ from numpy.typing import NDArray
 
 from components.config.sections import TrainingConfig
 from components.data.seeds import generator
-from components.runtime.progress import Progress, silent
+from components.runtime.progress import Progress, Within, silent
 from components.training import sharding
 from components.training.optimizer import clip_and_step, learning_rate
 from components.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
+Part = Callable[..., None]  # part(**figures)
+
+
+def nothing(**figures: float) -> None:
+    """A `Part` that nobody watches."""
 
 
 class Trainer(Protocol):
     """What an optimiser step consists of."""
 
-    def gradient(self, chosen: NDArray[np.int64]) -> tuple[float, dict[str, float]]:
-        """Adds the gradient for the prompts of these indices; gives the loss and figures to show."""
+    def gradient(self, chosen: NDArray[np.int64], part: Part = nothing) -> tuple[float, dict[str, float]]:
+        """Adds the gradient for the prompts of these indices; gives the loss and figures to show.
+
+        `part` is told figures of what is done of it.
+        """
 
     def updated(self) -> None:
         """Called when the optimiser has moved the weights."""
@@ -93,7 +101,7 @@ def run_steps(
         prompts: indices of those to visit.
         of: how many prompts the iteration has. The schedule counts what visiting all of them would take, so that every
             iteration has its share of it, however few prompts are left out.
-        progress: called after each optimiser step with its figures.
+        progress: called after each optimiser step with its figures, and within slow ones.
         saved: called after each optimiser step, to save the state if it is time.
 
     Returns:
@@ -103,11 +111,12 @@ def run_steps(
         FloatingPointError: a loss or gradient that is not finite, before it reaches the weights.
     """
     steps, batches = schedule.steps(of), schedule.steps(len(prompts))
+    within = Within(progress, state.done, batches)
     # Dropout stays off: with it, the ratio to pi_t would not start at 1.
     for chosen in islice(schedule.batches(prompts), state.done, None):
         for group in state.optimizer.param_groups:
             group["lr"] = schedule.learning_rate(state.done * steps // batches, steps)
-        loss, figures = _within_memory(trainer, chosen, state)
+        loss, figures = _within_memory(trainer, chosen, state, within.part)
         norm = clip_and_step(state.policy, state.optimizer, loss, schedule.settings.max_grad_norm)
         trainer.updated()
         figures = {**figures, "grad_norm": norm}
@@ -115,16 +124,18 @@ def run_steps(
             state.sums[key] = state.sums.get(key, 0.0) + value
         state.done += 1
         saved(state)
-        progress(state.done, batches, **figures)
+        within.step(state.done, **figures)
     return {key: value / batches for key, value in state.sums.items()}
 
 
-def _within_memory(trainer: Trainer, chosen: NDArray[np.int64], state: TrainingState) -> tuple[float, dict[str, float]]:
+def _within_memory(
+    trainer: Trainer, chosen: NDArray[np.int64], state: TrainingState, part: Part
+) -> tuple[float, dict[str, float]]:
     """The gradient of an optimiser step; in micro-batches of half the size as often as memory runs out."""
     while True:
         state.optimizer.zero_grad(set_to_none=True)
         try:
-            return trainer.gradient(chosen)
+            return trainer.gradient(chosen, part)
         except RuntimeError as error:
             if not out_of_memory(error) or state.micro_batch_size == 1 or sharding.world() > 1:
                 raise

@@ -14,7 +14,7 @@ from components.data.records import Scored
 from components.runtime.progress import Progress, silent
 from components.training import sharding
 from components.training.groups import Selection, group_of, length_for, selected
-from components.training.loop import Schedule, run_steps
+from components.training.loop import Part, Schedule, nothing, run_steps
 from components.training.state import TrainingState
 
 
@@ -64,9 +64,9 @@ class OffPolicyTrainer:
     selection: Selection
     algorithm: Algorithm
 
-    def gradient(self, chosen: NDArray[np.int64]) -> tuple[float, dict[str, float]]:
+    def gradient(self, chosen: NDArray[np.int64], part: Part = nothing) -> tuple[float, dict[str, float]]:
         """See `loop.Trainer`; in micro-batches of similar length, of which each process has its share."""
-        sums = [0.0, 0.0]
+        sums, seen = [0.0, 0.0], 0.0
         mean_length = length_for(self.algorithm, self.data, self.selection, chosen)
         for micro, weight in shares(self.data, chosen, self.state.micro_batch_size):
             group = group_of(self.state.policy, self.data, self.selection, micro, mean_length=mean_length)
@@ -74,6 +74,8 @@ class OffPolicyTrainer:
             torch.autograd.backward(loss * sharding.world())  # gradients are averaged over the processes
             sums[0] += loss.item()
             sums[1] += (group.logp.detach() - group.logp_old).mean().item() * weight
+            seen += weight * sharding.world()
+            part(of_step=seen)
         loss_sum, change_sum = sharding.summed(sums)
         return loss_sum, {"loss": loss_sum, "logp_change": change_sum}
 

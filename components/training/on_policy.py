@@ -24,6 +24,7 @@ from components.policy.batches import collate
 from components.policy.logprobs import response_logprobs
 from components.policy.model import Policy
 from components.training import ties
+from components.training.loop import Part, nothing
 from components.training.optimizer import trainable_parameters
 from components.training.state import TrainingState, anchor_weights
 
@@ -69,12 +70,15 @@ class OnPolicyTrainer:
         assert self.state.anchor is not None
         return self.state.anchor
 
-    def gradient(self, chosen: NDArray[np.int64]) -> tuple[float, dict[str, float]]:
+    def gradient(self, chosen: NDArray[np.int64], part: Part = nothing) -> tuple[float, dict[str, float]]:
         """See `loop.Trainer`: draws y from the policy and y1, y2 from the anchor for each chosen prompt."""
         prompts = [self.prompts[i] for i in chosen]
         fresh = self._draw(self.policy, prompts, 1, "policy")
+        part(drawn=len(prompts))
         rivals = self._draw(self.anchor, prompts, 2, "anchor")
+        part(drawn=3 * len(prompts))
         preference = self.compare(prompts, [fresh, rivals]).preference
+        part(judged=len(prompts))
         rows = [fresh.tokens[i] for i in range(len(prompts))]
         at_once = len(prompts) <= self.state.micro_batch_size
         with torch.set_grad_enabled(at_once):  # then this pass serves the gradient too
