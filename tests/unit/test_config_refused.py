@@ -13,7 +13,7 @@ from support.configs import MINIMAL, refusal, with_settings
     ("extra", "key", "message"),
     [
         ("{trainig: {}}", "trainig", "unknown key. Did you mean 'training'?"),
-        ("{rollouts: 3}", "rollouts", "unknown key. Known keys: seed, iterations, start_from, demo, "),
+        ("{rollouts: 3}", "rollouts", "unknown key. Known keys: seed, deterministic, iterations, start_from, demo, "),
         ("{training: {learning_rat: 0.1}}", "training.learning_rat", "Did you mean 'learning_rate'?"),
         ("{resources: {train: {gpus: 1}}}", "resources.train.gpus", "Did you mean 'gpu'?"),
         ("{algorithm: {name: wind, betta: 1}}", "algorithm.betta", "Did you mean 'beta'?"),
