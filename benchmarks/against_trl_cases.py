@@ -94,9 +94,9 @@ def write_models(folder: Path, cases: list[str]) -> None:
 
 def _random_llama(folder: Path) -> None:
     """A Llama of 25 M parameters whose tokens are words, and prompts of one length."""
-    import torch
+    from random_llama import random_llama
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     words = {word: i for i, word in enumerate(["<pad>", "</s>", *(f"w{i}" for i in range(8190))])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
@@ -107,21 +107,8 @@ def _random_llama(folder: Path) -> None:
         pad_token="<pad>",
         chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}",
     ).save_pretrained(folder / "policy")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=8192,
-        hidden_size=384,
-        intermediate_size=1536,
-        num_hidden_layers=8,
-        num_attention_heads=6,
-        num_key_value_heads=6,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "policy")
+    model = random_llama(vocabulary=8192, hidden=384, layers=8, heads=6, eos_token_id=1, pad_token_id=0)
+    model.save_pretrained(folder / "policy")
     draws = np.random.default_rng(0).integers(0, 8190, (CASES["llama"].prompts, LLAMA_PROMPT))
     rows = [{"id": str(i), "prompt": " ".join(f"w{w}" for w in row)} for i, row in enumerate(draws)]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

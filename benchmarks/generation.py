@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from random_llama import random_llama
+from transformers import PreTrainedTokenizerFast
 
 from components.generation import Sampling
 from components.generation.transformers import TransformersEngine
@@ -50,22 +51,9 @@ CASES = [
 
 def random_policy(case: Case) -> Policy:
     """Random weights with heads of 32, as in the demo; the first tokens of the vocabulary are EOS."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=case.vocabulary,
-        hidden_size=case.hidden,
-        intermediate_size=4 * case.hidden,
-        num_hidden_layers=case.layers,
-        num_attention_heads=case.hidden // 32,
-        num_key_value_heads=case.hidden // 32,
-        max_position_embeddings=256,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-    )
-    eos = tuple(range(case.eos_tokens))
-    return Policy(LlamaForCausalLM(config).eval(), PreTrainedTokenizerFast, eos, case.vocabulary - 1, "fp32")
+    heads = case.hidden // 32
+    model = random_llama(vocabulary=case.vocabulary, hidden=case.hidden, layers=case.layers, heads=heads)
+    return Policy(model, PreTrainedTokenizerFast, tuple(range(case.eos_tokens)), case.vocabulary - 1, "fp32")
 
 
 def engine_tokens(policy: Policy, prompts: NDArray[np.int64], case: Case, seed: int) -> int:
