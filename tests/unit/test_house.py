@@ -100,4 +100,5 @@ def test_what_computes_knows_no_metaflow() -> None:
 def everything_imported(name: str) -> set[str]:
     """Top-level names of all packages that a module imports anywhere."""
     plain = {alias.name for node in imports(name) if isinstance(node, ast.Import) for alias in node.names}
-    return {one.split(".")[0] for one in plain | {str(n.module) for n in imports(name) if isinstance(n, ast.ImportFrom)}}
+    within = {str(node.module) for node in imports(name) if isinstance(node, ast.ImportFrom)}
+    return {one.split(".")[0] for one in plain | within}
