@@ -1,4 +1,4 @@
-"""S3 servers for the tests that need one: Ceph's radosgw where it is installed, and moto's stand-in."""
+"""How tests are collected, and S3 servers for those that need one: radosgw where it is installed, else moto."""
 
 from __future__ import annotations
 
