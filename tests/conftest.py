@@ -1,9 +1,12 @@
-"""S3 servers for the tests that need one: Ceph's radosgw where it is installed, and moto's stand-in."""
+"""How tests are collected, and S3 servers for those that need one: radosgw where it is installed, else moto."""
 
 from __future__ import annotations
 
 import fcntl
+import gc
+import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ MOTO = {
     "METAFLOW_DATASTORE_SYSROOT_S3": "s3://wind/metaflow",
 }
 
+MODELS = re.compile(r"^(from|import) (transformers|peft|support\.models)\b", re.MULTILINE)
 # It says which port it listens on: one that somebody else chose could be taken by then.
 STAND_IN = """
 import contextlib, sys, threading
@@ -62,6 +66,23 @@ class S3Server:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Registers `--every-kill`."""
     parser.addoption("--every-kill", action="store_true", help="run the tests that kill runs for a long time")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What the tests import stays to the end: nothing is gained by looking for garbage in it, then or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_pycollect_makemodule(module_path: Path) -> None:
+    """transformers is imported as the project does it, without libraries that would take half of the time."""
+    if "transformers" not in sys.modules and MODELS.search(module_path.read_text("utf-8")):
+        importlib.import_module("components.policy.library")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -173,13 +194,21 @@ def use_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
-    """`undisturbed(algorithm)`: see `support.flows.undisturbed`."""
-    from support.flows.undisturbed import ends
+    """`undisturbed(algorithm)`: what a run of `Home` with FOUR_STEPS ends with, from its stages in one process.
 
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    return partial(ends, shared)
+    Its manifests hold hashes of files: they are every datastore's.
+    """
+    from support.flows import by_stages
+    from support.flows.flow_home import FOUR_STEPS, RESULT, config_of
+
+    @cache
+    def ends(algorithm: str) -> dict[str, Any]:
+        folder = tmp_path_factory.mktemp(f"undisturbed-{algorithm}", numbered=False)
+        config = config_of(FOUR_STEPS | {"algorithm": {"name": algorithm}})
+        found = vars(by_stages.undisturbed(config, folder / "wind_store"))
+        return {name: found[name] for name in RESULT}
+
+    return ends
 
 
 @pytest.fixture

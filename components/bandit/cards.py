@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from components.bandit import report
 from components.bandit.config import LabConfig, cautions
@@ -13,7 +12,6 @@ from components.bandit.sampling import fitted_slope
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
     from metaflow.cards import MetaflowCardComponent
 
 CONVERGENCE = """## Convergence with and without mixing
@@ -39,20 +37,21 @@ def report_card(
     Returns:
         Components for `current.card[id].extend`.
     """
-    from metaflow.cards import Markdown, Table, YAMLViewer
+    from metaflow.cards import Image, Markdown, Table, YAMLViewer
 
     from components.bandit import figures
+    from components.reporting.charts import png_url
 
     return [
         Markdown(f"# {title}\n\nMeans over prompts and seeds at iteration {results['iteration'].max()}."),
         Table(report.summary_rows(results), headers=report.HEADERS, disable_updates=True),
         *(Markdown(f"**{caution}**") for caution in cautions(config)),
         Markdown(CONVERGENCE),
-        _image(figures.convergence_figure(results, rates=wind_rates(config)), LINES),
+        Image(png_url(figures.convergence_figure(results, rates=wind_rates(config))), LINES),
         Markdown(TRAJECTORY),
-        _image(figures.trajectory_figure(results), LINES),
+        Image(png_url(figures.trajectory_figure(results)), LINES),
         Markdown(f"{COMPLEXITY}\n{report.complexity_sentence(slope(errors))}"),
-        _image(figures.sample_complexity_figure(errors), "Mean over seeds and repetitions. Band: all seeds."),
+        Image(png_url(figures.sample_complexity_figure(errors)), "Mean over seeds and repetitions. Band: all seeds."),
         Markdown("## Config"),
         YAMLViewer(config.model_dump(), title="config.yaml"),
     ]
@@ -68,11 +67,3 @@ def slope(errors: pd.DataFrame) -> float:
     """Fitted slope of the mean error over the number of samples."""
     mean = errors.groupby("samples")["error"].mean()
     return fitted_slope(mean.index.to_numpy(dtype=float), mean.to_numpy(dtype=float))
-
-
-def _image(figure: Figure, caption: str) -> Any:
-    from metaflow.cards import Image
-
-    from components.reporting.charts import png
-
-    return Image(f"data:image/png;base64,{base64.b64encode(png(figure)).decode()}", caption)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +29,11 @@ def report_card(
     from metaflow.cards import Image, Markdown, Table, YAMLViewer
 
     from components.comparison.charts import comparison_figure
-    from components.reporting.charts import png
+    from components.reporting.charts import png_url
 
-    chart = base64.b64encode(png(comparison_figure(results))).decode()
     components = [
         Markdown(f"# {title}\n\n{report.verdict_list(results)}"),
-        Image(f"data:image/png;base64,{chart}", "Lines: means over seeds. Bands: from the smallest to the largest."),
+        Image(png_url(comparison_figure(results)), "Lines: means over seeds. Bands: from the smallest to the largest."),
         Table(report.summary_rows(results), headers=report.SUMMARY_HEADERS, disable_updates=True),
         Markdown(report.SUMMARY_NOTE),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -140,22 +140,11 @@ def history_row(
     training: Mapping[str, float] | None = None,
     warnings: str = "",
 ) -> pd.DataFrame:
-    """One row of `history`. What comes of an evaluation is NaN where `evaluation.every` left it out.
+    """One row of `history`, HISTORY_COLUMNS first.
 
-    An engine with log-probs of its own adds `logp_difference`; a benchmark `task_<name>`, `task_<name>_reference` and
-    `task_<name>_metric`; training in several passes `risk_1`, `risk_2` … after each. `kl_token` is `kl` in nats per
-    token: log-ratios summed over all responses, by all their tokens. `learning.figures` tells of the columns from
-    `risk_before` to `kl_step_token`. `tied` is the share of the iteration's prompts whose responses all tie. A judge
-    behind a URL adds `judge_requests`, `judge_tokens_in` and others, for scoring and evaluation together.
-
-    `win_rate_lc` is the win rate at equal length, and `text.COLUMNS` tell of the responses' text, of the policy and of
-    the reference; `text_warnings` of what hints at reward hacking there.
-
-    A part of the judge's scores adds `part_<name>`, its mean over the responses to the held-out prompts, `_low` and
-    `_high`, the 95 % interval of that mean over prompts, and the same of the reference: `part_<name>_reference`,
-    `part_<name>_reference_low`, `part_<name>_reference_high`. With groups of prompts, each of these and `win_rate`,
-    `win_rate_low` and `win_rate_high` stand also with `[<group>]` at their end, such as `part_length_low[short]`.
-    `held_out` and `held_out[<group>]` count the prompts. `components.evaluation.parts.tidy` gives them as rows.
+    An engine with log-probs of its own adds `logp_difference`, a judge behind a URL `judge_requests`, `judge_tokens_in`
+    and others, for scoring and evaluation together; training in several passes `risk_1`, `risk_2` … after each. Then
+    come the columns of `_of_benchmarks` and `parts.columns`.
 
     Args:
         iteration: 1-based.
@@ -165,41 +154,59 @@ def history_row(
             training, smaller than configured if memory ran out; `logp_difference` as `stages.gather` has it.
         seconds: wall time of `generate`, `score`, `train`, `evaluate`; of parallel shards the slowest.
         training: `TrainResult.figures`; without those of `learning`, as of on-policy algorithms, their columns are NaN.
+            `tied` is the share of the iteration's prompts whose responses all tie.
         warnings: `TrainResult.warnings`.
     """
     import pandas as pd
 
+    trained = training or {}
     for name, value in usage_columns(evaluated.usage).items():
         counts = {**counts, name: counts.get(name, 0) + value}
-    passes = {name: risk for name, risk in (training or {}).items() if re.fullmatch(r"risk_\d+", name)}
+    passes = {name: risk for name, risk in trained.items() if re.fullmatch(r"risk_\d+", name)}
     row: dict[str, Any] = {
         "iteration": iteration,
         "algorithm": algorithm,
-        "win_rate": evaluated.against_reference.mean,
-        "win_rate_low": evaluated.against_reference.low,
-        "win_rate_high": evaluated.against_reference.high,
+        **_of_policy(evaluated),
+        **counts,
+        **{f"seconds_{step}": seconds[step] for step in TIMED},
+        **{name: trained.get(name, math.nan) for name in (*learning.COLUMNS, "tied")},
+        "warnings": warnings,
+        **passes,
+    }
+    more = [name for name in (*counts, *passes) if name not in HISTORY_COLUMNS]
+    tasks, measured = _of_benchmarks(evaluated.benchmarks), columns(evaluated.measures)
+    return pd.DataFrame([{**row, **tasks, **measured}])[[*HISTORY_COLUMNS, *more, *tasks, *measured]]
+
+
+def _of_policy(evaluated: Evaluated) -> dict[str, Any]:
+    """The columns that an evaluation fills on its own; NaN where `evaluation.every` left it out.
+
+    `kl_token` is `kl` in nats per token: log-ratios summed over all responses, by all their tokens. `win_rate_lc` is
+    the win rate at equal length. `text.COLUMNS` tell of the responses' text, of the policy and of the reference;
+    `text_warnings` of what hints at reward hacking there.
+    """
+    return {
+        **_of_rate("win_rate", evaluated.against_reference),
         "win_rate_previous": evaluated.against_previous.mean,
         "kl": evaluated.kl,
         "reward_mean": evaluated.reward,
         "response_length": evaluated.response_length,
         "truncated": evaluated.truncated,
-        **counts,
-        **{f"seconds_{step}": seconds[step] for step in TIMED},
         "kl_token": evaluated.kl / evaluated.response_length,
-        **{name: (training or {}).get(name, math.nan) for name in learning.COLUMNS},
-        "tied": (training or {}).get("tied", math.nan),
-        "win_rate_lc": evaluated.at_equal_length.mean,
-        "win_rate_lc_low": evaluated.at_equal_length.low,
-        "win_rate_lc_high": evaluated.at_equal_length.high,
+        **_of_rate("win_rate_lc", evaluated.at_equal_length),
         **{name: evaluated.text.get(name, math.nan) for name in text.COLUMNS},
         "text_warnings": evaluated.text_warnings,
-        "warnings": warnings,
-        **passes,
     }
-    more = [name for name in (*counts, *passes) if name not in HISTORY_COLUMNS]
-    tasks: dict[str, Any] = {}
-    for one in evaluated.benchmarks:
+
+
+def _of_rate(name: str, rate: WinRate) -> dict[str, float]:
+    return {name: rate.mean, f"{name}_low": rate.low, f"{name}_high": rate.high}
+
+
+def _of_benchmarks(benchmarks: Iterable[Benchmark]) -> dict[str, Any]:
+    """Of each task `task_<name>`, `task_<name>_reference` and `task_<name>_metric`."""
+    found: dict[str, Any] = {}
+    for one in benchmarks:
         name = f"task_{one.task}"
-        tasks |= {name: one.score, f"{name}_reference": one.reference, f"{name}_metric": one.metric}
-    measured = columns(evaluated.measures)
-    return pd.DataFrame([{**row, **tasks, **measured}])[[*HISTORY_COLUMNS, *more, *tasks, *measured]]
+        found |= {name: one.score, f"{name}_reference": one.reference, f"{name}_metric": one.metric}
+    return found

@@ -57,7 +57,14 @@ def mean_interval(values: NDArray[np.float64], *, share: bool = False) -> Mean:
 
 
 def columns(measures: Iterable[Measure]) -> dict[str, float]:
-    """The columns of `history` for one iteration; see `evaluation.history_row`."""
+    """The columns of `history` for one iteration.
+
+    A part of the judge's scores has `part_<name>`, its mean over the responses to the held-out prompts, `_low` and
+    `_high`, the 95 % interval of that mean over prompts, and the same of the reference: `part_<name>_reference`,
+    `part_<name>_reference_low`, `part_<name>_reference_high`. With groups of prompts, each of these and `win_rate`,
+    `win_rate_low` and `win_rate_high` stand also with `[<group>]` at their end, such as `part_length_low[short]`.
+    `held_out` and `held_out[<group>]` count the prompts. `tidy` gives them as rows.
+    """
     found: dict[str, float] = {}
     prompts: dict[str, int] = {}
     for one in measures:

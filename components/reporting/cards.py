@@ -7,7 +7,6 @@ take long and to `end`, such as `@card(type="blank", id="progress", refresh_inte
 
 from __future__ import annotations
 
-import base64
 import shutil
 import sys
 import time
@@ -149,33 +148,36 @@ def report_card(
     from metaflow.cards import Image, Markdown, Table, YAMLViewer
 
     from components.reporting import parts_cards
-    from components.reporting.charts import history_figure, png
+    from components.reporting.charts import history_figure, png_url
 
-    chart = base64.b64encode(png(history_figure(history, reward_reference=reward_reference))).decode()
+    chart = history_figure(history, reward_reference=reward_reference)
     components = [
         Markdown(f"# {title}\n\n{report.verdict(history)}"),
-        Image(
-            f"data:image/png;base64,{chart}",
-            "KL in nats per response; at iteration 0 the policy is the reference",
-        ),
+        Image(png_url(chart), "KL in nats per response; at iteration 0 the policy is the reference"),
         Markdown("## History"),
         Table(report.summary_rows(history), headers=report.HEADERS, disable_updates=True),
+        *_learning(history),
+        *_text(history),
     ]
-    components += [*_learning(history), *_text(history)]
     if engines := report.engine_sentence(history):
         components.append(Markdown(engines))
-    if rows := report.benchmark_rows(history):
-        components += [
-            Markdown("## Benchmarks"),
-            Table(rows, headers=report.benchmark_headers(history), disable_updates=True),
-        ]
-    components += parts_cards.components(history)
+    components += [*_benchmarks(history), *parts_cards.components(history)]
     if examples:
         components += [Markdown("## Examples"), sample_cards.example_table(examples)]
     if samples is not None:
         components += sample_cards.sample_frame(samples, title)
     components += link_table(links or {})
     return [*components, Markdown("## Config"), YAMLViewer(dict(config), title="config.yaml")]
+
+
+def _benchmarks(history: pd.DataFrame) -> list[MetaflowCardComponent]:
+    """The tasks of lm-eval; nothing without them."""
+    from metaflow.cards import Markdown, Table
+
+    rows = report.benchmark_rows(history)
+    if not rows:
+        return []
+    return [Markdown("## Benchmarks"), Table(rows, headers=report.benchmark_headers(history), disable_updates=True)]
 
 
 def link_table(links: Mapping[str, str]) -> list[MetaflowCardComponent]:

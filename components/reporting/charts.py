@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 
@@ -58,6 +59,11 @@ def png(figure: Figure, *, dpi: int = 130) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
+
+
+def png_url(figure: Figure) -> str:
+    """The figure as an address that holds it, for cards."""
+    return f"data:image/png;base64,{base64.b64encode(png(figure)).decode()}"
 
 
 def save_png(figure: Figure, path: str | Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING
 
 from components.reporting import parts_report
@@ -22,14 +21,13 @@ def components(history: pd.DataFrame) -> list[MetaflowCardComponent]:
         return []
     from metaflow.cards import Image, Markdown, Table
 
-    from components.reporting.charts import png
+    from components.reporting.charts import png_url
     from components.reporting.parts_charts import curves_figure, groups_figure
 
     figures = [(curves_figure(history), CURVES), (groups_figure(history), GROUPS)]
-    pictures = [(base64.b64encode(png(figure)).decode(), label) for figure, label in figures if figure is not None]
     return [
         Markdown("## Parts and groups"),
-        *(Image(f"data:image/png;base64,{picture}", label) for picture, label in pictures),
+        *(Image(png_url(figure), label) for figure, label in figures if figure is not None),
         Table(rows, headers=headers, disable_updates=True),
         Markdown(parts_report.NOTE),
     ]

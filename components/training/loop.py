@@ -112,20 +112,27 @@ def run_steps(
     """
     steps, batches = schedule.steps(of), schedule.steps(len(prompts))
     within = Within(progress, state.done, batches)
-    # Dropout stays off: with it, the ratio to pi_t would not start at 1.
     for chosen in islice(schedule.batches(prompts), state.done, None):
-        for group in state.optimizer.param_groups:
-            group["lr"] = schedule.learning_rate(state.done * steps // batches, steps)
-        loss, figures = _within_memory(trainer, chosen, state, within.part)
-        norm = clip_and_step(state.policy, state.optimizer, loss, schedule.settings.max_grad_norm)
-        trainer.updated()
-        figures = {**figures, "grad_norm": norm}
+        rate = schedule.learning_rate(state.done * steps // batches, steps)
+        figures = _step(trainer, chosen, state, rate, schedule.settings.max_grad_norm, within.part)
         for key, value in figures.items():
             state.sums[key] = state.sums.get(key, 0.0) + value
         state.done += 1
         saved(state)
         within.step(state.done, **figures)
     return {key: value / batches for key, value in state.sums.items()}
+
+
+def _step(
+    trainer: Trainer, chosen: NDArray[np.int64], state: TrainingState, rate: float, max_grad_norm: float, part: Part
+) -> dict[str, float]:
+    """Moves the weights once. Dropout stays off: with it, the ratio to pi_t would not start at 1."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    loss, figures = _within_memory(trainer, chosen, state, part)
+    norm = clip_and_step(state.policy, state.optimizer, loss, max_grad_norm)
+    trainer.updated()
+    return {**figures, "grad_norm": norm}
 
 
 def _within_memory(

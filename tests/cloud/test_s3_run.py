@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.flows.flow_home import Home, differences
-from support.flows.undisturbed import FOUR_STEPS
+from support.flows.flow_home import FOUR_STEPS, Home, differences
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.thorough]
 

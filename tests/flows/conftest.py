@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,38 +85,35 @@ def run_flow(
     """
     interrupt = signal.getsignal(signal.SIGINT)  # a Runner takes it over
     with ExitStack() as cleanup:
-
-        def run(
-            path: Path,
-            *,
-            config: Path | dict[str, Any] | None = None,
-            resume: str | None = None,
-            step: str | None = None,
-            env: dict[str, str] | None = None,
-            status: str = "successful",
-            **parameters: Any,
-        ) -> ExecutingRun:
-            options: dict[str, Any] = {}
-            if isinstance(config, Path):
-                options["config"] = [("config", str(config))]
-            elif config is not None:
-                options["config_value"] = [("config", config)]
-            runner = Runner(
-                str(path),
-                show_output=False,
-                pylint=False,
-                env=flow_env | (env or {}),
-                cwd=str(tmp_path),
-                **options,
-            )
-            cleanup.enter_context(runner)
-            if resume is None:
-                result = runner.run(**parameters)
-            else:
-                rerun = {"step_to_rerun": step} if step else {}
-                result = runner.resume(origin_run_id=resume, **rerun, **parameters)
-            assert result.status == status, f"{result.stdout}\n{result.stderr}"
-            return result
-
-        yield run
+        yield partial(run_with, cleanup, tmp_path, flow_env)
     signal.signal(signal.SIGINT, interrupt)
+
+
+def run_with(
+    cleanup: ExitStack,
+    folder: Path,
+    flow_env: dict[str, str],
+    path: Path,
+    *,
+    config: Path | dict[str, Any] | None = None,
+    resume: str | None = None,
+    step: str | None = None,
+    env: dict[str, str] | None = None,
+    status: str = "successful",
+    **parameters: Any,
+) -> ExecutingRun:
+    """See `run_flow`; the Runner, which works in `folder`, is left to `cleanup`."""
+    given: dict[str, Any] = {}
+    if isinstance(config, Path):
+        given["config"] = [("config", str(config))]
+    elif config is not None:
+        given["config_value"] = [("config", config)]
+    options = {"show_output": False, "pylint": False, "env": flow_env | (env or {}), "cwd": str(folder)}
+    runner = cleanup.enter_context(Runner(str(path), **options, **given))
+    if resume is None:
+        result = runner.run(**parameters)
+    else:
+        rerun = {"step_to_rerun": step} if step else {}
+        result = runner.resume(origin_run_id=resume, **rerun, **parameters)
+    assert result.status == status, f"{result.stdout}\n{result.stderr}"
+    return result

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from components.store import Manifest, open_store
 from support.flows.by_stages import undisturbed
-from support.flows.flow_home import FLOW, Home
+from support.flows.flow_home import FLOW, Home, config_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
@@ -27,8 +26,8 @@ TRAINING = {"learning_rate": 1e-4, "batch_size": 1, "micro_batch_size": 1, "chec
 VICTIMS = {"ubf_control": {}, "ubf_task": {"live_cards": []}}
 
 
-def home_of(folder: Path, **changes: Any) -> Home:
-    return Home(folder, changes={"prompts": {"shards": 1}, "training": TRAINING, **changes})
+def changes(**more: Any) -> dict[str, Any]:
+    return {"prompts": {"shards": 1}, "training": TRAINING, **more}
 
 
 def weights(store: Path, policy: Manifest, folder: Path) -> dict[str, torch.Tensor]:
@@ -40,9 +39,7 @@ def weights(store: Path, policy: Manifest, folder: Path) -> dict[str, torch.Tens
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The policy that one machine trains."""
     folder = tmp_path_factory.mktemp("alone")
-    home_of(folder)
-    config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-    return weights(folder / "store", undisturbed(config, folder / "store").policy, folder)
+    return weights(folder / "store", undisturbed(config_of(changes()), folder / "store").policy, folder)
 
 
 def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -54,7 +51,7 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_two_nodes_end_as_one_also_when_one_is_killed(tmp_path: Path, wait_for, alone, victim: str) -> None:
     """A killed node fails the run within minutes, and a resume continues from the last saved step."""
-    home = home_of(tmp_path, training={**TRAINING, "nodes": 2}, **VICTIMS[victim])
+    home = Home(tmp_path, changes=changes(training={**TRAINING, "nodes": 2}, **VICTIMS[victim]))
     launcher = launch(home)
     store = open_store(home.store_root("local"))
     wait_for(lambda: any(note.name.startswith("training-") for note in store.notes()), seconds=600)

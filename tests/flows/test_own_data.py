@@ -11,13 +11,14 @@ import pytest
 import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from components import stages
 from components.run_config import RunConfig, parse
 from components.stages.context import open_workspace
 from components.store import open_store
 from support.flows.wind_runs import FLOW, figures
+from support.models.words import make_model
 
 pytestmark = pytest.mark.slow
 
@@ -67,22 +68,9 @@ def save_model(directory):
     PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="</s>", pad_token="<pad>", chat_template=TEMPLATE
     ).save_pretrained(directory)
-    torch.manual_seed(0)
-    LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=24,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=64,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=0,
-            pad_token_id=1,
-        )
-    ).save_pretrained(directory)
+    shape = {"vocab_size": len(vocabulary), "hidden_size": 24, "intermediate_size": 48, "initializer_range": 0.02}
+    ids = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 1}
+    make_model("llama", **shape, **ids, tie_word_embeddings=True).save_pretrained(directory)
 
 
 @pytest.fixture

@@ -38,7 +38,17 @@ CONFIG = {
 }
 
 
-def test_a_run_goes_on_with_parts_and_groups(run_flow, flow_env, tmp_path):
+@pytest.fixture
+def command(flow_env, tmp_path):
+    """`command(*words)`: Python with these words, in the folder and the environment of the runs."""
+
+    def run(*words):
+        subprocess.run([sys.executable, *map(str, words)], check=True, cwd=tmp_path, env=os.environ | flow_env)
+
+    return run
+
+
+def test_a_run_goes_on_with_parts_and_groups(run_flow, command, tmp_path):
     (tmp_path / ".metaflow").mkdir()
     settings = DemoConfig(numbers=3, prompts=16, held_out=4, steps=5, batch_size=8, hidden_size=16, layers=1, heads=2)
     demo.build(tmp_path, settings, seed=0)
@@ -52,9 +62,7 @@ def test_a_run_goes_on_with_parts_and_groups(run_flow, flow_env, tmp_path):
     assert "part       group" not in first.stdout
     assert "iteration 1 of 1: 2 of 2 shards done, 32 responses, " in first.stdout
     task = next(iter(first.run["score_1"]))
-    place = f"{first.run.id}/score_1/{task.id}"
-    words = [str(FLOW), "card", "get", place, str(tmp_path / "live.html"), "--id", "progress"]
-    subprocess.run([sys.executable, *words], check=True, cwd=tmp_path, env=os.environ | flow_env)
+    command(FLOW, "card", "get", f"{first.run.id}/score_1/{task.id}", "live.html", "--id", "progress")
     live = card_content((tmp_path / "live.html").read_text())
     assert re.search(r"## iteration 1 of 1 \\u00b7 score \\u00b7 shard [12] of 2\W", live)
 
@@ -68,6 +76,16 @@ def test_a_run_goes_on_with_parts_and_groups(run_flow, flow_env, tmp_path):
         "start_from": f"WindFlow/{first.run.id}",
     }
     result = run_flow(FLOW, config=going_on)
+    assert "iteration 4 of 4: 1 of 1 shards done, 32 responses, " in result.stdout
+    assert_history(result)
+    command(FLOW, "card", "get", f"{result.run.id}/end", "report.html")
+    assert_report(card_content((tmp_path / "report.html").read_text()), result.run.id)
+    command("-c", "from components.cli import main; main()", "samples", f"WindFlow/{result.run.id}", "samples.html")
+    assert_samples(data_of((tmp_path / "samples.html").read_text("utf-8")), result.run.data.history["reward_mean"])
+
+
+def assert_history(result):
+    """Columns of parts and groups where the policy was evaluated, and the tables that are printed of them."""
     history = result.run.data.history
     assert history["iteration"].tolist() == [1, 2, 3, 4]
     for column in ("part_words", "part_words_reference", "part_ends_even[lone]", "win_rate[second]", "held_out[first]"):
@@ -84,25 +102,26 @@ def test_a_run_goes_on_with_parts_and_groups(run_flow, flow_env, tmp_path):
     assert "part       group           prompts" in result.stdout
     assert "ends_even  (95% interval)" in result.stdout
 
-    words = [str(FLOW), "card", "get", f"{result.run.id}/end", str(tmp_path / "report.html")]
-    subprocess.run([sys.executable, *words], check=True, cwd=tmp_path, env=os.environ | flow_env)
-    report = card_content((tmp_path / "report.html").read_text())
+
+def assert_report(report, run):
+    """The samples of the last iteration, in a frame: 8 prompts of 4 responses, 4 with an answer of each policy."""
     assert "## Parts and groups" in report
     assert report.count("data:image/png;base64,") == 3
-    # The samples of the last iteration, in a frame: 8 prompts with 4 responses, and 4 with one answer of each policy.
-    assert f"Every sample: `wind samples WindFlow/{result.run.id}`" in report
+    assert f"Every sample: `wind samples WindFlow/{run}`" in report
     sources = re.findall(r'"source": ("(?:[^"\\]|\\.)*")', report)
     (frame,) = [text for source in sources if "<iframe" in (text := json.loads(source))]
-    page = html.unescape(frame.partition('srcdoc="')[2].partition('"')[0])
-    inside = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    inside = data_of(html.unescape(frame.partition('srcdoc="')[2].partition('"')[0]))
     assert [(batch["iteration"], len(batch["texts"])) for batch in inside["trained"]["batches"]] == [(4, 32)]
     assert [batch["iteration"] for batch in inside["held_out"]["batches"]] == [0, 4]
 
-    assert "iteration 4 of 4: 1 of 1 shards done, 32 responses, " in result.stdout
-    command = ["-c", "from components.cli import main; main()", "samples", f"WindFlow/{result.run.id}", "samples.html"]
-    subprocess.run([sys.executable, *command], check=True, cwd=tmp_path, env=os.environ | flow_env)
-    page = (tmp_path / "samples.html").read_text("utf-8")
-    shown = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+
+def data_of(page):
+    """What a page of samples shows."""
+    return json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+
+
+def assert_samples(shown, reward):
+    """All samples of the second run, and answers of all policies."""
     assert [batch["iteration"] for batch in shown["trained"]["batches"]] == [2, 3, 4]  # those of this run
     for batch in shown["trained"]["batches"]:
         assert (len(batch["texts"]), batch["k"]) == (32, 4)
@@ -113,5 +132,5 @@ def test_a_run_goes_on_with_parts_and_groups(run_flow, flow_env, tmp_path):
     # The reference, the first run's policy and two of this run, of which the first was not evaluated.
     assert [batch["iteration"] for batch in held_out["batches"]] == [0, 1, 3, 4]
     assert [sorted(batch["parts"]) for batch in held_out["batches"]] == [[], [], *[["ends_even", "words"]] * 2]
-    for batch, mean in zip(held_out["batches"][1:], history["reward_mean"].dropna(), strict=True):
+    for batch, mean in zip(held_out["batches"][1:], reward.dropna(), strict=True):
         assert sum(batch["reward"]) / len(batch["reward"]) == pytest.approx(mean)

@@ -7,7 +7,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from components.algorithms.wind import Wind
 from components.config.sections import TrainingConfig
@@ -21,33 +20,21 @@ from components.training.off_policy import train
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
 from support.models import words
+from support.models.words import EOS, PAD, make_model
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch.cuda.is_available() is False"),
 ]
 
-VOCABULARY, EOS, PAD, K = 200, 1, 2, 4
+VOCABULARY, K = 200, 4
 
 
 @pytest.fixture(scope="module")
 def model():
     """A Llama with grouped heads and random weights, on the CPU in fp32."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.1,
-        bos_token_id=0,
-        eos_token_id=EOS,
-        pad_token_id=PAD,
-    )
-    return LlamaForCausalLM(config).eval()
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 128}
+    return make_model("llama", **shape, initializer_range=0.1)
 
 
 def policy_of(model, device, *, precision="fp32", dtype=torch.float32):

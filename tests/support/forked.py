@@ -10,57 +10,52 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Never
 
 LONGEST = 900  # seconds that such a process may live: one that hangs is to fail its test
 
 
-class Forked(subprocess.Popen):
+def forked(args: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
     """`Popen` for `[sys.executable, "-P", "-m", module or "-c", code, *arguments]`, forked instead of executed.
 
     It has the memory of the tests' process, patches among it, and its open files. Whoever tests how a process starts
     or what it imports starts a real one. One thread computes: those of OpenMP do not live on in a copy.
     """
-
-    def _execute_child(self, args: Sequence[str], *rest: Any) -> None:
-        """Takes the place of the private method that forks and executes; its arguments are those of Python 3.11."""
-        _, _, _, _, cwd, env, _, _, _, *pipes, _, _, _, _, _, new_session, _ = rest
-        read_in, write_in, read_out, write_out, read_err, write_err = pipes
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _become(args, cwd, env, (read_in, write_out, write_err), (write_in, read_out, read_err), new_session)
-        self._child_created = True
-        self._close_pipe_fds(*pipes)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    become = partial(_become, args, options.get("env"), _open_files())
+    return subprocess.Popen(args, preexec_fn=become, **options)  # noqa: PLW1509 - a copy is what is wanted
 
 
 # What modules that start processes see in place of `subprocess`.
-forking = SimpleNamespace(**{**vars(subprocess), "Popen": Forked})
+forking = SimpleNamespace(**{**vars(subprocess), "Popen": forked})
 
 
-def _become(
-    args: Sequence[str], cwd: Any, env: Any, own: Sequence[int], others: Sequence[int], new_session: bool
-) -> Never:
-    """Runs the command in this process and ends it."""
+def _open_files() -> set[int]:
+    return {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208 - numbers, not paths
+
+
+def _become(args: Sequence[str], env: Mapping[str, str] | None, kept: set[int]) -> Never:
+    """Runs the command in this process and ends it, so that nothing is executed in its place.
+
+    Popen has given it its standard streams and its working directory. It waits for the end of a pipe that an
+    executed program would not have: all files are closed that it has opened since those `kept`.
+    """
     status = 1
     try:
         warnings.resetwarnings()  # as in a process of its own, and not as in a test
         gc.freeze()  # what the tests' process holds is not this one's to close
+        gc.enable()  # which Popen does not before a program is executed
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python does when it starts
         signal.alarm(LONGEST)
-        for number, file in enumerate(own):
-            if file != -1:
-                os.dup2(file, number)
-        for file in {*own, *others}:
-            if file > 2:
+        for file in _open_files() - kept - {number for number, _ in _FILES}:
+            with suppress(OSError):  # the one through which they were listed
                 os.close(file)
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode, closefd=False) for number, mode in _FILES)
-        if new_session:
-            os.setsid()
-        if cwd is not None:
-            os.chdir(cwd)
         if env is not None:
             os.environ.clear()
             os.environ.update(env)

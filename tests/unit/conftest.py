@@ -9,8 +9,6 @@ import pytest
 
 from support.models import words
 
-MAIN = ("llama", "qwen2", "gemma2")  # tied weights, sliding windows and caps among them
-
 
 @pytest.fixture(scope="session")
 def make_model():
@@ -18,9 +16,7 @@ def make_model():
     return words.make_model
 
 
-@pytest.fixture(
-    params=[name if name in MAIN else pytest.param(name, marks=pytest.mark.thorough) for name in words.ARCHITECTURES]
-)
+@pytest.fixture(params=words.EACH)
 def model(request, make_model):
     """Each architecture in turn."""
     return make_model(request.param)

@@ -17,7 +17,7 @@ from components.policy.batches import collate
 from components.policy.logprobs import response_logprobs
 from components.policy.model import load
 from support.models.adapters import LORA, disturb
-from support.models.words import ARCHITECTURES
+from support.models.words import EACH
 
 IDS = torch.arange(6, 26).reshape(2, 10)  # of the models in support.models.words
 
@@ -27,7 +27,7 @@ def logits(model):
     return model(input_ids=IDS).logits
 
 
-@pytest.fixture(params=list(ARCHITECTURES))
+@pytest.fixture(params=EACH)
 def folder(request, tmp_path, make_model, make_tokenizer):
     """A directory of each architecture, and in it an adapter that does something."""
     directory = tmp_path / "policy"

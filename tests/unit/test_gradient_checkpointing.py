@@ -50,6 +50,7 @@ def gradients(policy, batch):
     return logp.detach(), torch.cat([p.grad.reshape(-1) for p in policy.model.parameters()])
 
 
+@pytest.mark.thorough(but=["1"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("overhead", [1, 256])
 def test_gradients_are_the_same(model, make_policy, monkeypatch, precision, overhead):

@@ -43,6 +43,7 @@ def told(*arguments, **more):
     return guards.warnings(seen(*arguments, **more), Wind(beta=0.02))
 
 
+@pytest.mark.thorough(but=["0", "1", "2"])
 @pytest.mark.parametrize("seed", range(20))
 def test_chance_alone_tells_nothing(seed):
     """Two samples of one policy, of 8 to 200 prompts."""

@@ -31,13 +31,20 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
+def imports(name: str) -> list[ast.Import | ast.ImportFrom]:
+    """What a module imports anywhere."""
+    found = ast.walk(ast.parse(modules()[name].read_text("utf-8")))
+    return [node for node in found if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imported(name: str) -> set[str]:
     """The modules of `components` that a module names in an import anywhere."""
     found = set()
-    for node in ast.walk(ast.parse(modules()[name].read_text("utf-8"))):
+    for node in imports(name):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{name}: a relative import"
             whole = {f"{node.module}.{alias.name}": node.module for alias in node.names}
             found |= {inside if inside in modules() else str(outside) for inside, outside in whole.items()}
@@ -92,6 +99,6 @@ def test_what_computes_knows_no_metaflow() -> None:
 
 def everything_imported(name: str) -> set[str]:
     """Top-level names of all packages that a module imports anywhere."""
-    nodes = list(ast.walk(ast.parse(modules()[name].read_text("utf-8"))))
-    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return {one.split(".")[0] for one in plain | {str(n.module) for n in nodes if isinstance(n, ast.ImportFrom)}}
+    plain = {alias.name for node in imports(name) if isinstance(node, ast.Import) for alias in node.names}
+    within = {str(node.module) for node in imports(name) if isinstance(node, ast.ImportFrom)}
+    return {one.split(".")[0] for one in plain | within}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
 from components.config import registry
 from components.config.errors import ConfigError, JudgeError
@@ -24,6 +24,7 @@ from components.config.registry import build
 from components.data.records import Prompt
 from components.judges import Judge
 from support.loopback_server import Answer, serving
+from support.models.reward import save_reward
 
 pytestmark = pytest.mark.thorough
 
@@ -61,18 +62,7 @@ def refusal(address, **settings):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, make_tokenizer) -> Path:
     folder = tmp_path_factory.mktemp("reward")
-    torch.manual_seed(0)
-    shape = {
-        "vocab_size": 60,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-    }
-    config = AutoConfig.for_model("llama", **shape, initializer_range=0.3, bos_token_id=0, pad_token_id=2, num_labels=1)
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
-    make_tokenizer(CHAT, around="<s> $A </s>").save_pretrained(folder)
-    return folder
+    return save_reward(folder, make_tokenizer, template=CHAT)
 
 
 @pytest.fixture(scope="module")

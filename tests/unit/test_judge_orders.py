@@ -124,6 +124,7 @@ def started(tmp_path, judge, monkeypatch, m=2):
         return work.rollout(begun.evaluated)
 
 
+@pytest.mark.thorough(but=["True"])
 @pytest.mark.parametrize("first", [True, False])
 def test_start_says_it_of_the_pairs_that_it_judges_anyway(tmp_path, monkeypatch, caplog, capsys, first):
     """The answer is the first shown one, or that of the two whose text sorts last; the server sees each pair twice."""

@@ -64,6 +64,7 @@ def test_gradients_agree_with_full_logits(model, make_policy, pairs):
         torch.testing.assert_close(chunked, unchunked, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.thorough(but=["4"])
 @pytest.mark.usefixtures("overhead")
 @pytest.mark.parametrize("tokens_per_chunk", [4, 1000])
 def test_a_prompt_read_once_for_its_responses_agrees_with_full_logits(model, make_policy, tokens_per_chunk):

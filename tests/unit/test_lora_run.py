@@ -91,6 +91,7 @@ def test_gradient_checkpointing_and_8_bit_moments_go_with_it(tmp_path):
         assert ours.figures == pytest.approx(theirs.figures, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.thorough
 def test_full_weights_need_no_adapter_and_make_none(tmp_path):
     run = Kept(adapted(lora=None, gradient_checkpointing=True), tmp_path / "store")
     assert all(trained.policy.keys() == run.started.policy.keys() for trained in run.trained)

@@ -22,7 +22,8 @@ from components.stages import training_processes
 from components.stages.context import open_workspace
 from components.store import open_store
 from support import held_training
-from support.forked import Forked, forking
+from support.forked import forked as forked_process
+from support.forked import forking
 from support.iterations import sampled_and_scored, slowly
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
@@ -62,7 +63,7 @@ def iteration(tmp_path_factory):
 def forked(monkeypatch):
     """Processes that need not import torch, and theirs; others show that real ones train and end the same way."""
     monkeypatch.setattr(training_processes, "subprocess", forking)
-    monkeypatch.setitem(globals(), "Process", Forked)
+    monkeypatch.setitem(globals(), "Process", forked_process)
 
 
 Process = subprocess.Popen

@@ -15,6 +15,7 @@ from components.plan.memory import ACTIVATIONS, BF16, FP32, stored
 from components.plan.models import PlanError, sizes
 from components.run_config import RunConfig, checked, parse
 from components.stages.in_process import Pipeline
+from support.models.words import SHAPE
 from support.plans import LENGTHS, SMALL, config
 
 # Of the library's own code, when it first imports DeBERTa
@@ -201,17 +202,7 @@ def test_sizes_come_from_the_config_alone(tmp_path, monkeypatch):
     from transformers import DebertaV2Config, LlamaConfig
 
     monkeypatch.chdir(tmp_path)
-    llama = LlamaConfig(
-        vocab_size=60,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_labels=1,
-        dtype="float32",
-    )
-    llama.save_pretrained("llama")
+    LlamaConfig(**SHAPE, num_labels=1, dtype="float32").save_pretrained("llama")
     deberta = DebertaV2Config(
         vocab_size=32,
         hidden_size=16,

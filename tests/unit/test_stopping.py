@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from components.config.errors import ConfigError, EngineError
 from components.data.records import Prompt, Ragged
@@ -113,11 +112,9 @@ def test_a_special_token_ends_a_response_by_its_id():
 
 
 @pytest.fixture(scope="module")
-def policy():
+def policy(make_model):
     """Random weights, with more of a mind for letters than for single bytes."""
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(TABLE), initializer_range=0.3, **shape)).eval()
+    model = make_model("llama", vocab_size=len(TABLE), num_attention_heads=2)
     likely = {EOS, END, *ids(*"abcxy\n", "ab", "bc", "xa", "by", "\n\n", "aa", "é", b"\xc3", b"\xa9").tolist()}
     unused = torch.tensor([i not in likely for i in range(len(TABLE))])
     return Policy(model, TOKENIZER, (EOS,), PAD, "fp32", unused=unused)

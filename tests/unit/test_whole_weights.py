@@ -23,17 +23,14 @@ from components.judges.llm_judge import LLMJudge
 from components.judges.reward_model import RewardModel
 from components.policy import pretrained, whole
 from components.policy.weight_files import INDEX
+from support.models.words import SHAPE
 
-SIZES = {
-    **{"vocab_size": 60, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
-    **{"num_key_value_heads": 1, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 1},
-}
 UP = "model.layers.0.mlp.up_proj.weight"
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return saved(tmp_path / "model", LlamaForCausalLM(LlamaConfig(**SIZES)))
+    return saved(tmp_path / "model", LlamaForCausalLM(LlamaConfig(**SHAPE)))
 
 
 def saved(folder, model, **config):
@@ -60,10 +57,10 @@ def read(folder, kind=AutoModelForCausalLM):
 @pytest.mark.parametrize(
     ("model", "said", "number", "weight"),
     [
-        (LlamaForCausalLM(LlamaConfig(**SIZES)), {"num_hidden_layers": 1}, 9, "model.layers.1.input_layernorm.weight"),
-        (LlamaForCausalLM(LlamaConfig(**SIZES, attention_bias=True)), {"attention_bias": False}, 8, "k_proj.bias"),
-        (LlamaForCausalLM(LlamaConfig(**SIZES, mlp_bias=True)), {"mlp_bias": False}, 6, "mlp.down_proj.bias"),
-        (Qwen2ForCausalLM(Qwen2Config(**SIZES)), {"model_type": "llama"}, 6, "model.layers.0.self_attn.k_proj.bias"),
+        (LlamaForCausalLM(LlamaConfig(**SHAPE)), {"num_hidden_layers": 1}, 9, "model.layers.1.input_layernorm.weight"),
+        (LlamaForCausalLM(LlamaConfig(**SHAPE, attention_bias=True)), {"attention_bias": False}, 8, "k_proj.bias"),
+        (LlamaForCausalLM(LlamaConfig(**SHAPE, mlp_bias=True)), {"mlp_bias": False}, 6, "mlp.down_proj.bias"),
+        (Qwen2ForCausalLM(Qwen2Config(**SHAPE)), {"model_type": "llama"}, 6, "model.layers.0.self_attn.k_proj.bias"),
     ],
     ids=["layers", "attention biases", "MLP biases", "another model type"],
 )
@@ -76,7 +73,7 @@ def test_weights_that_the_model_has_no_place_for_are_refused(tmp_path, model, sa
 @pytest.mark.parametrize("kind", [LLMJudge, RewardModel])
 def test_so_are_a_judges(tmp_path, make_tokenizer, kind):
     language = kind is LLMJudge
-    model = (LlamaForCausalLM if language else LlamaForSequenceClassification)(LlamaConfig(**SIZES, num_labels=1))
+    model = (LlamaForCausalLM if language else LlamaForSequenceClassification)(LlamaConfig(**SHAPE, num_labels=1))
     folder = saved(tmp_path / "judge", model)
     make_tokenizer("{% for m in messages %}{{ m['content'] }} {% endfor %}").save_pretrained(folder)
     name = "lm_head.bias" if language else "score.bias"
@@ -117,7 +114,7 @@ def test_layers_that_foretell_further_tokens_come_behind_the_others(folder):
 
 
 def test_a_reward_model_may_keep_the_head_of_its_language_model(tmp_path):
-    folder = saved(tmp_path / "judge", LlamaForSequenceClassification(LlamaConfig(**SIZES, num_labels=1)))
+    folder = saved(tmp_path / "judge", LlamaForSequenceClassification(LlamaConfig(**SHAPE, num_labels=1)))
     add(folder, **{"lm_head.weight": torch.ones(60, 16)})
     read(folder, AutoModelForSequenceClassification)
     add(folder, **{"v_head.summary.weight": torch.ones(1, 16)})  # which of the two would score?

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig
 
 from components.data.records import Prompt
 from components.generation import Sampling
@@ -18,6 +18,7 @@ from components.runtime.progress import silent
 from components.stages.sampling import generate
 from support.models.bytewise import BOS, END, EOS, bytes_of, first_stop, text_of, tokenizer
 from support.models.served import load, needs_vllm
+from support.models.words import make_model
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm, pytest.mark.thorough]
 
@@ -34,10 +35,9 @@ TEXTS = STOP[:-1]
 def folder(tmp_path_factory) -> Path:
     """Random weights with a bias to letters, so that stop strings come up in all ways."""
     folder = tmp_path_factory.mktemp("policy")
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=len(TABLE), initializer_range=0.2, bos_token_id=BOS, eos_token_id=EOS, **shape)
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "max_position_embeddings": 2048}
+    ids = {"vocab_size": len(TABLE), "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": None}
+    model = make_model("llama", **shape, **ids, initializer_range=0.2)
     letters = [i for i in TABLE if text_of([i], TABLE) in {*"abcxy\n", "ab", "bc", "xa", "by", "\n\n", "é"}]
     halves = [i for i in TABLE if TABLE[i] in (b"\xc3", b"\xa9")]
     with torch.no_grad():  # the others' heads are small: a token in ten is one of them

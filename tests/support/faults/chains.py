@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from components.reporting import commands
-from support.flows.flow_home import Ended, Home, differences
-from support.flows.undisturbed import FOUR_STEPS
+from support.flows.flow_home import FOUR_STEPS, Ended, Home, differences
 
 POINTS = [
     *("start", "plan_1", "generate_1/first", "generate_1/second", "score_1/first", "score_1/second"),

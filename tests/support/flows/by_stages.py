@@ -29,6 +29,7 @@ def _artifacts(config: dict[str, Any], root: str) -> dict[str, Any]:
     with run.work("end") as work:
         examples = stages.examples(work, began.prompts, began.evaluated, evaluated)
     return {
+        "store_root": run.root,
         "reference": began.policy,
         "prompts": began.prompts,
         "evaluated_reference": began.evaluated,

@@ -24,6 +24,7 @@ SMOKE = FLOW.parent / "configs" / "smoke.yaml"
 # Where the tasks find the flows' modules, the package of this tree, and the decorators that tests inject.
 MODULES = [ROOT, FLOW.parent, ROOT / "tests"]
 
+FOUR_STEPS = {"training": {"batch_size": 4}}  # of the optimiser, as many as tests speak of
 RESULT = ("policy", "optimizer", "examples", "rollouts", "counts", "history", "store_root")
 ARTIFACTS = """
 import pickle, sys
@@ -52,18 +53,23 @@ class Ended:
     stderr: str
 
 
+def config_of(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """smoke.yaml with one iteration and what `changes` say."""
+    config = yaml.safe_load(SMOKE.read_text()) | {"iterations": 1}
+    for section, values in changes.items():
+        config[section] = {**config.get(section, {}), **values} if isinstance(values, Mapping) else values
+    return config
+
+
 class Home:
-    """Holds the config of runs, smoke.yaml with one iteration and what `changes` say, and all that they write.
+    """Holds the config of runs, that of `config_of`, and all that they write.
 
     With a `server`, `--datastore s3` goes to a place of its own there.
     """
 
     def __init__(self, folder: Path, server: Any = None, changes: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
-        config = yaml.safe_load(SMOKE.read_text()) | {"iterations": 1}
-        for section, values in (changes or {}).items():
-            config[section] = {**config.get(section, {}), **values} if isinstance(values, Mapping) else values
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (folder / "config.yaml").write_text(yaml.safe_dump(config_of(changes or {})))
         path = [*map(str, MODULES), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.env = {
             **os.environ,

@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-VOCABULARY, EOS, PAD = 60, 1, 2
-COMMON = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 4,
-    "max_position_embeddings": 64,
-    "sliding_window": 4,
-    "initializer_range": 0.3,  # wide, so that logits differ by several nats
-    "bos_token_id": 0,
-    "eos_token_id": EOS,
-    "pad_token_id": PAD,
-}
+from support.models.words import SHAPE
+
+COMMON = {**SHAPE, "head_dim": 4, "sliding_window": 4}
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 ROUTED = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4}

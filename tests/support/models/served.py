@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig
 
 from components.config.sections import PolicyConfig
 from components.policy import model as policies
 from components.policy.model import Policy
-from support.models.words import word_tokenizer
+from support.models.words import make_model, word_tokenizer
 
 WORDS = ["<s>", "</s>", "<pad>", "<unk>", "<end>", *"abcdefghijklmnopqrs"]
 EOS, OTHER_EOS = 1, 4
@@ -37,14 +37,12 @@ def save_llama(folder: Path, **changes) -> Path:
         "vocab_size": len(WORDS),
         "hidden_size": 64,
         "intermediate_size": 128,
-        "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "max_position_embeddings": 512,
         "initializer_range": 0.2,  # wide, so that log-probs differ by several nats
     }
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**{**shape, **changes}, bos_token_id=0, eos_token_id=EOS, pad_token_id=2))
+    model = make_model("llama", **{**shape, **changes})
     model.generation_config = GenerationConfig(eos_token_id=[EOS, OTHER_EOS], temperature=0.1, top_k=2, do_sample=True)
     model.save_pretrained(folder)
     save_tokenizer(folder)

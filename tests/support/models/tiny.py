@@ -8,12 +8,11 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from components.data.records import Prompt, Ragged, Rollout, Scored
 from components.policy.logprobs import score_responses
 from components.policy.model import Policy
-from support.models.words import word_tokenizer
+from support.models.words import make_model, word_tokenizer
 
 WORDS = ["<s>", "</s>", "<pad>", "<unk>", *"abcdefghijklmnop"]
 EOS, PAD = 1, 2
@@ -23,30 +22,13 @@ needs_bitsandbytes = pytest.mark.skipif(
 )
 OPTIMIZERS = ["adamw", "rmsprop", pytest.param("adamw_8bit", marks=needs_bitsandbytes)]
 
-torch.set_num_threads(1)  # on busy cores, threads that wait for each other make tiny models ten times slower
-
 
 def make_policy(*, seed=0, dtype=torch.float32, tied=False, hidden_size=16):
     """A Llama with random weights over 20 words, in fp32 by default, and a chat template of bare words."""
     tokenizer = word_tokenizer(WORDS, "{{ bos_token }} {{ messages[-1]['content'] }}")
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(WORDS),
-            hidden_size=hidden_size,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=64,
-            tie_word_embeddings=tied,
-            initializer_range=0.2,
-            bos_token_id=0,
-            eos_token_id=EOS,
-            pad_token_id=PAD,
-        )
-    )
-    return Policy(model.to(dtype).eval(), tokenizer, (EOS,), PAD, "fp32")
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.2}
+    own = {"vocab_size": len(WORDS), "hidden_size": hidden_size, "tie_word_embeddings": tied}
+    return Policy(make_model("llama", seed=seed, **heads, **own).to(dtype), tokenizer, (EOS,), PAD, "fp32")
 
 
 wide_policy = partial(make_policy, hidden_size=64)  # its largest matrices are just large enough for 8-bit moments

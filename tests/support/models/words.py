@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 VOCABULARY = 60
 EOS, OTHER_EOS, PAD = 1, 5, 2
 
@@ -43,6 +45,9 @@ ARCHITECTURES = {
     "cohere": {"logit_scale": 0.25},
     "gpt2": {"n_inner": 32, "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1},
 }
+MAIN = ("llama", "qwen2", "gemma2")  # tied weights, sliding windows and caps among them
+# For tests of all of them; those beside the main ones are for make test-all.
+EACH = [name if name in MAIN else pytest.param(name, marks=pytest.mark.thorough) for name in ARCHITECTURES]
 
 
 def word_tokenizer(
