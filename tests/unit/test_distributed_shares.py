@@ -19,7 +19,8 @@ from components.stages import training_processes
 from components.stages.context import OPTIMIZER_FILE, open_workspace
 from components.training import checks, shares
 from components.training.checkpoints import Checkpoints
-from support.forked import Forked, forking
+from support.forked import forked as forked_process
+from support.forked import forking
 from support.iterations import sampled_and_scored, slowly
 from support.models.tiny import make_policy, needs_bitsandbytes
 
@@ -150,7 +151,7 @@ def test_shares_of_a_weight_take_the_steps_of_the_whole_bit_for_bit(tmp_path):
     """Five steps with the same gradients, on one process and on two."""
     for world in (1, 2):
         group = [
-            Forked([sys.executable, "-c", SHARED, str(tmp_path), str(rank), str(world)], env={**os.environ})
+            forked_process([sys.executable, "-c", SHARED, str(tmp_path), str(rank), str(world)], env={**os.environ})
             for rank in range(world)
         ]
         assert [process.wait(300) for process in group] == [0] * world
