@@ -204,6 +204,7 @@ def test_methods_have_colours_of_their_own_in_all_panels(results):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["wind", "bond"]
 
 
+@pytest.mark.thorough
 def test_every_figure_is_drawn(tmp_path, lab, results):
     errors = pd.DataFrame({"samples": [64, 256], "seed": 0, "repeat": 0, "error": [0.2, 0.1]})
     figures = [

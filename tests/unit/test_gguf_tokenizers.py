@@ -97,6 +97,7 @@ def test_words_taken_whole_before_any_merge(stored):
     assert found("zebra", add_special_tokens=False)["input_ids"] == [319]
 
 
+@pytest.mark.thorough(but=["gpt-2-True-True", "llama-bpe-None-True", "deepseek-r1-qwen-True-True"])
 @pytest.mark.parametrize(
     ("pre", "stated", "begins"),
     [

@@ -112,6 +112,7 @@ def test_the_interval_holds_the_rate_of_several_responses_and_ties(values_of, m,
         assert held.mean() >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / TRIALS), rate
 
 
+@pytest.mark.thorough(but=["8"])
 @pytest.mark.parametrize("n", [3, 8, 50, 400])
 def test_the_interval_holds_the_mean_of_any_mixture_of_wins_and_ties(n):
     """Values 0, 1/4, 1/2, 3/4 and 1 with random chances, some of them with one value that is rare."""

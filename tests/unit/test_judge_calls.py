@@ -32,12 +32,14 @@ def _forgotten():
 IN_ORDER = [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
+@pytest.mark.thorough(but=["8"])
 @pytest.mark.parametrize("workers", [1, 3, 8, 100])
 def test_scores_stand_in_order_whichever_is_ready_first(workers):
     assert judged("backwards", workers=workers).reward.tolist() == IN_ORDER
     assert sorted(seen) == [str(i) for i in range(8)]
 
 
+@pytest.mark.thorough(but=["3-counted", "3-counted_async"])
 @pytest.mark.parametrize("function", ["counted", "counted_async"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_so_many_calls_at_a_time(function, workers):
@@ -46,6 +48,7 @@ def test_so_many_calls_at_a_time(function, workers):
     assert at_once == [0, workers]
 
 
+@pytest.mark.thorough(but=["8-fails", "4-fails_async"])
 @pytest.mark.parametrize("function", ["fails", "fails_async"])
 @pytest.mark.parametrize("workers", [1, 4, 8])
 def test_the_earliest_error_counts(function, workers):
@@ -57,6 +60,7 @@ def test_the_earliest_error_counts(function, workers):
         assert caught.traceback[-1].name == function
 
 
+@pytest.mark.thorough(but=["3-leaves"])
 @pytest.mark.parametrize("function", ["leaves", "leaves_async"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_sys_exit_is_an_error(function, workers):
@@ -76,6 +80,7 @@ def test_an_interrupt_is_one(function, workers):
         judged(function, workers=workers)
 
 
+@pytest.mark.thorough(but=["3-cancels", "1-bursts_async"])
 @pytest.mark.parametrize("function", ["cancels", "cancels_async", "bursts", "bursts_async"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_what_is_no_ordinary_error_names_its_prompt_too(function, workers):

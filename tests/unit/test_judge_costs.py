@@ -32,6 +32,7 @@ def judged(settings):
 
 
 # By hand: 8 responses; 8·7 ordered pairs; 8·3/2 and 8·2/2 pairs in both orders; two listings
+@pytest.mark.thorough(but=["24", "2", "8"])
 @pytest.mark.parametrize(
     ("label", "requests"),
     [

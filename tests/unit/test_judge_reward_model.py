@@ -80,6 +80,7 @@ def test_an_unloaded_model_is_gone_and_comes_back(make_folder, in_ensemble):
     np.testing.assert_array_equal(judged.judge(PROMPTS, RESPONSES).reward, before)
 
 
+@pytest.mark.thorough(but=["left-deberta-v2", "right-llama", "left-gpt2"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_batches_change_nothing(make_folder, architecture, side):

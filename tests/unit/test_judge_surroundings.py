@@ -115,6 +115,7 @@ def meddles(response, prompt):
     return score
 
 
+@pytest.mark.thorough
 def test_what_a_function_changes_does_not_reach_a_training_step_that_judges(tmp_path):
     histories = []
     for name in ("words", "meddles"):

@@ -32,6 +32,7 @@ def test_training_that_learns_says_so_and_is_silent(tmp_path, caplog):
     assert list(history)[-3:] == ["warnings", "risk_1", "risk_2"]
 
 
+@pytest.mark.thorough
 def test_training_that_does_not_move_warns(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "components.training"):
         history = run(tmp_path, learning_rate=1e-8)

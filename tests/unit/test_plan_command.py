@@ -227,6 +227,7 @@ def test_sizes_come_from_the_config_alone(tmp_path, monkeypatch):
     assert [shape.parameters for _, shape in found.judges] == [5664, 6608, 5825]
 
 
+@pytest.mark.thorough
 def test_lora_of_a_real_model(own):
     """Rank 4 on q and v of four layers, 128 to 128 and 128 to 64: 4 x 4 x (256 + 192)."""
     values = {**OWN, "training": {**OWN["training"], "lora": {"rank": 4, "target_modules": ["q_proj", "v_proj"]}}}

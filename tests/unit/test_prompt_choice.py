@@ -60,6 +60,7 @@ def test_overlap_is_refused_by_messages_not_by_id():
     assert "e10" not in message
 
 
+@pytest.mark.thorough(but=["7-4", "5-3", "1-1"])
 @pytest.mark.parametrize(("count", "per_iteration"), [(5, 2), (5, 3), (7, 4), (6, 3), (4, 4), (10, 9), (1, 1)])
 def test_iterations_use_every_prompt_once_per_pass(count, per_iteration):
     for seed in range(20):

@@ -24,6 +24,7 @@ def config(folder, **more):
     return SimilarityConfig(model=str(folder), **more)
 
 
+@pytest.mark.thorough(but=["40"])
 @pytest.mark.parametrize("pooling", [MEAN, FIRST])
 @pytest.mark.parametrize("tokens_per_batch", [1, 40, 10_000])
 def test_embeddings_are_those_of_each_text_alone(tmp_path, pooling, tokens_per_batch):

@@ -19,6 +19,7 @@ launcher.main(lambda: print(os.environ["OMP_WAIT_POLICY"]))
 """
 
 
+@pytest.mark.thorough(but=["passive"])
 @pytest.mark.parametrize(("given", "found"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
 def test_threads_wait_asleep_unless_told_otherwise(given, found):
     env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | {"USERNAME": "tester"}

@@ -56,7 +56,7 @@ def test_steps_that_run_no_model_import_no_library_of_models(tmp_path: Path) -> 
 
 
 # What a process imports first: a step that trains, a judge, the demo's model.
-@pytest.mark.thorough(but=["components.training.on_policy"])
+@pytest.mark.thorough
 @pytest.mark.parametrize("first", ["components.training.on_policy", "components.judges._models", "components.demo"])
 def test_who_runs_a_model_imports_no_other_library(first: str) -> None:
     """Where they are installed, transformers would import them for what nothing here does."""

@@ -83,6 +83,7 @@ def random_rows(n, seed=0):
 STOPS = [("ab",), ("\n\n", "abab"), ("é", "xab"), ("…", "bcb", "yy"), ("aab", "aabx", "b\n"), ("cab" * 3,)]
 
 
+@pytest.mark.thorough(but=["stop0", "stop4"])
 @pytest.mark.parametrize("stop", STOPS)
 def test_ends_are_those_of_a_search_byte_by_byte(stop):
     """And `completed`, told of one token after another, sees each of them when it comes."""
@@ -132,6 +133,7 @@ def rows_of(rollout):
     return [rollout.tokens[i].tolist() for i in range(len(rollout.tokens))]
 
 
+@pytest.mark.thorough(but=["stop0", "stop3"])
 @pytest.mark.parametrize("stop", [("ab",), ("\n\n", "bca"), ("é",), ("<end>",), ("<end>", "xab", "y")])
 def test_responses_are_those_without_stop_strings_up_to_there(policy, stop):
     texts, special = [one for one in stop if one != "<end>"], {"<end>"} & set(stop)

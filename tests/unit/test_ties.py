@@ -112,7 +112,7 @@ def config(judge, algorithm, **training):
     return smoke(judge=judge, algorithm={"name": algorithm}, training=training, iterations=1)
 
 
-@pytest.mark.thorough(but=["wind", "dpo"])
+@pytest.mark.thorough(but=["wind"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_judge_that_always_says_the_same(tmp_path, caplog, algorithm):
     pipeline = Pipeline(config("constant", algorithm), str(tmp_path))
@@ -134,6 +134,7 @@ def test_a_judge_that_always_says_the_same(tmp_path, caplog, algorithm):
     assert "All responses to every prompt tie" in shown[place + 2]["source"]
 
 
+@pytest.mark.thorough(but=["wind"])
 @pytest.mark.parametrize("algorithm", ["wind", "dpo", "jbond"])
 def test_most_prompts_tie(tmp_path, algorithm):
     pipeline = Pipeline(config("by_prompt", algorithm, monitor_prompts=0), str(tmp_path))

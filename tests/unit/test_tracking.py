@@ -98,6 +98,7 @@ def test_lines_are_kept_whatever_is_there(tmp_path: Path, there: bytes) -> None:
     assert [one.name for one in path.parent.iterdir()] == ["lines"]
 
 
+@pytest.mark.thorough
 @pytest.mark.s3
 def test_an_object_store_has_the_lines_as_one_object(s3_root: str) -> None:
     from components.store.s3_client import connect

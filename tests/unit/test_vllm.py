@@ -172,6 +172,7 @@ def test_a_killed_worker(run):
         run("os.kill(os.getpid(), signal.SIGKILL)")
 
 
+@pytest.mark.thorough(but=["sys.exit(1)"])
 @pytest.mark.parametrize("end", ["", "sys.exit(1)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_helpers_of_the_worker_do_not_outlive_it(run, tmp_path, wait_for, end):
     # Its output is not theirs: the channel would stay open as long as they live.
