@@ -138,7 +138,7 @@ def summary_table(history: pd.DataFrame) -> str:
     """
     rows = benchmark_rows(history)
     benchmarks = aligned(benchmark_headers(history), rows, labels=2) if rows else None
-    tables = [aligned(HEADERS, summary_rows(history)), guards_report.text(history), benchmarks]
+    tables = [aligned(HEADERS, summary_rows(history), labels=1), guards_report.text(history), benchmarks]
     tables.append(parts_report.text(history))
     return "\n\n".join(table for table in tables if table)
 

@@ -22,6 +22,7 @@ class Reporter:
         path = os.environ.get(REPORTS)
         self._path, self._task, self._clock = Path(path) if path else None, task, clock
         self._due = -INTERVAL
+        self._torn = False  # whether the last record may have been written in part
 
     @property
     def is_read(self) -> bool:
@@ -45,8 +46,11 @@ class Reporter:
             return
         line = json.dumps({"task": self._task, **record}) + "\n"
         # A disk that is full, or a reader that is gone, must not end the work that is only being watched.
-        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
-            file.write(line)
+        begin, self._torn = "\n" if self._torn else "", True
+        with suppress(OSError):
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(begin + line)
+            self._torn = False
 
 
 class Reader:
@@ -58,9 +62,20 @@ class Reader:
         self._path, self._at = path, 0
 
     def new(self) -> list[dict[str, Any]]:
-        """The records written since the last call."""
-        with self._path.open("rb") as file:
-            file.seek(self._at)
-            whole, end, _ = file.read().rpartition(b"\n")  # the last line may still be on its way
+        """The records written since the last call, but for those that a full disk cut off; none of a lost file."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._at)
+                whole, end, _ = file.read().rpartition(b"\n")  # the last line may still be on its way
+        except OSError:
+            return []
         self._at += len(whole) + len(end)
-        return [json.loads(line) for line in whole.splitlines()]
+        return [record for line in whole.splitlines() if (record := _record(line)) is not None]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:  # also of bytes that are no UTF-8
+        return None
+    return found if isinstance(found, dict) and "task" in found else None

@@ -29,8 +29,12 @@ class Screen:
 
     @property
     def size(self) -> os.terminal_size:
-        """Columns and lines."""
-        return shutil.get_terminal_size()
+        """Columns and lines: the terminal's own, since COLUMNS and LINES do not change with it."""
+        try:
+            found = os.get_terminal_size(self._stream.fileno())
+        except (OSError, ValueError):  # it is no terminal
+            return shutil.get_terminal_size()
+        return found if found.columns and found.lines else shutil.get_terminal_size()
 
     def draw(self, lines: Sequence[str]) -> None:
         """Puts these lines in the place of the last ones; a line that is too long would wrap, and loses its end."""

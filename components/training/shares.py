@@ -24,12 +24,14 @@ def in_blocks(shape: Sequence[int]) -> bool:
 
 
 def require_whole_blocks(weights: Iterable[tuple[str, Sequence[int]]], processes: int) -> None:
-    """Raises ConfigError for the first weight whose rows, shared among processes, would cut a block.
+    """Raises ConfigError for the first weight whose rows, shared among several processes, would cut a block.
 
     Args:
         weights: names and shapes of those that are trained, without embeddings.
         processes: how many share each weight.
     """
+    if processes == 1:
+        return
     for name, shape in weights:
         if in_blocks(shape) and (shape[0] % processes or math.prod(shape) // processes % BLOCK):
             raise ConfigError(

@@ -164,6 +164,7 @@ def test_shares_of_a_weight_take_the_steps_of_the_whole_bit_for_bit(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "processes"),
     [
+        ((109, 96), 1),  # alone nothing is cut
         ((64, 64), 16),  # 4 rows each, one block
         ((128, 24), 3),  # fewer than 4096 numbers: 32 bits, shared as one likes
         ((5120,), 8),  # vectors, too

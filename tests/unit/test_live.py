@@ -184,14 +184,6 @@ def test_reports_are_read_whole_once_and_in_order(tmp_path: Path, monkeypatch: p
     assert reader.new() == []
 
 
-def test_nobody_reads_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(REPORTS, raising=False)
-    assert not Reporter("train_1/3").is_read
-    monkeypatch.setenv(REPORTS, str(tmp_path / "gone" / "reports"))
-    Reporter("train_1/3").place(iteration=1)  # the terminal is gone, and the task goes on
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_each_call_of_a_step_s_progress_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Reader(tmp_path / "reports")
     monkeypatch.setenv(REPORTS, str(tmp_path / "reports"))

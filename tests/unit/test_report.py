@@ -39,8 +39,8 @@ def test_table():
     assert summary_table(history()).splitlines() == [
         "iteration  win rate  95% interval  vs previous     KL  reward  tokens  truncated        time",
         "---------  --------  ------------  -----------  -----  ------  ------  ---------  ----------",
-        "        1     0.600   0.550-0.650        0.600   0.50   0.400    20.0      12.5%      13.0 s",
-        "        2     0.750   0.700-0.800        0.620  12.25   0.550   119.5       0.0%  3 h 20 min",
+        "1             0.600   0.550-0.650        0.600   0.50   0.400    20.0      12.5%      13.0 s",
+        "2             0.750   0.700-0.800        0.620  12.25   0.550   119.5       0.0%  3 h 20 min",
     ]
 
 
@@ -49,7 +49,7 @@ def test_the_last_evaluation_counts():
     names += ("response_length", "truncated")
     part = history(**{name: [0.75, np.nan] for name in names})
     assert summary_table(part).splitlines()[3] == (
-        "        2         -             -            -     -       -       -          -  3 h 20 min"
+        "2                 -             -            -     -       -       -          -  3 h 20 min"
     )
     assert verdict(part).startswith("After 1 iteration, the policy's win rate against the reference is 75.0%")
 
