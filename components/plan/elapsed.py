@@ -14,7 +14,8 @@ from components.plan.space import FP32
 from components.reporting.text import digits
 from components.run_config import RunConfig
 
-TRIES = 2000  # simulated iterations, of which the mean is taken
+# Simulated iterations, of which the mean is taken, and the most tasks of all of them together.
+TRIES, MOST_TASKS = 2000, 1_000_000
 TOO_MUCH = 0.1  # work done again, as a share of what has to be done
 # Of a pass forward and back: weights are gathered twice, and gradients summed once.
 PASSES_OF_WEIGHTS, PASSES_OF_GRADIENTS = 3, 2
@@ -85,15 +86,16 @@ def expected(hours: float, rate: float) -> float:
 
 def slowest(hours: float, rate: float, count: int) -> float:
     """Mean hours until the last of `count` such tasks ends, simulated."""
-    if rate * hours > 10:  # hardly one attempt in twenty thousand ends well
+    if rate * hours > 5:  # hardly one attempt in 150 ends well
         return math.inf
-    rng, total = np.random.default_rng(0), np.full((TRIES, count), hours)
-    running = np.ones(total.shape, dtype=bool)
-    while running.any():
-        lasted = rng.exponential(1 / rate, int(running.sum()))
-        total[running] += np.where(lasted < hours, lasted, 0.0)
-        running[running] = lasted < hours
-    return float(total.max(1).mean())
+    tries = max(1, min(TRIES, MOST_TASKS // count))
+    rng, total = np.random.default_rng(0), np.full(tries * count, float(hours))
+    running = np.arange(len(total))
+    while len(running):
+        lasted = rng.exponential(1 / rate, len(running))
+        running, lasted = running[lasted < hours], lasted[lasted < hours]
+        total[running] += lasted
+    return float(total.reshape(tries, count).max(1).mean())
 
 
 def exchange(config: RunConfig, models: Models, machines: Machines) -> float:

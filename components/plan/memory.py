@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from components.plan.costs import Lengths, Models, Shape, tokens_trained
@@ -13,7 +14,7 @@ BF16 = 2  # bytes
 # Bytes of a layer's activations per token that wait for backward: multiples of hidden and of intermediate size.
 ACTIVATIONS = {BF16: (31, 8), FP32: (34, 16)}
 TOKENS_PER_BATCH = 8192  # of the scoring pass
-HEAD = 3 * 64 * 2**20  # logits of a chunk, their exponentials and their gradient
+HEAD = 3 * 512 * 2**20  # on a GPU: logits of a chunk, their exponentials and their gradient
 STORED_PER_TOKEN = 8  # ids and text of a rollout in Parquet, which compresses them; an upper bound
 SCORES_PER_RESPONSE = 8  # bytes of a float64
 
@@ -77,12 +78,15 @@ def training_memory(config: RunConfig, models: Models, lengths: Lengths) -> floa
     settings, shape, number = config.training, models.policy, bytes_of(config)
     trained = models.adapter if settings.lora else shape.parameters
     state = (FP32 + MOMENTS[settings.optimizer]) * trained
-    tokens, anchor = tokens_trained(config, lengths), 0.0
+    tokens, anchor, rows = tokens_trained(config, lengths), 0.0, settings.micro_batch_size
     if config.algorithm.on_policy:
         tokens, anchor = lengths.prompt + lengths.response, FP32 * trained  # there, a micro-batch counts responses
+    else:  # a process has its share of a step's prompts at most
+        step = min(config.prompts.per_iteration, settings.batch_size)
+        rows = min(rows, math.ceil(step / settings.world))
     layer = _layer(shape, number)
     kept = FP32 * shape.hidden * shape.layers + layer if settings.gradient_checkpointing else layer * shape.layers
-    activations = settings.micro_batch_size * tokens * kept + HEAD
+    activations = rows * tokens * kept + HEAD
     if settings.world == 1:
         return weights_memory(config, models) + state + anchor + activations
     # Each process loads all weights and then keeps its share; two layers at a time are gathered, and cast where they

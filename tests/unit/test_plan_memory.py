@@ -16,8 +16,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated
 def test_memory_by_hand():
     """Responses of 30 tokens. fp32 weights and bf16 casts: 6e9. Sampling 8 at once: 8 x 40 tokens x 10 layers x 50
     numbers x 2 bytes. Scoring: a layer's 31 x 100 + 8 x 200 = 4,700 bytes for 8,192 tokens. Training: 4e9 of gradients,
-    8e9 of moments, 2 x 130 tokens x 10 layers. 3 x 64 MiB for the logits."""
-    head = 3 * 64 * 2**20
+    8e9 of moments, 2 x 130 tokens x 10 layers. 3 x 512 MiB for the logits."""
+    head = 3 * 512 * 2**20
     found = memory(config(), MODELS, LENGTHS)
     assert found["generate"] == 6e9 + 320000
     assert found["score"] == 6e9 + 8192 * 4700 + head
@@ -34,13 +34,15 @@ def test_memory_by_hand():
         ({"gradient_checkpointing": True}, {}, 18e9 + 320 * (10 * 400 + 4700)),
         # Four processes hold a quarter of 16e9 each, and two of ten layers whole, 6 bytes a weight.
         ({"processes": 4}, {}, 4e9 + 1.2e9 + 320 * 47000),
+        # Of a step of four prompts, each reads one at a time, whatever a micro-batch may hold.
+        ({"processes": 4, "batch_size": 4}, {}, 4e9 + 1.2e9 + 160 * 47000),
         # bf16 weights, and 4 + 4 + 8 bytes of each of the adapter's.
         ({"lora": {}}, {}, 2e9 + 16 * 1e6 + 260 * 47000),
     ],
 )
 def test_memory_of_training(training, policy, expected):
     models = Models(POLICY, 1e6 if "lora" in training else 0.0, BF16, [])
-    assert memory(config(training=training, policy=policy), models, LENGTHS)["train"] == expected + 3 * 64 * 2**20
+    assert memory(config(training=training, policy=policy), models, LENGTHS)["train"] == expected + 3 * 512 * 2**20
 
 
 def test_each_process_loads_the_whole_model():
