@@ -24,12 +24,15 @@ def _address(value: str) -> str:
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port  # a port that is no number raises
+        (host or "").encode("idna")  # as does a name that no server can have
     except ValueError as error:
         raise ValueError(f"{value!r} is no address ({error}). Write it as in http://localhost:8000/v1.") from error
     if parts.username is not None or parts.password is not None:
         raise ValueError("holds a user or a password, and configs are stored. Name a variable in api_key_env instead.")
     if parts.scheme not in ("http", "https") or not host or parts.fragment or re.search(r"\s", value):
         raise ValueError(f"{value!r} is no address. Write it as in http://localhost:8000/v1.")
+    if not f"{parts.path}{parts.query}".isascii():
+        raise ValueError(f"{value!r} holds characters beyond ASCII behind the host. Write them as %XX.")
     return value
 
 

@@ -75,6 +75,12 @@ class HttpJudge(EndpointSettings, Judge):
     def _source(self, asked: Asked) -> str:
         return f"{_where(asked)}: {self.url}"
 
+    def _parsed(self, text: str, source: str) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):  # ValueError also of a number with thousands of digits
+            raise JudgeError(f"{source} answers with what is no JSON: {self.shown(text)}. {_CONTRACT}") from None
+
     def _scores(self, asked: Sequence[Asked]) -> list[Answer]:
         """What the URL says of some responses."""
         body = {
@@ -84,13 +90,11 @@ class HttpJudge(EndpointSettings, Judge):
         source = self._source(asked[0])
         try:
             text = post(self.url, body, key=self.key(), timeout=self.timeout, retries=self.retries)
-            return self._read(json.loads(text), asked, source)
+            return self._read(self._parsed(text, source), asked, source)
         except RefusedError as error:
             raise JudgeError(
                 f"{source} answers with status {error.status}: {self.shown(error.said)}. {self._remedy(error.status)}"
             ) from None
-        except (json.JSONDecodeError, RecursionError):
-            raise JudgeError(f"{source} answers with what is no JSON: {self.shown(text)}. {_CONTRACT}") from None
         except (OSError, http.client.HTTPException) as error:
             raise JudgeError(
                 f"{source} gives no answer ({getattr(error, 'reason', None) or error or type(error).__name__}), tried "

@@ -189,6 +189,7 @@ def test_a_slow_server_and_none():
         ),
         (Answer(b"", 302, {"Location": "/elsewhere"}), "status 302: 'Found'. Correct judge.url."),
         (b"<html>", "answers with what is no JSON: '<html>'. It must take"),
+        (b'{"scores": [1, 2, ' + 6000 * b"9" + b"]}", "answers with what is no JSON: "),
         ([1, 2, 3], "answers '[1, 2, 3]'. It must take"),
         ({"score": [1, 2, 3]}, """answers '{"score": [1, 2, 3]}'. It must take"""),
         ({"scores": [1, 2]}, "returned 2 scores for 3 responses. Return one for each, in order."),
@@ -224,6 +225,9 @@ def test_parts_must_be_the_same_in_all_requests():
     [
         ({}, "url: is required."),
         ({"url": "ftp://host"}, "url: 'ftp://host' is no address."),
+        ({"url": "http://.a/"}, "url: 'http://.a/' is no address ("),
+        ({"url": f"http://{64 * 'a'}.de"}, "is no address ("),
+        ({"url": "http://host/\u00e9"}, "beyond ASCII behind the host. Write them as %XX."),
         ({"url": "http://key:x@host"}, "url: holds a user or a password"),
         ({"url": "http://host", "batch_size": 0}, "batch_size: 0 cannot be used."),
         ({"url": "http://host", "temperature": 0.0}, "temperature: 0.0 cannot be used."),
