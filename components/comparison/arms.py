@@ -41,7 +41,10 @@ def branches(config: RunConfig) -> list[Branch]:
 
 
 def start(work: Workspace) -> Started:
-    """What all branches share; see `stages.start`. Raises ConfigError for an arm that needs more prompts than exist."""
+    """What all branches share; see `stages.start`.
+
+    Raises ConfigError for an arm that needs more prompts than exist, or whose training the model cannot follow.
+    """
     config = work.config
     assert config.compare is not None
     # The run's own number of prompts counts for no arm; theirs are checked below.
@@ -50,7 +53,25 @@ def start(work: Workspace) -> Started:
     if config.compare.budget is None or config.compare.budget.samples is not None:
         for name in config.compare.arms:
             _check_prompts(name, config.arm(name), work, started)
+    _check_training(work, started)
     return started
+
+
+def _check_training(work: Workspace, started: Started) -> None:
+    """Raises ConfigError as `start`."""
+    assert work.config.compare is not None
+    arms = {name: work.config.arm(name).training for name in work.config.compare.arms}
+    arms = {name: training for name, training in arms.items() if training != work.config.training}
+    if not arms:
+        return
+    from components.training import checks
+
+    model = work.policy(started.policy, weights=False).model
+    for name, training in arms.items():
+        try:
+            checks.check(training, model)
+        except ConfigError as error:
+            raise ConfigError(f"compare.arms.{name}.{error}") from error
 
 
 def branch_config(config: RunConfig, branch: Branch, started: Started, store_root: str) -> RunConfig:

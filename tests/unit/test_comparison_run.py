@@ -63,6 +63,24 @@ def test_an_arm_that_needs_more_prompts_than_exist_stops_at_start(root, started)
         start(comparison(budget={"samples": 520}), root)
 
 
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"lora": {"target_modules": ["nowhere"]}}, "lora.target_modules: 'nowhere' is no linear layer"),
+        ({"lora": {"target_modules": ["q_proj"]}}, None),
+        ({"gradient_checkpointing": True}, None),
+    ],
+)
+def test_an_arms_training_is_checked_against_the_model_at_start(root, training, said):
+    config = comparison(arms={"wind": {"training": training}})
+    if said is None:
+        start(config, root)
+        return
+    with pytest.raises(ConfigError) as caught:
+        start(config, root)
+    assert str(caught.value).startswith(f"compare.arms.wind.training.{said}")
+
+
 def test_a_branch_has_its_arms_prompts_and_its_own_seed(root, started):
     config = branch_config(comparison(), Branch("jbond", 1), started, root)
     assert (config.seed, config.algorithm.name, config.compare) == (1, "jbond", None)
