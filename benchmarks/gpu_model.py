@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu import machine, peak_of
+from gpu import QWEN_05B, machine, peak_of
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -63,7 +63,7 @@ def shape(base: dict[str, Any], hidden: int, inner: int, layers: int, heads: int
 LLAMA = {"model_type": "llama", "num_key_value_heads": 8, "tie_word_embeddings": False, "vocab_size": 128_256}
 SIZES = {
     "tiny": Size(shape({**QWEN, "vocab_size": 512}, 64, 128, 2, 4), prompts=4, micro=2),
-    "0.5b": Size(shape(QWEN, 896, 4864, 24, 14), prompts=64, micro=4),
+    "0.5b": Size({**QWEN, **QWEN_05B}, prompts=64, micro=4),
     "1.5b": Size(shape(QWEN, 1536, 8960, 28, 12), prompts=32, micro=2),
     "8b": Size(shape(LLAMA, 4096, 14336, 32, 32), prompts=16, micro=1, adapter=True),
 }
@@ -90,10 +90,10 @@ class Parts:
         self.settings = TrainingConfig.model_validate(settings)
         self.optimizer = make_optimizer(self.policy, self.settings)
 
-    def draw(self, prompts: Sequence[np.ndarray], tokens: int = TOKENS) -> Ragged:
+    def draw(self, prompts: Sequence[np.ndarray]) -> Ragged:
         """K responses to each prompt."""
         seeds = np.arange(len(prompts) * RESPONSES, dtype=np.uint64).reshape(-1, RESPONSES)
-        return TransformersEngine(batch_size=1024).sample(self.policy, prompts, seeds, Sampling(tokens)).tokens
+        return TransformersEngine(batch_size=1024).sample(self.policy, prompts, seeds, Sampling(TOKENS)).tokens
 
     def score(self, prompts: Sequence[np.ndarray], drawn: Ragged) -> np.ndarray:
         """Their log-probs, token by token."""
@@ -117,10 +117,8 @@ def measured(name: str, profiled: bool) -> list[dict[str, Any]]:
     vocabulary = size.shape["vocab_size"]
     prompts = list(np.random.default_rng(0).integers(2, vocabulary, (size.prompts, PROMPT)))
     few = prompts[: 2 * size.micro]
-    drawn = parts.draw(few, 8)
-    parts.train(few, drawn, parts.score(few, drawn))
-    if name != "tiny":
-        parts.train(few, full := parts.draw(few), parts.score(few, full))
+    warm = parts.draw(few)
+    parts.train(few, warm, parts.score(few, warm))
     drawn = timed(rows, "draw", lambda: parts.draw(prompts))
     logp = timed(rows, "log-probs", lambda: parts.score(prompts, drawn))
     timed(rows, "train", lambda: parts.train(prompts, drawn, logp))
@@ -132,7 +130,7 @@ def measured(name: str, profiled: bool) -> list[dict[str, Any]]:
         row["response tokens/s"] = tokens / row["seconds"]
         row["utilisation"] = flops[row["part"]] * weights * read / (row["seconds"] * peak) if peak else float("nan")
     if profiled:
-        show_kernels(lambda: parts.train(few, full, parts.score(few, full)))
+        show_kernels(lambda: parts.train(few, warm, parts.score(few, warm)))
     return [{"model": name, **row} for row in rows]
 
 

@@ -10,49 +10,36 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import DebertaV2Config, DebertaV2Tokenizer
 
 from components.data.records import Prompt
-from components.judges._pairrm import PairRMModel
 from components.judges.pairrm import PairRM
 
-MARKERS = ("<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>")
-NAMES = ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id", "cand_prefix_id")
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support.models.families import save_pairrm
+
 WORDS = 1000
 
 
 def save_model(folder: Path, options: argparse.Namespace) -> None:
     """A checkpoint of PairRM with random weights, of DeBERTa-v3's settings."""
-    words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *(f"w{i}" for i in range(WORDS))]
-    tokenizer = DebertaV2Tokenizer(vocab=[(w if w[0] == "[" else f"▁{w}", 0.0) for w in words], unk_id=3)
-    tokenizer.add_tokens(list(MARKERS))
-    tokenizer.save_pretrained(folder)
-    config = DebertaV2Config(
-        vocab_size=len(words) + 8,
+    save_pairrm(
+        folder,
+        pieces=[f"▁w{i}" for i in range(WORDS)],
         hidden_size=options.hidden,
         intermediate_size=4 * options.hidden,
         num_hidden_layers=options.layers,
         num_attention_heads=options.hidden // 64,
-        type_vocab_size=0,
-        relative_attention=True,
-        position_biased_input=False,
-        pos_att_type=["p2c", "c2p"],
         position_buckets=256,
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        pad_token_id=0,
+        initializer_range=0.02,
     )
-    torch.manual_seed(0)
-    for name, marker in zip(NAMES, MARKERS, strict=True):
-        setattr(config, name, tokenizer.convert_tokens_to_ids(marker))
-    config.n_tasks = 1
-    PairRMModel(config).save_pretrained(folder)
 
 
 def texts(count: int, words: int, seed: int) -> list[str]:

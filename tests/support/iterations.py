@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
+
 from components import stages
 from components.run_config import RunConfig
 from components.stages.context import open_workspace
@@ -22,3 +26,12 @@ def sampled_and_scored(root: str, demo: dict[str, int] | None = None) -> tuple[s
         pairs = zip(drawn, shards, strict=True)
         scored = [stages.score(work, started.policy, started.policy, rollout, shard) for rollout, shard in pairs]
     return root, stages.TrainInput(started.policy, None, shards, scored, 1)
+
+
+def assert_close_weights(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    """To 1e-5 everywhere: Adam makes a step of full size from a gradient that is all rounding. To 1e-7 on average."""
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5)
+    mean = torch.cat([(found[name] - expected[name]).abs().flatten() for name in expected]).mean()
+    assert mean < 1e-7

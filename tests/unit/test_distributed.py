@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -18,7 +17,7 @@ from components.stages import training_processes
 from components.stages.context import open_workspace
 from components.store import open_store
 from support.forked import forking
-from support.iterations import sampled_and_scored, slowly
+from support.iterations import assert_close_weights, sampled_and_scored, slowly
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
@@ -43,22 +42,13 @@ def train(iteration, before=None, seen=None, **training):
         return trained, load_file(work.fetch(trained.policy) / "model.safetensors")
 
 
-def assert_close(found, expected):
-    """To 1e-5 everywhere: Adam makes a step of full size from a gradient that is all rounding. To 1e-7 on average."""
-    assert found.keys() == expected.keys()
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5)
-    mean = torch.cat([(found[name] - expected[name]).abs().flatten() for name in expected]).mean()
-    assert mean < 1e-7
-
-
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "batch_size": 7, "micro_batch_size": 2}])
 def test_two_processes_train_as_one(iteration, forked, changes):
     """Batches of 7 leave an odd prompt, for which one of the processes has a micro-batch that does not count."""
     seen = []
     alone, expected = train(iteration, **changes)
     together, found = train(iteration, seen=seen, processes=2, **changes)
-    assert_close(found, expected)
+    assert_close_weights(found, expected)
     assert together.figures == pytest.approx(alone.figures, rel=1e-5, abs=1e-6)
     assert together.counts == alone.counts
     assert [done for done, *_ in seen] == list(range(1, seen[0][1] + 1))
@@ -67,14 +57,14 @@ def test_two_processes_train_as_one(iteration, forked, changes):
     second = replace(iteration[1], policy=alone.policy, optimizer=alone.optimizer, iteration=2)
     _, expected = train(iteration, second, **changes)
     _, found = train(iteration, replace(second, optimizer=together.optimizer), processes=2, **changes)
-    assert_close(found, expected)
+    assert_close_weights(found, expected)
 
 
 def test_two_processes_measure_each_pass_as_one(iteration, forked):
     """Weights that a measurement gathers must not be read by the next pass. A rate of 1e-9 makes both warn."""
     alone, expected = train(iteration, epochs=2)
     together, found = train(iteration, processes=2, epochs=2)
-    assert_close(found, expected)
+    assert_close_weights(found, expected)
     assert {"risk_before", "risk_1", "risk_2", "kl_step_token"} < alone.figures.keys()
     assert together.figures == pytest.approx(alone.figures, rel=1e-4, abs=1e-6)
     still = [train(iteration, processes=processes, learning_rate=1e-9)[0].warnings for processes in (1, 2)]
@@ -119,7 +109,7 @@ def test_a_group_goes_on_from_what_an_earlier_one_saved(iteration, forked):
     third, found = train(iteration, seen=seen, processes=2, checkpoint_steps=1)
     assert seen == []
     assert third.policy == again.policy
-    assert_close(found, expected)
+    assert_close_weights(found, expected)
     with open_workspace(slowly(), root, "evaluate") as work:
         stages.forget_unfinished(work, third.unfinished)
     assert list(store.notes()) == []

@@ -21,7 +21,7 @@ from components.training import checks, shares
 from components.training.checkpoints import Checkpoints
 from support.forked import forked as forked_process
 from support.forked import forking
-from support.iterations import sampled_and_scored, slowly
+from support.iterations import assert_close_weights, sampled_and_scored, slowly
 from support.models.tiny import make_policy, needs_bitsandbytes
 
 WIDE = {"hidden_size": 64}  # whose large matrices have more than 4096 numbers, so moments of 8 bits
@@ -63,20 +63,12 @@ def train(iteration, given=None, **training):
         return trained, weights, load_file(work.fetch(trained.optimizer) / OPTIMIZER_FILE)
 
 
-def assert_close(found, expected):
-    assert found.keys() == expected.keys()
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5)
-    mean = torch.cat([(found[name] - expected[name]).abs().flatten() for name in expected]).mean()
-    assert mean < 1e-7
-
-
 @cases
 def test_two_processes_train_as_one(iteration, changes):
     """Then a second iteration, in which one process continues with the moments of two, and two with those of one."""
     alone, expected, one = train(iteration, **changes)
     together, found, two = train(iteration, processes=2, **changes)
-    assert_close(found, expected)
+    assert_close_weights(found, expected)
     assert together.figures == pytest.approx(alone.figures, rel=1e-4, abs=1e-6)
     assert together.policy.keys() == alone.policy.keys()
     described = [{name: (moment.dtype, moment.shape) for name, moment in state.items()} for state in (one, two)]
@@ -88,7 +80,7 @@ def test_two_processes_train_as_one(iteration, changes):
     _, expected, _ = train(iteration, replace(second, optimizer=alone.optimizer), **changes)
     for optimizer, processes in ((together.optimizer, 1), (alone.optimizer, 2)):
         _, found, _ = train(iteration, replace(second, optimizer=optimizer), processes=processes, **changes)
-        assert_close(found, expected)
+        assert_close_weights(found, expected)
 
 
 @cases

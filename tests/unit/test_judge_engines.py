@@ -102,6 +102,14 @@ def installed(monkeypatch):
     monkeypatch.setattr("components.generation.vllm._require_installed", lambda key: None)
 
 
+def save(folder):
+    """A policy, written into the folder."""
+    policy = make_policy()
+    policy.model.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+    return policy
+
+
 def test_what_can_be_told_without_a_start(installed, tmp_path):
     make_policy().tokenizer.save_pretrained(tmp_path)
     for folder in (tmp_path / "nowhere", tmp_path):
@@ -111,9 +119,7 @@ def test_what_can_be_told_without_a_start(installed, tmp_path):
 
 
 def test_verdicts_that_are_no_token_are_refused_before_vllm_starts(installed, tmp_path):
-    policy = make_policy()
-    policy.model.save_pretrained(tmp_path)
-    policy.tokenizer.save_pretrained(tmp_path)
+    save(tmp_path)
     judge = build(
         "judges", {"name": "llm_judge", "model": str(tmp_path), "engine": VLLM, "verdicts": ["?", "!"]}, Judge
     )
@@ -122,9 +128,7 @@ def test_verdicts_that_are_no_token_are_refused_before_vllm_starts(installed, tm
 
 
 def test_the_token_that_vllm_draws_needs_a_position(installed, tmp_path):
-    policy = make_policy()
-    policy.model.save_pretrained(tmp_path)
-    policy.tokenizer.save_pretrained(tmp_path)
+    policy = save(tmp_path)
     positions = policy.model.config.max_position_embeddings
     words = " ".join(["c"] * positions)
     own = {"name": "llm_judge", "model": str(tmp_path), "engine": VLLM, "verdicts": ["a", "b"]}

@@ -5,6 +5,7 @@ Each tokenizer is a byte-level BPE that is trained on a few lines, so it takes a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -207,33 +208,37 @@ def save_reward_model(family: Family, directory: Path, *, seed: int = 1, **chang
     return directory
 
 
-def save_pairrm(directory: Path, *, seed: int = 2) -> Path:
-    """PairRM's network with two small layers, and a tokenizer of one piece per character."""
+PIECES = "▁abcdefghijklmnopqrstuvwxyz"  # of one character each
+
+
+def save_pairrm(directory: Path, *, seed: int = 2, pieces: Sequence[str] = PIECES, **changes: Any) -> Path:
+    """PairRM's network with two small layers, or with changed settings, and a tokenizer of these pieces."""
     import torch
     from transformers import DebertaV2Config, DebertaV2Tokenizer
 
     from components.judges._pairrm import PairRMModel
 
-    pieces = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *"▁abcdefghijklmnopqrstuvwxyz"]
-    tokenizer = DebertaV2Tokenizer(vocab=[(piece, 0.0) for piece in pieces], unk_id=3)
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    tokenizer = DebertaV2Tokenizer(vocab=[(piece, 0.0) for piece in [*special, *pieces]], unk_id=3)
     tokenizer.add_tokens(["<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>"])
-    config = DebertaV2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=512,
-        type_vocab_size=0,
-        relative_attention=True,
-        position_biased_input=False,
-        pos_att_type=["p2c", "c2p"],
-        position_buckets=16,
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        initializer_range=0.3,
-        pad_token_id=0,
-    )
+    settings = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 0,
+        "relative_attention": True,
+        "position_biased_input": False,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 16,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "initializer_range": 0.3,
+        "pad_token_id": 0,
+    }
+    config = DebertaV2Config(**{**settings, **changes})
     config.n_tasks = 1
     for key, marker in (("source", "source"), ("cand1", "candidate1"), ("cand2", "candidate2")):
         setattr(config, f"{key}_prefix_id", tokenizer.convert_tokens_to_ids(f"<|{marker}|>"))
