@@ -17,6 +17,7 @@ from metaflow.exception import MetaflowException
 
 import command_line
 import live_terminal
+import warm
 from components.cli import COMMAND
 from components.config.errors import UserError
 from components.reporting import commands
@@ -25,7 +26,7 @@ from components.stages import runs
 from components.store import open_store, store_root
 
 LAUNCHER = "WIND_LAUNCHER"  # environment variable: process id of what starts a run's tasks on this machine
-FIRST_NODE = "WIND_FIRST_NODE"  # environment variable: that of the task which started one, as another node, here
+PARENT = "WIND_PARENT"  # environment variable: that of what started a task in the launcher's place
 ORIGIN = "--origin-run-id="
 LOCAL_ROOT = "METAFLOW_DATASTORE_SYSROOT_LOCAL"
 KEPT = ("--datastore", "--datastore-root", "--metadata", "--environment")  # options that a resume needs again
@@ -61,9 +62,9 @@ def main(flow: Any) -> None:
         # another process runs as well, two threads took over twice as long as so, where none does a tenth less.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         processes.end_in_order()
-        parent = os.environ.get(FIRST_NODE) or os.environ.get(LAUNCHER)  # on a cluster there is none
+        parent = os.environ.get(PARENT) or os.environ.get(LAUNCHER)  # on a cluster there is none
         processes.die_with_parent(int(parent) if parent else None)
-        os.environ[FIRST_NODE] = str(os.getpid())
+        os.environ[PARENT] = str(os.getpid())
         if "ubf_control" in sys.argv:  # of several nodes on this machine Metaflow starts the others as `python`
             os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     try:
@@ -73,7 +74,10 @@ def main(flow: Any) -> None:
             check_s3(sys.argv[1:])
         if "resume" in launched and "--help" not in sys.argv:
             check_resume(written.__name__, sys.argv[1:])
-        with live_terminal.shown(written) if launched and screen.can_redraw() else nullcontext():
+        with (
+            live_terminal.shown(written) if launched and screen.can_redraw() else nullcontext(),
+            warm.warmed() if launched else nullcontext(),
+        ):
             flow()
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -1,0 +1,172 @@
+"""The warm process: imports what tasks of a run need, once, and becomes each of them by a fork; see `warm.py`.
+
+It has two file descriptors from the launcher: a socket where `warm_task.py` asks for tasks, and a pipe that closes when
+the launcher ends.
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+# `metaflow` and all that a step with a model imports.
+IMPORTED = ("metaflow", "components.stages", "components.training.on_policy", "components.reporting.report")
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+PATIENCE = 10.0  # seconds for a task to say what it is
+
+
+class Request(NamedTuple):
+    """A task as its process was started."""
+
+    command: list[str]  # the flow's file and its arguments
+    environment: dict[str, str]
+    folder: str
+    streams: list[int]  # standard input, output and error
+
+
+class Server:
+    """Forks tasks when asked, tells how they ended, and ends them with who asked and with the launcher."""
+
+    def __init__(self, listener: socket.socket, lifeline: int) -> None:
+        """Args: where tasks ask; a pipe that the launcher closes."""
+        self._listener, self._lifeline = listener, lifeline
+        self._tasks: dict[int, socket.socket] = {}
+        self._selector = selectors.DefaultSelector()
+        self._ended, writer = os.pipe()
+        for end in (self._ended, writer):
+            os.set_blocking(end, False)
+        self._usual = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGCHLD)}
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number, handler in self._usual.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)  # who started the tasks ends them
+        for source in (listener, lifeline, self._ended):
+            self._selector.register(source, selectors.EVENT_READ)
+
+    def serve(self) -> Request:
+        """Returns in forks only."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._listener:
+                    if request := self._accept():
+                        return request
+                elif key.fileobj == self._ended:
+                    with suppress(BlockingIOError):
+                        os.read(self._ended, 512)
+                    self._tell()
+                elif key.fileobj == self._lifeline:
+                    self._end()
+                elif key.data in self._tasks:  # who stood in the task's place is gone
+                    with suppress(ProcessLookupError):
+                        os.kill(key.data, signal.SIGKILL)
+                    self._selector.unregister(key.fileobj)
+
+    def _accept(self) -> Request | None:
+        """In a fork, what it is to be."""
+        line, _ = self._listener.accept()
+        try:
+            request = received(line)
+        except (OSError, ValueError):
+            line.close()
+            return None
+        child = os.fork()
+        if child == 0:
+            line.close()
+            self._leave()
+            return request
+        for stream in request.streams:
+            os.close(stream)
+        self._tasks[child] = line
+        line.sendall(b"%d\n" % child)
+        self._selector.register(line, selectors.EVENT_READ, child)
+        return None
+
+    def _leave(self) -> None:
+        """In a fork: nothing of the warm process is left but what it imported."""
+        self._selector.close()
+        for line in (self._listener, *self._tasks.values()):
+            line.close()
+        for end in (self._lifeline, self._ended, signal.set_wakeup_fd(-1)):
+            os.close(end)
+        for number, handler in self._usual.items():
+            signal.signal(number, handler)
+
+    def _tell(self) -> None:
+        for child in [child for child in self._tasks if _has_ended(child)]:
+            line = self._tasks.pop(child)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            with suppress(KeyError):  # who asked went first
+                self._selector.unregister(line)
+            with suppress(OSError):
+                line.sendall(b"%d\n" % status)
+            line.close()
+
+    def _end(self) -> None:
+        """The launcher is gone."""
+        for child in self._tasks:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM)
+        for child in self._tasks:
+            os.waitpid(child, 0)
+        sys.exit()
+
+
+def _has_ended(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def received(line: socket.socket) -> Request:
+    """What a task asks for. Raises OSError or ValueError, also for another user's."""
+    line.settimeout(PATIENCE)
+    peer = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    if struct.unpack("3i", peer)[1] != os.getuid():
+        raise PermissionError("another user's process")
+    head, ancillary, _, _ = line.recvmsg(8, socket.CMSG_LEN(3 * array.array("i").itemsize))
+    streams = array.array("i")
+    for _, _, data in ancillary:
+        streams.frombytes(data)
+    size, asked = int.from_bytes(head, "big"), b""
+    while len(asked) < size:
+        part = line.recv(size - len(asked))
+        if not part:
+            raise ConnectionError("closed")
+        asked += part
+    line.settimeout(None)
+    value = json.loads(asked)
+    return Request(value["command"], value["environment"], value["folder"], streams.tolist())
+
+
+def become(request: Request, parent: str) -> None:
+    """Runs a task in this process, a fork; `parent` is the environment variable that tells it whose."""
+    for number, stream in enumerate(request.streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(request.environment, **{parent: str(os.getppid())})
+    os.chdir(request.folder)
+    sys.argv = request.command
+    sys.path[0] = str(Path(request.command[0]).resolve().parent)
+    # Not by `runpy`, in a module of its own: Metaflow's classes are in `__main__` for pickle to find them.
+    main = vars(sys.modules["__main__"])
+    main["__file__"] = request.command[0]
+    exec(compile(Path(request.command[0]).read_bytes(), request.command[0], "exec", dont_inherit=True), main)
+
+
+def main(listener: int, lifeline: int) -> None:
+    """The warm process, and the tasks that it becomes."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in every task
+    for module in IMPORTED:
+        importlib.import_module(module)
+    gc.freeze()  # collecting would write to memory that forks share
+    become(Server(socket.socket(fileno=listener), lifeline).serve(), parent="WIND_PARENT")

@@ -1,0 +1,124 @@
+"""The warm process: tasks are forks of it, and live and die as processes of their own would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from support.flows.flow_home import FLOW
+
+CLIENT = FLOW.with_name("warm_task.py")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks of a warm process are for Linux")
+Task = Callable[..., "subprocess.Popen[str]"]
+
+TELLS = """
+import os, sys
+from pathlib import Path
+print("torch" in sys.modules, sys.argv[1:], sys.path[0], Path.cwd(), os.environ["OWN"], __name__, sys.stdin.read())
+print("wrong", file=sys.stderr)
+sys.exit(7)
+"""
+WAITS = """
+import os, signal, sys, time
+from pathlib import Path
+def end(*_):
+    Path("ended").write_text("in order")
+    sys.exit(3)
+if len(sys.argv) > 1:
+    signal.signal(signal.SIGTERM, end)
+Path("pid.new").write_text(str(os.getpid()))
+Path("pid.new").rename("pid")
+time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    sys.path.insert(0, str(FLOW.parent))
+    try:
+        import warm
+    finally:
+        sys.path.pop(0)
+    with warm._server() as address:
+        yield address
+
+
+@pytest.fixture
+def task(address: str, tmp_path: Path) -> Iterator[Task]:
+    """`task(source, *words)`: a process that stands for a task, in a folder of its own."""
+    opened = ExitStack()
+
+    def start(source: str, *words: str, at: str = address) -> subprocess.Popen[str]:
+        script = tmp_path / "script.py"
+        script.write_text(source)
+        command = [sys.executable, "-I", "-S", str(CLIENT), at, sys.executable, str(script), *words]
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        environment = os.environ | {"OWN": "é"}
+        started = subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **streams)
+        return opened.enter_context(started)
+
+    with opened:
+        yield start
+
+
+def fork_of(folder: Path, wait_for: Callable[..., None]) -> int:
+    wait_for((folder / "pid").exists, seconds=60)
+    return int((folder / "pid").read_text())
+
+
+def gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_task_is_as_its_process_was_started(task: Task, tmp_path: Path, warm: bool) -> None:
+    """Words, folder, environment, streams and status; without a warm process too."""
+    started = task(TELLS, "a b", "--c") if warm else task(TELLS, "a b", "--c", at="nobody")
+    told, wrong = started.communicate("given", timeout=60)
+    assert told == f"{warm} ['a b', '--c'] {tmp_path} {tmp_path} é __main__ given\n"
+    assert wrong == "wrong\n"
+    assert started.returncode == 7
+
+
+def test_tasks_run_side_by_side(task: Task) -> None:
+    begin = time.monotonic()
+    several = [task("import time; time.sleep(2)") for _ in range(8)]
+    assert [each.wait(60) for each in several] == [0] * 8
+    assert time.monotonic() - begin < 14
+
+
+def test_who_kills_the_tasks_process_kills_the_task(task: Task, tmp_path: Path, wait_for) -> None:
+    started = task(WAITS)
+    fork = fork_of(tmp_path, wait_for)
+    assert fork != started.pid
+    started.kill()
+    wait_for(lambda: gone(fork), seconds=10)
+
+
+def test_a_signal_goes_on_to_the_task(task: Task, tmp_path: Path, wait_for) -> None:
+    started = task(WAITS, "in order")
+    fork_of(tmp_path, wait_for)
+    started.terminate()
+    assert started.wait(10) == 3
+    assert (tmp_path / "ended").read_text() == "in order"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_tasks_process_ends_as_the_task_does(task: Task, tmp_path: Path, wait_for, number: signal.Signals) -> None:
+    started = task(WAITS)
+    os.kill(fork_of(tmp_path, wait_for), number)
+    assert started.wait(10) == -number
+
+
+def test_what_a_task_raises_is_told_and_ends_it(task: Task) -> None:
+    started = task("raise KeyError('what')")
+    assert started.communicate(timeout=60)[1].endswith("KeyError: 'what'\n")
+    assert started.returncode == 1
