@@ -20,8 +20,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-# `metaflow` and all that a step with a model imports.
-IMPORTED = ("metaflow", "components.stages", "components.training.on_policy", "components.reporting.report")
+# What most tasks import; not `metaflow.cli`, whose options are made of the flow when that is imported.
+IMPORTED = (
+    "metaflow",
+    "metaflow.task",
+    "pandas",
+    "components.generation.transformers",
+    "components.reporting.report",
+    "components.stages",
+    "components.training.on_policy",
+)
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 PATIENCE = 10.0  # seconds for a task to say what it is
 

@@ -23,8 +23,10 @@ QUICK = [
     Kill("generate_1/second", "launcher exit"),
     Kill("score_1/first", "task before"),
     Kill("score_1/second", "task write:1"),
+    Kill("gather_1", "warm before"),
     Kill("gather_1", "launcher after"),
-    Kill("train_1", "task step:2"),
+    Kill("train_1", "task step:1"),
+    Kill("train_1", "warm step:2"),
     Kill("train_1", "launcher step:3"),
     Kill("evaluate_1", "task exit"),
     Kill("end", "launcher before"),
@@ -33,6 +35,7 @@ QUICK = [
 LOCAL = {
     "task": each(POINTS, "task before", "task after"),
     "launcher": in_turn(POINTS, "launcher after", "launcher exit"),
+    "warm": in_turn(POINTS, "warm before", "warm after", "warm exit"),
     "write": [*in_turn(WRITERS, "task write:1", "launcher write:1"), Kill("evaluate_1", "task exit")],
 }
 S3 = {

@@ -20,7 +20,7 @@ POINTS = [
 ]
 TASKS = {point.replace("first", "0").replace("second", "1") for point in POINTS}
 SAVED_STEPS = {"training": {**FOUR_STEPS["training"], "checkpoint_steps": 1}}
-STATUS = {"task": 1, "launcher": -9, "server": 1}  # with which the launcher ends when this is killed
+STATUS = {"task": 1, "launcher": -9, "warm": 1, "server": 1}  # with which the launcher ends when this is killed
 SOON = 120  # seconds after a kill in which every process has to be gone
 # A server that is down is down: tests need not wait for the tries that may outlast a network's faults.
 IMPATIENT = {

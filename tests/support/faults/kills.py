@@ -7,6 +7,7 @@ begins and ends. KILL_AT names the task, such as `train_1` or `score_1/0`. For t
 
     task        the task's process
     launcher    the process that started the task, which must then end too
+    warm        the process of which the tasks are forks; they must end too, and with them the run
     server      all of radosgw, whose folder is KILL_SERVER
     nobody      the task waits there for the same task of another run, to continue at once with it
 
@@ -42,7 +43,8 @@ from metaflow import current, user_step_decorator
 
 SERVER = Path(__file__).parents[3] / "infra" / "s3" / "server"
 PATIENCE = 300  # seconds in which a task whose launcher died has to end
-LAUNCHER = os.getppid()  # of a task; read before anything is killed
+PARENT = os.getppid()  # of a task; read before anything is killed
+LAUNCHER = int(os.environ.get("WIND_LAUNCHER", PARENT))
 
 Strike = Callable[[], None]
 
@@ -57,7 +59,7 @@ def kill(step_name, flow, inputs, attributes):
     def strike() -> None:
         note(here, f"{victim} {moment}")
         VICTIMS[victim]()
-        if victim in ("task", "launcher"):
+        if victim in ("task", "launcher", "warm"):
             note(here, "survived")
 
     note(here, "begin")
@@ -111,8 +113,15 @@ def wait_for_two(which: Callable[[dict[str, Any]], bool]) -> None:
 
 def kill_launcher() -> None:
     """Returns only if this process outlives its launcher."""
-    if os.getppid() == LAUNCHER:  # else it is dead already
+    if os.getppid() == PARENT:  # else it is dead already
         os.kill(LAUNCHER, signal.SIGKILL)
+    time.sleep(PATIENCE)
+
+
+def kill_warm() -> None:
+    """Returns only if this process outlives the one that it is a fork of."""
+    assert PARENT != LAUNCHER, "the task is no fork of a warm process"
+    os.kill(PARENT, signal.SIGKILL)
     time.sleep(PATIENCE)
 
 
@@ -124,6 +133,7 @@ def kill_server() -> None:
 VICTIMS: dict[str, Strike] = {
     "task": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "launcher": kill_launcher,
+    "warm": kill_warm,
     "server": kill_server,
     "nobody": lambda: wait_for_two(lambda line: line["event"].startswith("nobody")),
 }
