@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from components.config.marks import KEPT, ONE_TASK
+from components.config.paths import of_this_machine
 from components.config.schema import Section
 from components.prompts.records import BESIDE
 
@@ -71,6 +72,9 @@ class PromptsConfig(Section):
             raise ValueError(f"{given!r} cannot be used. Write a file's or dataset's name, or a list of names.")
         if isinstance(given, list) and "" in given:
             raise ValueError("one of the names is empty. Remove it.")
+        for name in names:
+            if name is not None:
+                of_this_machine(name)
         return given
 
     @field_validator("evaluation_split")
