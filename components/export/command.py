@@ -25,8 +25,7 @@ def main(arguments: list[str] | None = None, prog: str = "wind export") -> None:
         hub = _hub(given)
     with plain_errors(written=directory):
         options = CardOptions(given.push, given.license, given.examples, hub)
-        with waiting(f"writing the policy of {given.run}"):
-            export(given.run, directory, iteration=given.iteration, dtype=given.dtype, card=options)
+        export(given.run, directory, iteration=given.iteration, dtype=given.dtype, card=options)
     which = "final policy" if given.iteration is None else f"policy after iteration {given.iteration}"
     if given.iteration == "last":
         which = "policy after the last whole iteration"

@@ -11,6 +11,8 @@ from support.flows.wind_runs import shell
 pytestmark = pytest.mark.slow
 
 FLOW = """
+import os
+os.environ["USERNAME"] = "tester"
 from metaflow import FlowSpec, step
 
 class WindFlow(FlowSpec):

@@ -75,11 +75,13 @@ def test_paths_that_cannot_be_looked_up(key, error, use, text, monkeypatch):
         ("trackers.0.folder", lambda text: {"trackers": [{"name": "wandb", "folder": text}]}),
         ("evaluation.tasks_path", lambda text: {"evaluation": {"tasks_path": text}}),
         ("judge.files.0", lambda text: {"judge": {"name": "verifier", "function": "a:b", "files": [text]}}),
-        ("prompts.train", lambda text: {"prompts": {"train": text}}),
+        ("prompts.train", lambda text: {"demo": None, "prompts": {"train": text}}),
         ("prompts.evaluation", lambda text: {"prompts": {"evaluation": text}}),
     ],
 )
 def test_a_config_takes_paths_of_this_machine(key, settings, text, remedy):
+    if (key, text) == ("prompts.train", ""):
+        remedy = "is required."
     with pytest.raises(ConfigError) as raised:
         checked({"demo": {}, **settings(text)})
     assert f"{key}: {remedy}" in str(raised.value)
