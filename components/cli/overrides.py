@@ -68,7 +68,7 @@ def _takes_a_value(word: str, before: set[str]) -> bool:
     name, equals, _ = word.partition("=")
     if name in before - SEVERAL:
         raise ConfigError(f"{name}: is given twice, and only the last would count. Give it once.")
-    if len(name) > len("--c") and "--config".startswith(name):
+    if len("--c") < len(name) < len("--config") and "--config".startswith(name):
         raise ConfigError(f"{name}: is no option. Write --config FILE.")
     before.add(name)
     return not equals and name not in FLAGS

@@ -81,7 +81,7 @@ def test_a_run_that_is_interrupted_leaves_the_terminal_as_it_should_be(run, tmp_
     terminal, status = run("demo.steps=1000000", meanwhile=interrupt)
     rows = terminal.screen()
     whole = "\n".join(rows)
-    assert status != 0
+    assert status == 130
     assert "Workflow interrupted." in whole
     assert re.search(r"To resume it where it failed:\n.*resume --origin-run-id", whole)
     assert [row for row in rows if "at work" in row or "%|" in row] == []

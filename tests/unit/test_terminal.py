@@ -17,9 +17,10 @@ from components import cli
 from components.config.errors import UserError
 from components.runtime.terminal import Parser, plain_errors, visible
 from support.dripping_server import dripping
+from support.flows.signals import HEARING
 
 ROOT = Path(__file__).parents[2]
-WIND = [sys.executable, "-c", "from components.cli import main; main()"]
+WIND = [*HEARING, sys.executable, "-c", "from components.cli import main; main()"]
 
 
 def started(*words: str, cwd: Path, path: Path = ROOT) -> subprocess.Popen[str]:
