@@ -50,7 +50,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     names: set[str] = set()
     value_follows = False
     for word in words:
-        if value_follows or word.startswith("-"):
+        if value_follows or (word.startswith("-") and word.strip("-")):
             options.append(word)
             value_follows = not value_follows and _takes_a_value(word, names)
         elif OVERRIDE.fullmatch(word):

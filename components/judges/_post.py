@@ -43,7 +43,9 @@ async def post(client: httpx2.AsyncClient, url: str, value: Any, *, key: str | N
     """
     import httpx2
 
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    # On a connection that is kept, a server that sends head and body apart waits for each head's receipt: some 40 ms.
+    headers = {"Content-Type": "application/json", "Connection": "close"}
+    headers |= {"Authorization": f"Bearer {key}"} if key else {}
     body = json.dumps(value).encode()
     for attempt in range(retries + 1):
         wait = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * random.uniform(0.75, 1.0)

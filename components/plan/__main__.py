@@ -22,7 +22,7 @@ from components.plan.models import PlanError, sizes
 from components.plan.table import GB, GPUS, assumptions, gpu_hours, render, runs
 from components.reporting.text import digits
 from components.run_config import checked
-from components.runtime.terminal import Parser, command, plain_errors, waiting
+from components.runtime.terminal import Parser, command, plain_errors, visible, waiting
 
 LARGEST = 1e15
 INTERRUPTIONS = 0.05  # of a spot machine, an hour
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None, prog: str = "wind plan") -> None:
     given = _parser(prog).parse_args(arguments)
     with plain_errors(), waiting(f"planning {given.config}"):
         planned = _plan(given)
-    print(planned)
+    print(visible(planned))
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

@@ -159,7 +159,7 @@ def parser(prog: str) -> Parser:
 
 def run(options: argparse.Namespace) -> int:
     """Does what was asked; the exit status. Notes that cannot be read are named at the end, and stop `gc`."""
-    if options.root and "://" not in options.root and not os.path.isdir(options.root):  # noqa: PTH112, Path raises for long names
+    if options.root is not None and "://" not in options.root and not os.path.isdir(options.root):  # noqa: PTH112, Path raises for long names
         raise StoreError(f"--root {options.root}: is no directory. Name that of a store, as `ls` tells it.")
     store = open_store(options.root or default_root(options.datastore))
     unreadable: list[StoreError] = []

@@ -89,6 +89,7 @@ def test_an_option_without_a_value_leaves_what_follows() -> None:
         ("--max-workers 4 5", "5: is neither"),
         ("--tag=a b", "b: is neither"),
         ("=3", "=3: is neither"),
+        ("-- foo", "--: is neither"),
         ("--max-workers 4 --max-workers=2", "--max-workers: is given twice, and only the last would count."),
         ("--conf mine.yaml", "--conf: is no option. Write --config FILE."),
     ],
