@@ -91,7 +91,7 @@ def _flow(arguments: list[str]) -> None:
     parser = Parser(prog="wind flow", description="Runs a flow with Metaflow's own command line.")
     parser.add_argument("flow", choices=names)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="as of python flows/…_flow.py")
-    given = parser.parse_args(arguments)
+    given = parser.parsed(arguments)
     _start(f"{given.flow}_flow.py", given.arguments)
 
 

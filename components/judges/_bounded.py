@@ -12,6 +12,8 @@ from typing import Any
 import anyio
 import httpx2
 
+from components.config.errors import JudgeError
+
 LARGEST = 64 * 2**20  # bytes; 100,000 scores with ten parts take 20 MB
 _UNPACKED = ("content-encoding", "content-length", "transfer-encoding")  # headers of a body as it was sent
 
@@ -28,8 +30,14 @@ class BoundedClient(httpx2.AsyncClient):
     """
 
     def __init__(self, seconds: float) -> None:
-        """Args: seconds that an answer may take."""
-        super().__init__(timeout=None, follow_redirects=False, limits=httpx2.Limits(max_connections=None))
+        """Args: seconds that an answer may take. Raises JudgeError for a proxy or certificates that cannot be used."""
+        try:
+            super().__init__(timeout=None, follow_redirects=False, limits=httpx2.Limits(max_connections=None))
+        except (ImportError, ValueError, OSError, httpx2.InvalidURL) as error:
+            raise JudgeError(
+                f"judge: what the environment says of proxies or certificates cannot be used ({error}). Correct or "
+                "unset HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR."
+            ) from error
         self._seconds = seconds
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:

@@ -99,6 +99,16 @@ def test_the_key_is_sent_to_no_other_server(judge, status):
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "nonsense://host:1"), ("HTTP_PROXY", "http://host:port"), ("SSL_CERT_FILE", "/no/such/file.pem")],
+)
+def test_an_environment_that_no_client_can_use(judge, name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(JudgeError, match=rf"^judge: what the environment says .*{name}"):
+        judge("http://127.0.0.1:9").judge(PROMPTS, PAIR)
+
+
 def test_the_judge_http_needs_no_openai():
     program = (
         "import sys; sys.modules['openai'] = None\n"
