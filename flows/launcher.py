@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -22,6 +23,7 @@ from components.cli import COMMAND
 from components.config.errors import UserError
 from components.reporting import commands
 from components.runtime import processes, screen
+from components.runtime.terminal import command, visible
 from components.stages import runs
 from components.store import open_store, store_root
 
@@ -40,11 +42,13 @@ class ResumeError(UserError):
     """A run that cannot be resumed."""
 
 
+@command
 def main(flow: Any) -> None:
     """Runs the command line of a flow, a FlowSpec as its decorators left it.
 
     After a failed run or resume, says what killed it and the command that resumes it.
     """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by `wind run` since it began
     # Metaflow looks for the origin's config under the option as a word of its own, or else takes another run's.
     sys.argv = [part for word in sys.argv for part in (word.split("=", 1) if word.startswith(ORIGIN) else [word])]
     launched = {"run", "resume"} & set(sys.argv[1:])
@@ -80,10 +84,12 @@ def main(flow: Any) -> None:
         ):
             flow()
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {visible(str(error))}")
     except SystemExit as stop:
         if stop.code and launched and current.run_id:
             print(f"\n{_after(f'{current.flow_name}/{current.run_id}', came)}", file=sys.stderr)
+        if came:
+            sys.exit(128 + came[0])  # as shells have it; Metaflow ends with 1
         raise
 
 

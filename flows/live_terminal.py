@@ -25,6 +25,7 @@ from components.runtime.heartbeat import is_sign
 from components.runtime.reports import REPORTS, Reader
 from components.runtime.scratch import scratch
 from components.runtime.screen import Screen
+from components.runtime.terminal import visible
 
 INTERVAL = 0.5  # seconds between two drawings
 # What Metaflow says of tasks and runs that the picture shows, too; anything else that it says is shown.
@@ -35,6 +36,7 @@ USUAL = re.compile(
 STARTING = re.compile(r"Workflow starting \(run-id ([^),]+)\)")
 HEAD = re.compile(r"\[[^/\]]+/(?P<task>[^/\]]+/[^ \]]+)( \(pid \d+\))?\]")  # [RUN/STEP/ID (pid N)]
 RED = "\x1b[31m{}\x1b[0m"
+NO_COLOR = "NO_COLOR"  # environment variable; whatever it holds, nothing is coloured (no-color.org)
 
 
 @contextmanager
@@ -81,6 +83,7 @@ class _Terminal:
         **_: Any,
     ) -> None:
         """In the place of `metaflow.cli.logger`, with its arguments: a line of Metaflow's, or of a task."""
+        body = body.rstrip("\r")
         at = timestamp if isinstance(timestamp, datetime) else datetime.now()
         self._keep(f"{at:%Y-%m-%d %H:%M:%S} {head}{body}\n")
         found = HEAD.match(head)
@@ -92,8 +95,9 @@ class _Terminal:
         if (USUAL.fullmatch(body) and not bad) or (not system_msg and (is_meter(body) or is_sign(body))):
             return
         # Of one task alone nobody asks whose line it is, and tables need the room.
-        said = f"{task}: {body}" if task and (others or system_msg) else body
-        self._screen.above(f"{RED.format(said) if bad or body.startswith('Task failed') else said}\n")
+        said = visible(f"{task}: {body}" if task and (others or system_msg) else body)
+        red = (bad or body.startswith("Task failed")) and not os.environ.get(NO_COLOR)
+        self._screen.above(f"{RED.format(said) if red else said}\n")
 
     @contextmanager
     def drawn(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ from components.config.sections import PolicyConfig
 from components.config.strict_yaml import load_yaml
 from components.generation import Engine
 from components.run_config.fields import EngineField
-from components.runtime.terminal import plain_errors
+from components.runtime.terminal import Parser, command, plain_errors, visible, waiting
 
 BATCH = 32  # answers at a time, of thousands of tokens
 LONGEST = 4096  # tokens; the package's own setting
@@ -35,6 +35,7 @@ class EngineAlone(Section):
     engine: EngineField
 
 
+@command
 def main(arguments: list[str] | None = None, prog: str = "wind benchmark") -> None:
     """The command line; see `plain_errors`."""
     given = _parser(prog).parse_args(arguments)
@@ -45,26 +46,30 @@ def main(arguments: list[str] | None = None, prog: str = "wind benchmark") -> No
         models = [_policy(given, name) for name in (given.model, given.after) if name is not None]
         settings = Answering(_engine(given.engine), given.max_new_tokens, given.cut_thinking)
         benchmark = ifbench.load(given.limit)
-        settings.engine.check()
+        with waiting(f"checking the engine {settings.engine.name}"):
+            settings.engine.check()
         if note := report.left_out(benchmark):
             print(note, flush=True)
         results = [_result(benchmark, model, settings) for model in models]
     with plain_errors(written=out):
         report.write(out, report.values(benchmark, results, settings))
-    print(f"{report.text(benchmark, results, settings)}\n\n{out} has every answer.")
+    print(f"{visible(report.text(benchmark, results, settings))}\n\n{out} has every answer.")
 
 
 def _result(benchmark: IFBench, model: PolicyConfig, settings: Answering) -> Result:
     from components.reporting.cards import StepProgress
 
-    with StepProgress(f"answers of {model.model}") as progress:
+    with (
+        waiting(f"loading {model.model}, which then answers") as heard,
+        StepProgress(f"answers of {model.model}", heard=heard) as progress,
+    ):
         answers = answer(model, [task.prompt for task in benchmark.tasks], settings, progress)
     checked = [ifbench.check(task, one.text) for task, one in zip(benchmark.tasks, answers, strict=True)]
     return Result(str(model.model), answers, checked)
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog, description="Tells what a policy reaches in an outside benchmark, or two of them beside each other."
     )
     parser.add_argument(

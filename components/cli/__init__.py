@@ -1,4 +1,7 @@
-"""The command `wind`: everything that a user does with runs beside running them."""
+"""The command `wind`: everything that a user does with runs beside running them.
+
+What a command needs is imported when it runs, inside of what ends it in order at Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,12 @@ import argparse
 import importlib
 import os
 import shlex
+import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from components.cli.overrides import split, with_overrides
-from components.config.strict_yaml import read_text
-from components.run_config import parse
-from components.runtime.terminal import plain_errors
+from components.runtime.terminal import Parser, command, plain_errors
 
 # A command's module, whose `main(arguments, prog)` it is, and what `wind --help` says of it.
 COMMANDS = {
@@ -34,9 +36,10 @@ VERBS = {"run": ["run"], "create": ["argo-workflows", "create"]}
 COMMAND = "WIND_COMMAND"  # environment variable: what the user typed, for flows to show again
 
 
-def main(arguments: list[str] | None = None) -> None:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    given = _parser().parse_args(arguments)
+    given = _parser().parsed(arguments)
     if given.command in ("run", "create"):
         _run(given.command, given.arguments)
     elif given.command == "flow":
@@ -45,10 +48,10 @@ def main(arguments: list[str] | None = None) -> None:
         importlib.import_module(COMMANDS[given.command][0]).main(given.arguments, prog=f"wind {given.command}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     said = {**FLOWS, **{name: what for name, (_, what) in COMMANDS.items()}}
     width = max(map(len, said))
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="wind",
         description="Aligns language models with WIND.",
         epilog="\n".join(["commands:", *(f"  {name:{width}}  {what}" for name, what in said.items())]),
@@ -59,39 +62,49 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(command: str, arguments: list[str]) -> None:
+def _run(verb: str, arguments: list[str]) -> None:
     """Starts or deploys a run whose config is a file with settings of the command line over it."""
-    parser = argparse.ArgumentParser(
-        prog=f"wind {command}",
-        usage=f"wind {command} [--config FILE] [KEY=VALUE ...] [OPTION ...]",
-        description=f"{FLOWS[command].capitalize()}. Options are those of Metaflow's `{' '.join(VERBS[command])}`.",
+    from components.cli.overrides import split, with_overrides
+    from components.config.paths import argument
+    from components.config.strict_yaml import read_text
+    from components.run_config import parse
+
+    parser = Parser(
+        prog=f"wind {verb}",
+        usage=f"wind {verb} [--config FILE] [KEY=VALUE ...] [OPTION ...]",
+        description=f"{FLOWS[verb].capitalize()}. Options are those of Metaflow's `{' '.join(VERBS[verb])}`.",
         epilog="Settings such as training.learning_rate=1e-5 or prompts.shards=8 replace those of the file; a value is "
         "written as in YAML. A config with a `compare` section runs all its arms.",
     )
-    parser.add_argument("--config", metavar="FILE", type=Path, help="YAML file of the run; default: the demo")
+    parser.add_argument("--config", metavar="FILE", type=argument, help="YAML file of the run; default: the demo")
     given, rest = parser.parse_known_args(arguments)
-    settings, options = split(rest)
     with plain_errors():
+        settings, options = split(rest)
         text = with_overrides(read_text(given.config or _folder() / "configs" / "demo.yaml"), settings)
         compared = parse(text)["compare"] is not None
-    os.environ[COMMAND] = shlex.join(["wind", command, *arguments])
-    _start(
-        f"{'compare' if compared else 'wind'}_flow.py", ["--config-value", "config", text, *VERBS[command], *options]
-    )
+    os.environ[COMMAND] = shlex.join(["wind", verb, *arguments])
+    _start(f"{'compare' if compared else 'wind'}_flow.py", ["--config-value", "config", text, *VERBS[verb], *options])
 
 
 def _flow(arguments: list[str]) -> None:
     names = sorted(path.stem.removesuffix("_flow") for path in _folder().glob("*_flow.py"))
-    parser = argparse.ArgumentParser(prog="wind flow", description="Runs a flow with Metaflow's own command line.")
+    parser = Parser(prog="wind flow", description="Runs a flow with Metaflow's own command line.")
     parser.add_argument("flow", choices=names)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="as of python flows/…_flow.py")
-    given = parser.parse_args(arguments)
+    given = parser.parsed(arguments)
     _start(f"{given.flow}_flow.py", given.arguments)
 
 
 def _start(file: str, arguments: list[str]) -> None:
-    """Becomes a flow: Metaflow starts tasks from the file that its process began with."""
-    os.execv(sys.executable, [sys.executable, str(_folder() / file), *arguments])
+    """Becomes a flow: Metaflow starts tasks from the file that its process began with.
+
+    Ctrl-C waits until the flow's `main`, which ends in order, is there: importing all before it takes seconds.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        os.execv(sys.executable, [sys.executable, str(_folder() / file), *arguments])
+    finally:  # where that could not be
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _folder() -> Path:

@@ -12,6 +12,12 @@ from components.config.errors import ConfigError
 from components.config.strict_yaml import load_yaml
 
 OVERRIDE = re.compile(r"(?P<key>[A-Za-z_][\w]*(\.[\w-]+)*)=(?P<value>.*)", re.DOTALL)
+# Of the options that Metaflow's `run` and `argo-workflows create` have: those without a value, and those that add up.
+_SWITCHES: tuple[str, ...] = ("auto-emit-argo-events", "notify-on-error", "notify-on-success")
+_SWITCHES += ("enable-heartbeat-daemon", "enable-error-msg-capture")
+FLAGS = {"--generate-new-token", "--only-json"}
+FLAGS |= {f"--{no}{name}" for name in _SWITCHES for no in ("", "no-")}
+SEVERAL = {"--tag", "--with", "--incident-io-metadata"}
 
 
 def with_overrides(text: str, given: Sequence[str]) -> str:
@@ -35,14 +41,37 @@ def with_overrides(text: str, given: Sequence[str]) -> str:
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Settings and all else of a command line; what follows an option, as in `--tag team=nlp`, is its value."""
+    """Settings, and options of Metaflow with their values, such as `--tag team=nlp`, of a command line.
+
+    Raises ConfigError for a word that is neither, and for an option given twice of which Metaflow heeds the last.
+    """
     settings: list[str] = []
-    others: list[str] = []
-    for word, before in zip(words, ["", *words], strict=False):
-        of_option = before.startswith("--") and "=" not in before
-        ours = not word.startswith("-") and not of_option and OVERRIDE.fullmatch(word)
-        (settings if ours else others).append(word)
-    return settings, others
+    options: list[str] = []
+    names: set[str] = set()
+    value_follows = False
+    for word in words:
+        if value_follows or (word.startswith("-") and word.strip("-")):
+            options.append(word)
+            value_follows = not value_follows and _takes_a_value(word, names)
+        elif OVERRIDE.fullmatch(word):
+            settings.append(word)
+        else:
+            raise ConfigError(
+                f"{word}: is neither a setting nor an option. Write settings as KEY=VALUE, options as --max-workers 4, "
+                "and the file of the config as --config FILE."
+            )
+    return settings, options
+
+
+def _takes_a_value(word: str, before: set[str]) -> bool:
+    """Whether the next word belongs to an option; it joins those `before`."""
+    name, equals, _ = word.partition("=")
+    if name in before - SEVERAL:
+        raise ConfigError(f"{name}: is given twice, and only the last would count. Give it once.")
+    if len("--c") < len(name) < len("--config") and "--config".startswith(name):
+        raise ConfigError(f"{name}: is no option. Write --config FILE.")
+    before.add(name)
+    return not equals and name not in FLAGS
 
 
 def _value(key: str, text: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from components.cli import reference
 from components.config.compare import Arm
 from components.config.schema import Section
 from components.run_config import RunConfig
+from components.runtime.terminal import Parser, command
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SWEEP = {
@@ -78,9 +78,10 @@ def _labelled(known: Mapping[str, type[Section]]) -> dict[str, Any]:
     return {"properties": labels, "additionalProperties": {"anyOf": named}}
 
 
+@command
 def main(arguments: list[str] | None = None, prog: str = "wind schema") -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog=prog, description="Prints every setting of a config.", epilog=HINT)
+    parser = Parser(prog=prog, description="Prints every setting of a config.", epilog=HINT)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--markdown", action="store_true", help="as docs/configuration.md, and not as a JSON schema")
     which.add_argument("--bandit", action="store_true", help="the JSON schema of a config of bandit_flow.py")

@@ -7,19 +7,19 @@ Run it where the flow ran, as `wind export`.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from components.comparison import report
 from components.config.paths import argument
-from components.runtime.terminal import plain_errors
+from components.runtime.terminal import Parser, command, plain_errors, waiting
 
 
+@command
 def main(arguments: list[str] | None = None, prog: str = "wind compare") -> None:
     """The command line; see `plain_errors`."""
     from components.stages.runs import finished
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description="Writes the results of a finished comparison as comparison.csv, comparison.png and comparison.md.",
     )
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None, prog: str = "wind compare") -> None
     parser.add_argument("directory", metavar="DIR", nargs="?", type=argument, help="default: ./comparison")
     given = parser.parse_args(arguments)
     directory = given.directory or Path("comparison")
-    with plain_errors(written=directory):
+    with waiting(f"reading {given.run}"), plain_errors(written=directory):
         data = finished(given.run, flow="CompareFlow", result="comparison", artifacts=("results", "reach"))
         report.write(data.results, data.reach, directory, title=given.run)
     print(f"The results of {given.run} are in {directory}: comparison.csv, comparison.png and comparison.md.")

@@ -74,6 +74,13 @@ class Arm(Section):
     generation: ArmGeneration = ArmGeneration()
     prompts: ArmPrompts = ArmPrompts()
 
+    @field_validator("share", mode="before")
+    @classmethod
+    def _is_some(cls, share: Any) -> Any:
+        if share == 0 and not isinstance(share, bool):
+            raise ValueError("0 leaves the arm nothing to draw. Remove the arm, or give it a share above 0, up to 1.")
+        return share
+
     @field_validator("algorithm", "training", mode="before")
     @classmethod
     def _is_a_section(cls, value: Any) -> Any:

@@ -1,15 +1,35 @@
-"""Paths that a user names, in a config or on a command line: `~` means a home, and each can be looked up."""
+"""Paths that a user names, in a config or on a command line: `~` means a home, and each can be looked up.
+
+They are of this machine's file system: of an address such as `s3://bucket/x` a folder `s3:` would be made here, and
+nothing means the working directory.
+"""
 
 from __future__ import annotations
 
 import argparse
 import errno
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from components.config.errors import UserError
 
 SHOWN = 80  # characters of a path in a message
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
+
+
+def of_this_machine(text: str) -> str:
+    """The text, of a path or a name. Raises ValueError for nothing and for an address."""
+    if not text.strip():
+        raise ValueError("is empty. Name a path.")
+    if "://" in text:
+        raise ValueError(f"{_shown(text)} is an address, and a path on this machine is needed. Name one.")
+    return text
+
+
+# A setting that names a file or a directory, whether or not it is there.
+LocalPath = Annotated[str, AfterValidator(of_this_machine)]
 
 
 def user_path(text: str, key: str, error: type[Exception]) -> Path:
@@ -21,9 +41,13 @@ def user_path(text: str, key: str, error: type[Exception]) -> Path:
         error: the kind of error to raise.
 
     Raises:
-        error: the home of no user, a name too long, links in a circle, a folder that nobody may look into, characters
-            that no path holds.
+        error: nothing, an address, the home of no user, a name too long, links in a circle, a folder that nobody may
+            look into, characters that no path holds.
     """
+    try:
+        of_this_machine(text)
+    except ValueError as reason:
+        raise error(f"{key}: {reason}") from reason
     try:
         path = Path(text).expanduser()
         path.stat()
@@ -37,8 +61,11 @@ def user_path(text: str, key: str, error: type[Exception]) -> Path:
 
 
 def _message(text: str, key: str, reason: str) -> str:
-    shown = text if text.isprintable() else ascii(text)
-    return f"{key}: {shown:.{SHOWN}} cannot be looked up ({reason.rstrip('.')}). Check the path."
+    return f"{key}: {_shown(text)} cannot be looked up ({reason.rstrip('.')}). Check the path."
+
+
+def _shown(text: str) -> str:
+    return f"{text if text.isprintable() else ascii(text):.{SHOWN}}"
 
 
 def argument(text: str) -> Path:

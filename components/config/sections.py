@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from components.config.marks import ANSWERS, ASIDE, KEPT, Shared
+from components.config.paths import LocalPath
 from components.config.schema import Section, StopStrings, TemplateOptions
 from components.config.similarity import SimilarityConfig
 
@@ -202,7 +203,7 @@ class EvaluationConfig(Section):
         None, description="measure how near responses are to their prompts; absent: not measured"
     )
     tasks: list[str] = Field([], description="benchmarks of lm-eval, such as gsm8k, or hellaswag:acc with a metric")
-    tasks_path: str | None = Field(None, description="folder with task files of your own")
+    tasks_path: LocalPath | None = Field(None, description="folder with task files of your own")
     tasks_limit: PositiveInt | None = Field(None, description="only so many questions of each task")
     tasks_batch_size: PositiveInt = Field(8, description="questions that are read at once")
 

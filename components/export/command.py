@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from components.config.paths import argument
 from components.export.policy import DTYPES, CardOptions, ExportError, export
-from components.runtime.terminal import plain_errors
+from components.runtime.terminal import Parser, command, plain_errors, waiting
 
 if TYPE_CHECKING:
     from components.export.hub import Hub
 
 
+@command
 def main(arguments: list[str] | None = None, prog: str = "wind export") -> None:
     """The command line; see `plain_errors`."""
     given = _parser(prog).parse_args(arguments)
@@ -33,13 +34,13 @@ def main(arguments: list[str] | None = None, prog: str = "wind export") -> None:
         f"{load_snippet(directory)}"
     )
     if hub is not None:
-        with plain_errors():
+        with plain_errors(), waiting("sending it to the hub"):
             address = hub.push(directory, f"The {which} of {given.run}")
         print(f"\nIt is on the hub: {address}")
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog, description="Writes a policy of a run as a plain Hugging Face directory with a model card."
     )
     parser.add_argument(
@@ -77,7 +78,8 @@ def _hub(given: argparse.Namespace) -> Hub | None:
         return None
     from components.export import hub
 
-    return hub.ready(hub.Target(given.push, given.private, given.revision))
+    with waiting("asking the hub"):
+        return hub.ready(hub.Target(given.push, given.private, given.revision))
 
 
 def _count(text: str) -> int:

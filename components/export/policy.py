@@ -16,6 +16,7 @@ from components.export import facts
 from components.policy import findings
 from components.policy.files import ADAPTER
 from components.runtime.scratch import scratch
+from components.runtime.terminal import waiting
 from components.stages import runs
 from components.store import Manifest, Store, open_store
 
@@ -80,7 +81,8 @@ def export(
     told = _told(data, compared, options, directory) if facts.known(data) else None
     if told is None and options.hub:
         raise ExportError(f"{pathspec}: has no config or history, so it gets no model card. Name a run of WindFlow.")
-    adapted = _write(data, directory, dtype)
+    with waiting(f"writing the policy of {pathspec}"):
+        adapted = _write(data, directory, dtype)
     if told is None:
         logger.warning("%s has no config or history, so it gets no model card.", pathspec)
         return directory

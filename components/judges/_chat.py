@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
 from components.config import extras
 from components.config.errors import JudgeError
 from components.judges._base import filled
+from components.judges._calls import awaited
 from components.judges._client import Client
 from components.judges._endpoint import Address, EndpointSettings
+
+if TYPE_CHECKING:  # a config is read in steps that ask nobody
+    import openai
 
 MISSING = (
     f"judge.name: openai needs the package openai, which is not installed. Run {extras.install('openai')}, "
@@ -87,18 +91,24 @@ class ChatSettings(EndpointSettings):
     top_logprobs: int = Field(20, ge=0, le=20, description="likeliest tokens to ask for; 0: none, verdicts are hard")
     request: dict[str, Any] = Field(default_factory=dict, description="more fields of the request's body")
 
-    def client(self) -> Client:
+    def client(self) -> Client[openai.AsyncOpenAI]:
         """A client for all threads, to be left: it keeps its connections. Raises JudgeError if there is none."""
         try:
             import openai
         except ImportError as error:
             raise JudgeError(MISSING) from error
-        key = self.key() or "none"
-        return Client(
-            openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.retries)
-        )
+        from components.judges._bounded import BoundedClient
 
-    def ask(self, client: Client, question: Question) -> Reply:
+        made = openai.AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=self.key() or "none",
+            timeout=None,  # that of the client below counts
+            max_retries=self.retries,
+            http_client=BoundedClient(self.timeout),
+        )
+        return Client(made, made.close)
+
+    def ask(self, client: Client[openai.AsyncOpenAI], question: Question) -> Reply:
         """The answer to one question.
 
         The client repeats what the endpoint refuses as too many, what fails in it and what takes too long, after 0.5,
@@ -109,10 +119,12 @@ class ChatSettings(EndpointSettings):
         """
         import openai
 
+        from components.judges._bounded import TooLargeError
+
         where = question.where
         try:
             with client.used() as made:
-                raw = made.chat.completions.with_raw_response.create(**self._body(question.text))
+                raw = awaited(made.chat.completions.with_raw_response.create(**self._body(question.text)))
             return _read(raw.text)
         except openai.APIStatusError as error:
             said = self.shown(error.response.text.strip() or error.response.reason_phrase)
@@ -121,18 +133,29 @@ class ChatSettings(EndpointSettings):
                 f"{self._remedy(error.status_code)}"
             ) from None
         except openai.APIConnectionError as error:  # a timeout is one
-            late = isinstance(error, openai.APITimeoutError)
-            what = f"gives no answer within judge.timeout, {self.timeout:g} s" if late else "cannot be reached"
-            why = "" if late else f" ({error.__cause__ or error})"
+            raise self._away(where, error) from None
+        except TooLargeError as error:
             raise JudgeError(
-                f"{where}: {self.base_url} {what}{why}, tried {self.retries + 1} times. See whether the server runs, "
-                "correct judge.base_url, or raise judge.timeout or judge.retries."
+                f"{where}: {self.base_url} answers with {error}, as no chat completion does. Correct judge.base_url."
             ) from None
         except ValidationError:
             raise JudgeError(
                 f"{where}: what {self.base_url} answers is no chat completion: {self.shown(raw.text)}. Correct "
                 "judge.base_url; it usually ends in /v1."
             ) from None
+
+    def _away(self, where: str, error: openai.APIConnectionError) -> JudgeError:
+        import openai
+
+        from components.judges._bounded import reason
+
+        late = isinstance(error, openai.APITimeoutError)
+        what = f"gives no answer within judge.timeout, {self.timeout:g} s" if late else "cannot be reached"
+        why = "" if late else f" ({reason(error)})"
+        return JudgeError(
+            f"{where}: {self.base_url} {what}{why}, tried {self.retries + 1} times. See whether the server runs, "
+            "correct judge.base_url, or raise judge.timeout or judge.retries."
+        )
 
     def _body(self, text: str) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": text}]}
@@ -149,6 +172,8 @@ class ChatSettings(EndpointSettings):
             return f"Give a key that it takes in the environment variable of judge.api_key_env ({self.api_key_env})."
         if status == 404:
             return f"Correct judge.model ({self.model}) or judge.base_url; it usually ends in /v1."
+        if 300 <= status < 400:
+            return "Redirects are not followed, for they would take the key along. Correct judge.base_url."
         if busy := self.busy_remedy(status):
             return busy
         return (
@@ -163,7 +188,7 @@ class _Top(BaseModel):
 
 
 class _Token(_Top):
-    top_logprobs: list[_Top] = []
+    top_logprobs: list[_Top] | None = None
 
 
 class _Logprobs(BaseModel):
@@ -182,8 +207,8 @@ class _Choice(BaseModel):
 
 
 class _Used(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None  # an endpoint that does not count says nothing, or null
+    completion_tokens: int | None = None
 
 
 class _Completion(BaseModel):
@@ -201,9 +226,9 @@ def _read(body: str) -> Reply:
     return Reply(
         text=choice.message.content or choice.message.refusal or "",
         finish=choice.finish_reason or "",
-        tokens=[(one.token, {top.token: top.logprob for top in one.top_logprobs}) for one in said or []],
-        tokens_in=used.prompt_tokens,
-        tokens_out=used.completion_tokens,
+        tokens=[(one.token, {top.token: top.logprob for top in one.top_logprobs or []}) for one in said or []],
+        tokens_in=used.prompt_tokens or 0,
+        tokens_out=used.completion_tokens or 0,
     )
 
 

@@ -1,27 +1,28 @@
-"""The official client of OpenAI-compatible endpoints, in the hands of several threads."""
+"""A client of an endpoint, in the hands of several threads."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Generic, Self, TypeVar
 
-if TYPE_CHECKING:
-    import openai
+from components.judges._calls import awaited
+
+T = TypeVar("T")
 
 
-class Client:
+class Client(Generic[T]):
     """A client for all threads, closed when it has been left and none of them uses it any more.
 
     A question that nobody waits for any more, because another failed, may still be asked: closed under it, the client
     would lose the connection that it is making, which then stays open.
     """
 
-    def __init__(self, client: openai.OpenAI) -> None:
-        """Args: client: of the package openai."""
-        self._client, self._users = client, 1
+    def __init__(self, client: T, close: Callable[[], Awaitable[None]]) -> None:
+        """Args: client, and what closes it."""
+        self._client, self._close, self._users = client, close, 1
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -33,8 +34,8 @@ class Client:
         self._leave()
 
     @contextmanager
-    def used(self) -> Iterator[openai.OpenAI]:
-        """The package's client, open as long as this lasts."""
+    def used(self) -> Iterator[T]:
+        """The client itself, open as long as this lasts."""
         with self._lock:
             self._users += 1
         try:
@@ -47,4 +48,4 @@ class Client:
             self._users -= 1
             last = self._users == 0
         if last:
-            self._client.close()
+            awaited(self._close())

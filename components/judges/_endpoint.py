@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
+import idna
 from pydantic import AfterValidator, Field
 
 from components.config.errors import JudgeError
@@ -25,6 +26,8 @@ def _address(value: str) -> str:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port  # a port that is no number raises
         (host or "").encode("idna")  # as does a name that no server can have
+        if host and not host.isascii():
+            idna.encode(host)  # of newer rules, by which the client goes
     except ValueError as error:
         raise ValueError(f"{value!r} is no address ({error}). Write it as in http://localhost:8000/v1.") from error
     if parts.username is not None or parts.password is not None:
@@ -54,7 +57,7 @@ class EndpointSettings(Section):
 
     api_key_env: Variable | None = Field(None, description="environment variable that holds the key; null: none")
     concurrency: int = Field(8, ge=1, le=1024, description="requests at a time")
-    timeout: float = Field(60.0, gt=0, le=86400, description="seconds to wait for an answer, each time")
+    timeout: float = Field(60.0, gt=0, le=86400, description="seconds that a whole answer may take, each time")
     retries: int = Field(
         8, ge=0, le=100, description="of a request that is refused as too many, fails in the server or takes too long"
     )

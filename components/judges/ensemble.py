@@ -39,7 +39,7 @@ def _member(settings: Any) -> Member:
         return settings
     own = {key: value for key, value in settings.items() if key != "weight"} if isinstance(settings, dict) else settings
     weight = settings.get("weight", 1.0) if isinstance(settings, dict) else 1.0
-    problems, judge = [] if _can_weigh(weight) else [f"weight: {cut(repr(weight))} cannot be used. {_WEIGHTS}"], None
+    problems, judge = [] if _can_weigh(weight) else [f"weight: {_refusal(weight)}"], None
     try:
         judge = registry.resolve("judges", own, Judge)
     except KeyedError as error:
@@ -53,7 +53,9 @@ def _member(settings: Any) -> Member:
     return Member(judge, float(weight))
 
 
-_WEIGHTS = f"Give a positive number of at most {sys.float_info.max:.0e}."
+def _refusal(weight: Any) -> str:
+    nothing = ", or remove the judge: it would be asked and not counted" if weight == 0 else ""
+    return f"{cut(repr(weight))} cannot be used. Give a positive number below 1.8e308{nothing}."
 
 
 def _can_weigh(weight: Any) -> bool:

@@ -7,11 +7,11 @@ The contract, with a reference server in examples/reward_server: POST `{"prompts
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,15 @@ from components.config.errors import JudgeError
 from components.data.records import Prompt
 from components.judges import Judge, Judgement, preference_from_scores, refuse_ragged, with_pair_rate
 from components.judges._base import PROBE, PROBE_RESPONSES
+from components.judges._calls import awaited
+from components.judges._client import Client
 from components.judges._endpoint import Address, EndpointSettings
 from components.judges._post import RefusedError, post
 from components.judges._scores import SCORE, Answer, parts_of, read_answer, read_list, require_same_parts
 from components.runtime.progress import Progress, silent
+
+if TYPE_CHECKING:  # a config is read in steps that ask nobody
+    from components.judges._bounded import BoundedClient
 
 Asked = tuple[Prompt, int, str]  # a prompt, the number of a response to it, and that response
 
@@ -60,7 +65,8 @@ class HttpJudge(EndpointSettings, Judge):
         n, k = len(prompts), len(responses[0])
         asked = [(p, i, text) for p, row in zip(prompts, responses, strict=True) for i, text in enumerate(row)]
         show = with_pair_rate(progress, n, k)
-        answers = self.each_once(asked, _same, self._scores, show, size=self.batch_size)
+        with self._client() as client:
+            answers = self.each_once(asked, _same, partial(self._scores, client), show, size=self.batch_size)
         for one, answer in zip(asked, answers, strict=True):
             require_same_parts(answer, answers[0], self._source(one))
         rows = [answers[begin : begin + k] for begin in range(0, len(answers), k)]
@@ -72,6 +78,12 @@ class HttpJudge(EndpointSettings, Judge):
         reward = judgement.reward - penalty
         return replace(judgement, preference=preference_from_scores(reward, self.temperature), reward=reward)
 
+    def _client(self) -> Client[BoundedClient]:
+        from components.judges._bounded import BoundedClient
+
+        client = BoundedClient(self.timeout)
+        return Client(client, client.aclose)
+
     def _source(self, asked: Asked) -> str:
         return f"{_where(asked)}: {self.url}"
 
@@ -81,25 +93,31 @@ class HttpJudge(EndpointSettings, Judge):
         except (ValueError, RecursionError):  # ValueError also of a number with thousands of digits
             raise JudgeError(f"{source} answers with what is no JSON: {self.shown(text)}. {_CONTRACT}") from None
 
-    def _scores(self, asked: Sequence[Asked]) -> list[Answer]:
+    def _scores(self, client: Client[BoundedClient], asked: Sequence[Asked]) -> list[Answer]:
         """What the URL says of some responses."""
+        import httpx2
+
+        from components.judges._bounded import TooLargeError, reason
+
         body = {
             "prompts": [list(prompt.messages) for prompt, _, _ in asked],
             "responses": [text for _, _, text in asked],
         }
         source = self._source(asked[0])
         try:
-            text = post(self.url, body, key=self.key(), timeout=self.timeout, retries=self.retries)
+            with client.used() as open_client:
+                text = awaited(post(open_client, self.url, body, key=self.key(), retries=self.retries))
             return self._read(self._parsed(text, source), asked, source)
         except RefusedError as error:
             raise JudgeError(
                 f"{source} answers with status {error.status}: {self.shown(error.said)}. {self._remedy(error.status)}"
             ) from None
-        except (OSError, http.client.HTTPException) as error:
+        except TooLargeError as error:
+            raise JudgeError(f"{source} answers with {error}. {_CONTRACT}") from None
+        except (httpx2.RequestError, httpx2.InvalidURL) as error:
             raise JudgeError(
-                f"{source} gives no answer ({getattr(error, 'reason', None) or error or type(error).__name__}), tried "
-                f"{self.retries + 1} times. See whether the server runs, correct judge.url, or raise judge.timeout "
-                f"({self.timeout:g} s) or judge.retries."
+                f"{source} gives no answer ({reason(error)}), tried {self.retries + 1} times. See whether the server "
+                f"runs, correct judge.url, or raise judge.timeout ({self.timeout:g} s) or judge.retries."
             ) from None
 
     def _read(self, said: Any, asked: Sequence[Asked], source: str) -> list[Answer]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from components.config.errors import JudgeError
-from components.config.paths import user_path
+from components.config.paths import LocalPath, user_path
 from components.data.records import Prompt
 from components.judges import Judge, Judgement, preference_from_scores, refuse_ragged, with_pair_rate
 from components.judges._calls import HEARTBEAT, awaited, in_order
@@ -73,7 +73,9 @@ class Verifier(Judge):
         "returns a list; absent: with one response",
     )
     timeout: float | None = Field(None, gt=0, le=1e6, description="seconds that a call may take; absent: any time")
-    files: list[str] = Field([], description="files and folders that the function reads, for pods to have them too")
+    files: list[LocalPath] = Field(
+        [], description="files and folders that the function reads, for pods to have them too"
+    )
 
     def deciding(self) -> dict[str, Any]:
         """See `Judge.deciding`."""

@@ -7,7 +7,6 @@ Each line of PAIRS.jsonl is `{"prompt" or "messages", "chosen", "rejected"}`; pe
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from components.config.paths import argument
@@ -18,7 +17,7 @@ from components.judging.measures import ask, measure
 from components.judging.pairs import read_pairs
 from components.run_config import checked
 from components.run_config.fields import JudgeField
-from components.runtime.terminal import plain_errors
+from components.runtime.terminal import Parser, command, plain_errors, visible, waiting
 
 
 class JudgeAlone(Section):
@@ -33,9 +32,10 @@ def judge_of(path: Path) -> Judge:
     return validated(JudgeAlone, values).judge if values.keys() == {"judge"} else checked(values).judge
 
 
+@command
 def main(arguments: list[str] | None = None, prog: str = "wind judge") -> None:
     """The command line; see `plain_errors`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description="Measures how far a judge agrees with labelled pairs, and writes judge.json and judge.png.",
     )
@@ -53,17 +53,19 @@ def main(arguments: list[str] | None = None, prog: str = "wind judge") -> None:
     with plain_errors(written=directory):
         directory.mkdir(parents=True, exist_ok=True)  # before it costs anything
     with plain_errors():
-        judge.check()
+        with waiting(f"checking the judge {judge.name}"):
+            judge.check()
         from components.reporting.cards import StepProgress
 
-        with StepProgress("judge pairs") as progress:
+        doing = f"asking it about {len(pairs):,} pair{'s' * (len(pairs) != 1)}"
+        with waiting(doing) as heard, StepProgress("judge pairs", heard=heard) as progress:
             verdicts = ask(judge, pairs, progress)
     from components.judging import report  # draws, which takes a second to import
 
     rates = measure(verdicts)
     with plain_errors(written=directory):
         report.write(judge, verdicts, rates, directory)
-    print(f"{report.text(judge, verdicts, rates)}\n\n{directory} has judge.json and judge.png.")
+    print(f"{visible(report.text(judge, verdicts, rates))}\n\n{directory} has judge.json and judge.png.")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
+from components.config.paths import argument
 from components.config.strict_yaml import load_yaml, read_text
 from components.plan import elapsed, measured
 from components.plan.costs import Lengths
@@ -22,22 +22,24 @@ from components.plan.models import PlanError, sizes
 from components.plan.table import GB, GPUS, assumptions, gpu_hours, render, runs
 from components.reporting.text import digits
 from components.run_config import checked
-from components.runtime.terminal import plain_errors
+from components.runtime.terminal import Parser, command, plain_errors, visible, waiting
 
 LARGEST = 1e15
 INTERRUPTIONS = 0.05  # of a spot machine, an hour
 
 
+@command
 def main(arguments: list[str] | None = None, prog: str = "wind plan") -> None:
     """The command line; see `plain_errors`."""
     given = _parser(prog).parse_args(arguments)
-    with plain_errors():
-        print(_plan(given))
+    with plain_errors(), waiting(f"planning {given.config}"):
+        planned = _plan(given)
+    print(visible(planned))
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description="Prints what a run would take, before it is started.")
-    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of the run")
+    parser = Parser(prog=prog, description="Prints what a run would take, before it is started.")
+    parser.add_argument("config", metavar="CONFIG", type=argument, help="YAML file of the run")
     parser.add_argument("--gpu", choices=GPUS, default="H100", help="default: H100")
     parser.add_argument("--price", metavar="USD", type=_number, help="of a GPU hour")
     parser.add_argument(
@@ -53,7 +55,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--response-tokens", metavar="N", type=_number, help="mean of a response; default: half of max_new_tokens"
     )
-    parser.add_argument("--history", metavar="CSV", type=Path, help="of such a run, whose times replace the estimates")
+    parser.add_argument(
+        "--history", metavar="CSV", type=argument, help="of such a run, whose times replace the estimates"
+    )
     parser.add_argument(
         "--network", metavar="GBIT", type=_number, default=50.0, help="a second between machines; default: 50"
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from components.config.marks import KEPT, ONE_TASK
+from components.config.paths import of_this_machine
 from components.config.schema import Section
 from components.prompts.records import BESIDE
 
@@ -65,12 +66,15 @@ class PromptsConfig(Section):
 
     @field_validator("train", "evaluation", mode="before")
     @classmethod
-    def _are_names(cls, given: Any) -> Any:
+    def _are_names(cls, given: Any, info: ValidationInfo) -> Any:
         names = given if isinstance(given, list) else [given]
         if given == [] or (given is not None and not all(isinstance(name, str) for name in names)):
             raise ValueError(f"{given!r} cannot be used. Write a file's or dataset's name, or a list of names.")
         if isinstance(given, list) and "" in given:
             raise ValueError("one of the names is empty. Remove it.")
+        for name in names:
+            if name or (name == "" and info.field_name == "evaluation"):  # without training prompts more is told
+                of_this_machine(name)
         return given
 
     @field_validator("evaluation_split")

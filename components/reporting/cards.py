@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from components.reporting import guards_report, report, sample_cards
 from components.reporting.text import figures_line, meter
 from components.runtime.reports import Reporter
+from components.runtime.terminal import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +86,7 @@ class StepProgress:
     def _print(self, done: int, total: int, elapsed: float, figures: Mapping[str, float]) -> None:
         terminal = self._stream.isatty()
         columns = shutil.get_terminal_size().columns - 1 if terminal else LOG_WIDTH
-        line = meter(self._description, done, total, elapsed, figures, columns)
+        line = visible(meter(self._description, done, total, elapsed, figures, columns))
         self._stream.write(f"\r{line}" if terminal else f"{line}\n")
         self._stream.flush()
         self._shown = True

@@ -39,6 +39,10 @@ class _Work:
     elapsed: float  # seconds
     figures: Mapping[str, float]
 
+    def left(self, now: float) -> float:
+        """Seconds that it may take still, at the pace so far, as a `meter` has it."""
+        return max(self.elapsed * (self.total / self.done - 1) - (now - self.at), 0.0) if self.done else 0.0
+
 
 @dataclass
 class _Task:
@@ -152,22 +156,28 @@ class Picture:
         if branch.win_rate:
             yield f"win rate {branch.win_rate}"
         if place.iteration and place.kind != "end":
-            yield _end(branch, place, now, clock)
+            yield _end(branch, place, self._seconds_of_tasks(name, now), now, clock)
+
+    def _works(self, branch: str) -> list[_Work]:
+        tasks = [task for task in self._tasks.values() if task.place and task.place.branch == branch]
+        return [task.work for task in tasks if task.work and task.work.done < task.work.total]
 
     def _tokens_per_second(self, branch: str) -> float:
-        works = [task.work for task in self._tasks.values() if task.place and task.place.branch == branch]
-        return sum(work.figures.get("tokens_per_second", 0.0) for work in works if work and work.done < work.total)
+        return sum(work.figures.get("tokens_per_second", 0.0) for work in self._works(branch))
+
+    def _seconds_of_tasks(self, branch: str, now: float) -> float:
+        return max((work.left(now) for work in self._works(branch)), default=0.0)
 
 
-def _end(branch: _Branch, place: Place, now: float, clock: datetime) -> str:
-    """When the run is expected to end: its iterations take what the ones before took."""
+def _end(branch: _Branch, place: Place, at_least: float, now: float, clock: datetime) -> str:
+    """When the run is expected to end: its iterations take what the ones before took, and no less than its tasks."""
     each = branch.seconds_an_iteration()
     if each is None:
-        return f"expected end: known after iteration {place.iteration}"
-    left = max(branch.begun[place.iteration] + each * (place.last - place.iteration + 1) - now, 0.0)
+        return f"expected end of the run: known after iteration {place.iteration}"
+    left = max(branch.begun[place.iteration] + each * (place.last - place.iteration + 1) - now, at_least)
     end = clock + timedelta(seconds=left)
     day = "" if end.date() == clock.date() else f" on {end:%Y-%m-%d}"
-    return f"expected end at {end:%H:%M}{day}, in about {duration(left)}"
+    return f"expected end of the run at {end:%H:%M}{day}, in about {duration(left)}"
 
 
 def _task_line(name: str, task: _Task, now: float, columns: int) -> str:

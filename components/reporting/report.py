@@ -75,7 +75,7 @@ def place(
         return " · ".join(told)
     if rate := win_rate_so_far(history):
         told.append(f"win rate {rate}")
-    told.append(f"expected end in about {duration(seconds_an_iteration(history) * (last - iteration + 1))}")
+    told.append(f"about {duration(seconds_an_iteration(history) * (last - iteration + 1))} of work to go")
     return " · ".join(told)
 
 
@@ -112,7 +112,7 @@ def standing(history: pd.DataFrame, last: int) -> str:
         told.append(f"win rate {row['win_rate']:.3f} ({row['win_rate_low']:.3f} to {row['win_rate_high']:.3f})")
     told.append(f"took {duration(float(seconds.iloc[-1]))}")
     if count < last:
-        told.append(f"about {duration(float(seconds.mean()) * (last - count))} to go")
+        told.append(f"about {duration(float(seconds.mean()) * (last - count))} of work to go")
     return ", ".join(told)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TextIO
 
+from components.runtime.terminal import visible
+
 DUMB = ("", "dumb")  # kinds of terminal, by TERM, that cannot move back
 
 
@@ -38,7 +40,7 @@ class Screen:
 
     def draw(self, lines: Sequence[str]) -> None:
         """Puts these lines in the place of the last ones; a line that is too long would wrap, and loses its end."""
-        fit = [line[: self.size.columns - 1] for line in lines[: self.size.lines - 1]]
+        fit = [visible(line)[: self.size.columns - 1] for line in lines[: self.size.lines - 1]]
         with self._lock:
             if fit != self._drawn:
                 self._write(_back_over(self._drawn) + _text(fit))

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Literal
 
 from components.config.paths import argument
-from components.runtime.terminal import plain_errors
+from components.runtime.terminal import Parser, command, plain_errors, visible, waiting
 from components.samples import page
 from components.samples.collect import collect
 from components.samples.files import of_run
 from components.samples.records import Samples
 
 
+@command
 def main(arguments: list[str] | None = None, prog: str = "wind samples") -> None:
     """The command line; see `plain_errors`."""
     given = _parser(prog).parse_args(arguments)
     out = given.out or Path(f"samples-{given.run.rpartition('/')[2]}.html")
-    with plain_errors():
+    with waiting(f"reading {given.run}"), plain_errors():
         page.check(out)
         files = of_run(given.run)
         if given.iterations is not None:
@@ -32,11 +33,11 @@ def main(arguments: list[str] | None = None, prog: str = "wind samples") -> None
         samples = collect(files, prompts=given.prompts)
     with plain_errors(written=out):
         size = page.write(samples, out)
-    print(_said(samples, out, size))
+    print(visible(_said(samples, out, size)))
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog, description="Writes every prompt and response of a run into one HTML file that opens offline."
     )
     parser.add_argument("run", metavar="FLOW/RUN", help="such as WindFlow/1795473051411960; it may have failed")

@@ -134,6 +134,27 @@ def finished(pathspec: str, *, flow: str, result: str, artifacts: Iterable[str])
     return run.data
 
 
+def newest(flow: str) -> Any:
+    """The newest finished run of a flow, as Metaflow's client has it.
+
+    Metaflow's namespace becomes None. Raises RunError if there is none.
+    """
+    from metaflow import Flow, namespace
+    from metaflow.exception import MetaflowNotFound
+
+    namespace(None)
+    try:
+        run = Flow(flow).latest_successful_run
+    except MetaflowNotFound:  # of a flow that was never run
+        run = None
+    if run is None:
+        raise RunError(
+            f"{flow}: no run has finished in the datastore that is used from {Path.cwd()}. Wait for the end of one, or "
+            "go to the directory that the flow was run in."
+        )
+    return run
+
+
 def branch(pathspec: str, arm: str, seed: int, *, artifacts: Iterable[str]) -> Any:
     """The artifacts that an arm of a comparison had with a seed after its last iteration.
 

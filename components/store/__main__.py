@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 
 from components.config.errors import StoreError
-from components.runtime.terminal import plain_errors
+from components.runtime.terminal import Parser, command, plain_errors, visible, waiting
 from components.store import Store, open_store, store_root
 from components.store.housekeeping import DAY, Uses, damages, garbage, refuse_unknown_names, remove, run_sizes
 from components.store.references import uses
@@ -93,8 +93,8 @@ def needed_by(used: Uses, sha256: str) -> str:
 
 
 def plain(text: str) -> str:
-    """What other users wrote into notes, without what would control the terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    """What other users wrote into notes, on one line and without what would control the terminal."""
+    return visible(text).replace("\n", "\\n")
 
 
 def list_files(store: Store, used: Uses) -> None:
@@ -137,13 +137,13 @@ def collect(store: Store, used: Uses, options: argparse.Namespace) -> None:
     print(f"{len(found.blobs)} files, {size}, {also}: {done}")
 
 
-def parser(prog: str) -> argparse.ArgumentParser:
+def parser(prog: str) -> Parser:
     """The command line."""
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument("--root", help="the store itself; default: that of the datastore")
     shared.add_argument("--datastore", choices=["local", "s3"], help="default: the one Metaflow is configured for")
     described = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=described)
+    top = Parser(prog=prog, description=__doc__, formatter_class=described)
     actions = top.add_subparsers(dest="action", required=True)
     for name, what in (("ls", "list files"), ("du", "sizes by run")):
         actions.add_parser(name, parents=[shared], help=what)
@@ -159,11 +159,12 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Does what was asked; the exit status. Notes that cannot be read are named at the end, and stop `gc`."""
-    if options.root and "://" not in options.root and not os.path.isdir(options.root):  # noqa: PTH112, Path raises for long names
+    if options.root is not None and "://" not in options.root and not os.path.isdir(options.root):  # noqa: PTH112, Path raises for long names
         raise StoreError(f"--root {options.root}: is no directory. Name that of a store, as `ls` tells it.")
     store = open_store(options.root or default_root(options.datastore))
     unreadable: list[StoreError] = []
-    used = uses(store) if options.action == "gc" else uses(store, unreadable.append)
+    with waiting("reading what runs have noted"):
+        used = uses(store) if options.action == "gc" else uses(store, unreadable.append)
     print(f"{store.root}\n")
     status = 0
     if options.action == "verify":
@@ -173,14 +174,15 @@ def run(options: argparse.Namespace) -> int:
     else:
         (list_files if options.action == "ls" else usage)(store, used)
     for error in unreadable:
-        print(plain(f"error: {error}"), file=sys.stderr)
+        print(visible(f"error: {error}"), file=sys.stderr)
     return 1 if unreadable else status
 
 
+@command
 def main(arguments: list[str] | None = None, prog: str = "wind store") -> None:
     """The command line; see `plain_errors`."""
     with plain_errors():
-        status = run(parser(prog).parse_args(arguments))
+        status = run(parser(prog).parsed(arguments))
     sys.exit(status)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from components.config.paths import user_path
+from components.config.paths import LocalPath, user_path
 from components.store.files import keep_lines
 from components.trackers import Row, TrackedRun, Tracker, TrackerError
 
@@ -16,7 +16,7 @@ class Jsonl(Tracker):
     """Writes a JSONL file for each run into a folder of your own."""
 
     name: Literal["jsonl"] = "jsonl"
-    folder: str = Field(description="directory, made if it is not there; a file for each run")
+    folder: LocalPath = Field(description="directory, made if it is not there; a file for each run")
 
     def log(self, run: TrackedRun, rows: Sequence[Row]) -> str:
         """A line for each row."""

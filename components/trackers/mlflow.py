@@ -33,7 +33,9 @@ class Mlflow(Tracker):
 
     @field_validator("tracking_uri")
     @classmethod
-    def _has_no_password(cls, uri: str | None) -> str | None:
+    def _can_be_kept(cls, uri: str | None) -> str | None:
+        if uri is not None and not uri.strip():
+            raise ValueError("is empty. Name a server or a database, or leave the key out.")
         if uri is not None and without_password(uri) != uri:
             raise ValueError(
                 f"{without_password(uri)!r} holds a password, which would be kept with the run. Set "

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from components.config.paths import LocalPath
 from components.trackers import Row, TrackedRun, Tracker, client, place
 
 EVENTS = "tensorboard.backend.event_processing.event_accumulator"
@@ -18,7 +19,7 @@ class Tensorboard(Tracker):
     """Writes a folder of event files for each run."""
 
     name: Literal["tensorboard"] = "tensorboard"
-    folder: str | None = Field(None, description="directory; absent: trackers/tensorboard beside the weights")
+    folder: LocalPath | None = Field(None, description="directory; absent: trackers/tensorboard beside the weights")
 
     def check(self, folder: Path | None) -> None:
         """See `Tracker`."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from components.config.paths import LocalPath
 from components.trackers import Row, TrackedRun, Tracker, TrackerError, client, place
 
 # What is raised where the client's own service, a process beside the task, has died or is stuck: they have no base of
@@ -32,7 +33,7 @@ class Wandb(Tracker):
     project: str = Field("wind", description="made if it is new")
     entity: str | None = Field(None, description="user or team; absent: the key's own")
     mode: Literal["online", "offline"] = Field("online", description="offline: into `folder`, without a key")
-    folder: str | None = Field(None, description="for the client's files; absent: trackers beside the weights")
+    folder: LocalPath | None = Field(None, description="for the client's files; absent: trackers beside the weights")
 
     def check(self, folder: Path | None) -> None:
         """See `Tracker`."""

@@ -120,7 +120,10 @@ def main() -> None:
         parser.error(f"the environment variable {given.key_env} is not set")
     server = ThreadingHTTPServer((given.host, given.port), handler(Model(given.model), key))
     print(f"judge: {{name: http, url: 'http://{given.host}:{server.server_address[1]}/'}}", flush=True)
-    server.serve_forever()
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        parser.exit(130, "interrupted\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from metaflow.plugins.datastores.local_storage import LocalStorage
 import launcher
 from components.store import s3_client
 from support.flows.signals import HEARING
-from support.flows.wind_runs import FLOW, preset
+from support.flows.wind_runs import FLOW, SMOKE, preset
 
 pytestmark = pytest.mark.thorough
 
@@ -131,12 +131,24 @@ def test_a_signal_to_the_launcher_leaves_nothing_in_tmpdir(begin, tmp_path, numb
         wait_for(lambda: list(scratch.glob("wind-start-*/*")), seconds=120)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
-    assert process.returncode != 0
+    assert process.returncode == 128 + number
     assert [path.name for path in scratch.iterdir() if path.name.startswith("wind-")] == []
     words = shlex.split(said.rpartition("To resume it where it failed:\n")[2])
     assert words[:3] == ["cd", str(tmp_path), "&&"]
     assert words[3:6] == ["python", str(FLOW), "resume"]
     assert "killed from outside" not in said
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_a_run_is_imported(tmp_path, flow_env, wait_for):
+    """`wind run` has become the flow, whose imports take seconds; these end first."""
+    command = [*HEARING, sys.executable, "-m", "components.cli", "run", "--config", str(SMOKE)]
+    env, pipe = {**os.environ, **flow_env}, subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, text=True) as process:
+        wait_for(lambda: FLOW.name in Path(f"/proc/{process.pid}/cmdline").read_text(), seconds=120)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=120) == ("", "interrupted\n")
+    assert process.returncode == 130
 
 
 @pytest.mark.slow

@@ -54,6 +54,7 @@ def test_plan_takes_sizes_above_0(said, number):
         (store.main, ["gc", "--older-than", DIGITS + "w"], "is not an age"),
         (store.main, ["gc", "--older-than", "٣d"], "is not an age"),
         (store.main, ["ls", "--root", "taken"], "error: --root taken: is no directory"),
+        (store.main, ["du", "--root", ""], "error: --root : is no directory"),
         (store.main, ["du", "--root", "none"], "error: --root none: is no directory"),
         (store.main, ["ls", "--root", "x" * 5000], "is no directory"),
         (export.main, ["WindFlow/1", "--iteration", "²"], "neither a number of `history` nor `last`"),

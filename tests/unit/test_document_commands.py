@@ -84,9 +84,14 @@ HERE = {
 }
 
 
-@pytest.mark.parametrize("text", [text for text, words in TYPED.items() if words[0] == "wind" and split(words)[0]])
+RUNS = {
+    text: split(words[2:])[0] for text, words in TYPED.items() if words[:2] in (["wind", "run"], ["wind", "create"])
+}
+
+
+@pytest.mark.parametrize("text", [text for text, settings in RUNS.items() if settings])
 def test_settings_on_the_command_line_are_known(text):
-    assert parse(with_overrides(yaml.safe_dump(MINE), split(TYPED[text])[0]))
+    assert parse(with_overrides(yaml.safe_dump(MINE), RUNS[text]))
 
 
 class Parsed(Exception):  # noqa: N818 - not an error

@@ -121,6 +121,7 @@ def test_a_config_is_filled_with_the_members_defaults():
         ("[{weight: 1}]", "judge.judges.0: give a `name`"),
         ("[verifier]", "judge.judges.0: give a `name`"),
         ("[{name: verifier, function: 'a:b', weight: 0}]", "judge.judges.0.weight: 0 cannot be used. Give a positive"),
+        ("[{name: verifier, function: 'a:b', weight: 0.0}]", "or remove the judge: it would be asked and not counted."),
         ("[{name: verifier, function: 'a:b', weight: x}]", "judge.judges.0.weight: 'x' cannot be used."),
         ("[{name: verifier, function: 'a:b', weight: true}]", "judge.judges.0.weight: True cannot be used."),
         ("[]", "judge.judges: [] cannot be used."),

@@ -226,6 +226,7 @@ def test_parts_must_be_the_same_in_all_requests():
         ({}, "url: is required."),
         ({"url": "ftp://host"}, "url: 'ftp://host' is no address."),
         ({"url": "http://.a/"}, "url: 'http://.a/' is no address ("),
+        ({"url": "http://\u2603.de"}, "url: 'http://\u2603.de' is no address ("),
         ({"url": f"http://{64 * 'a'}.de"}, "is no address ("),
         ({"url": "http://host/\u00e9"}, "beyond ASCII behind the host. Write them as %XX."),
         ({"url": "http://key:x@host"}, "url: holds a user or a password"),

@@ -142,6 +142,19 @@ def test_an_answer_without_words_is_no_verdict(choice):
         assert "finish_reason content_filter" in refusal(server.address)
 
 
+@pytest.mark.parametrize(
+    "usage", [None, {}, {"prompt_tokens": None, "completion_tokens": None}, {"prompt_tokens": 0, "total_tokens": None}]
+)
+def test_an_endpoint_that_counts_no_tokens(usage):
+    top = {"token": "A", "logprob": -0.1, "top_logprobs": None}
+    with serving(lambda *_: {**said("A"), "usage": usage}) as server:
+        found = judge(server.address).judge(PROMPTS, PAIR)
+    assert found.usage == {"requests": 2, "unparsed": 0, "tokens_in": 0, "tokens_out": 0}
+    choice = {**said("A")["choices"][0], "logprobs": {"content": [top]}}
+    with serving(lambda *_: {"choices": [choice]}) as server:
+        assert judge(server.address).judge(PROMPTS, PAIR).preference[0, 0, 1] == 0.5  # A is the first shown, twice
+
+
 def test_nobody_listens():
     with serving(lambda *_: said("A")) as server:
         address = server.address

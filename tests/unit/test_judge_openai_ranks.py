@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-import socket
 import threading
+from contextvars import ContextVar
 
+import anyio
 import numpy as np
 import pytest
+from anyio.abc import SocketAttribute
 
 from components.config.errors import JudgeError
 from components.config.registry import build
@@ -71,25 +74,28 @@ def test_a_ranking_that_cannot_be_read_ties():
 def test_a_question_that_nobody_waits_for_closes_its_connection(monkeypatch):
     """The backward one still connects when the forward one has stopped the run."""
     waiting, stopped, threads = threading.Event(), threading.Event(), []
-    connect, asks = socket.create_connection, ChatSettings.ask
+    connect, asks = anyio.connect_tcp, ChatSettings.ask
+    backward = ContextVar("backward", default=False)
 
     def ask(self, client, question):
         if "# Response 1\nugly" in question.text:
+            backward.set(True)
             threads.append(threading.current_thread())
         else:
             assert waiting.wait(60)
         return asks(self, client, question)
 
-    def late(*args, **settings):
-        if threading.current_thread() in threads:
+    async def late(*args, **settings):
+        if backward.get():
             waiting.set()
-            assert stopped.wait(60)
-        made.append(connect(*args, **settings))
-        return made[-1]
+            assert await asyncio.to_thread(stopped.wait, 60)
+        stream = await connect(*args, **settings)
+        made.append(stream.extra(SocketAttribute.raw_socket))
+        return stream
 
     made = []
     monkeypatch.setattr(ChatSettings, "ask", ask)
-    monkeypatch.setattr(socket, "create_connection", late)
+    monkeypatch.setattr(anyio, "connect_tcp", late)
     with serving(lambda *_: said("All are good")) as server:
         with pytest.raises(JudgeError, match=r"1 of 2 answers"):
             judge(server).judge([PROMPT], [["bad", "good", "ugly"]])

@@ -44,7 +44,7 @@ def test_shards_done_tokens_and_a_task_each() -> None:
     assert lines[:3] == [
         "WindFlow/7 · running for 80.0 s · 3 tasks at work",
         "iteration 1 of 3 · shards done: generate 1 of 4, score 0 of 4 · 1,234 tokens/s",
-        "  expected end: known after iteration 1",
+        "  expected end of the run: known after iteration 1",
     ]
     assert lines[3].startswith("generate_1/4 shard 2: work:  50%|")
     assert "| 5/10 [00:10<00:10, tokens_per_second=1000]" in lines[3]
@@ -60,7 +60,7 @@ def test_the_end_is_expected_by_the_clock_of_whole_iterations() -> None:
     begin(picture, "plan_2/9", 160.0, win_rate="0.600 (0.500 to 0.700) after iteration 1", seconds=10.0)
     assert picture.lines(170.0, NOON, 200, 9)[1] == (
         "iteration 2 of 3 · win rate 0.600 (0.500 to 0.700) after iteration 1 · "
-        "expected end at 12:01, in about 1 min 50 s"
+        "expected end of the run at 12:01, in about 1 min 50 s"
     )
 
 
@@ -71,8 +71,20 @@ def test_where_no_whole_iteration_was_watched_its_steps_say_what_one_takes() -> 
     progress(picture, "train_2/9", 6.0, 1, 4, loss=0.25)
     begin(picture, "plan_3/10", 50.0)
     assert picture.lines(50.0, NOON, 200, 9)[1] == (
-        "iteration 3 of 3 · loss 0.25 · expected end at 12:00, in about 30.0 s"
+        "iteration 3 of 3 · loss 0.25 · expected end of the run at 12:00, in about 30.0 s"
     )
+
+
+def test_a_run_ends_no_sooner_than_what_its_tasks_do() -> None:
+    """A resumed run: 5 s an iteration are told, and after 10 s a quarter of a task is done, so 30 s remain of it."""
+    picture = Picture("WindFlow/7", 0.0)
+    begin(picture, "train_3/9", 5.0, seconds=5.0)
+    progress(picture, "train_3/9", 15.0, 1, 4)
+    lines = picture.lines(15.0, NOON, 200, 9)
+    assert lines[1] == "iteration 3 of 3 · expected end of the run at 12:00, in about 30.0 s"
+    assert "[00:10<00:30]" in lines[2]
+    progress(picture, "train_3/9", 20.0, 4, 4)
+    assert picture.lines(20.0, NOON, 200, 9)[1].endswith("in about 0.0 s")
 
 
 def test_a_resumed_run_counts_its_own_shards() -> None:
@@ -80,7 +92,8 @@ def test_a_resumed_run_counts_its_own_shards() -> None:
     picture.resumed = True
     begin(picture, "score_2/9", 1.0, shard=[2, 3])
     assert picture.lines(1.0, NOON, 200, 9)[1] == (
-        "iteration 2 of 3 · shards done since it was resumed: score 0 of 3 · expected end: known after iteration 2"
+        "iteration 2 of 3 · shards done since it was resumed: score 0 of 3 · "
+        "expected end of the run: known after iteration 2"
     )
 
 
@@ -114,7 +127,7 @@ def test_what_comes_too_late_and_a_task_that_failed_change_nothing() -> None:
     progress(picture, "score_1/6", 1.0, 1, 2)
     assert picture.lines(2.0, NOON, 100, 9) == [
         "WindFlow/7 · running for 2.0 s · 0 tasks at work",
-        "iteration 1 of 3 · shards done: score 0 of 2 · expected end: known after iteration 1",
+        "iteration 1 of 3 · shards done: score 0 of 2 · expected end of the run: known after iteration 1",
     ]
 
 

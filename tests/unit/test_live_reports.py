@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import struct
@@ -34,6 +35,12 @@ def test_nobody_reads_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv(REPORTS, str(tmp_path / "gone" / "reports"))
     Reporter("train_1/3").place(iteration=1)  # the terminal is gone, and the task goes on
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_tasks_say_cannot_control_the_terminal() -> None:
+    stream = io.StringIO()
+    Screen(stream).draw(["arm \x1b[2J\u202e\r: 1"])
+    assert stream.getvalue() == "arm \\x1b[2J\\u202e\\r: 1\n"
 
 
 def test_a_terminal_s_own_size_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from components import cli
-from components.cli.overrides import split, with_overrides
+from components.cli.overrides import FLAGS, SEVERAL, split, with_overrides
 from components.config.errors import ConfigError
 from components.run_config import RunConfig, parse
 
@@ -69,6 +70,59 @@ def test_what_is_no_setting_is_refused(given: str, message: str) -> None:
 def test_values_of_options_are_left_to_them() -> None:
     words = shlex.split("seed=1 --tag team=nlp --max-workers 4 --x=y training.epochs=2")
     assert split(words) == (["seed=1", "training.epochs=2"], ["--tag", "team=nlp", "--max-workers", "4", "--x=y"])
+
+
+def test_an_option_without_a_value_leaves_what_follows() -> None:
+    words = shlex.split(
+        "--only-json seed=1 --tag a=b --tag c --no-notify-on-error training.epochs=2 --max-workers -1 x=2"
+    )
+    options = ["--only-json", "--tag", "a=b", "--tag", "c", "--no-notify-on-error", "--max-workers", "-1"]
+    assert split(words) == (["seed=1", "training.epochs=2", "x=2"], options)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("foo", "foo: is neither a setting nor an option. Write settings as KEY=VALUE"),
+        ("mine.yaml iterations=3", "mine.yaml: is neither a setting nor an option."),
+        ("--only-json foo", "foo: is neither"),
+        ("--max-workers 4 5", "5: is neither"),
+        ("--tag=a b", "b: is neither"),
+        ("=3", "=3: is neither"),
+        ("-- foo", "--: is neither"),
+        ("--max-workers 4 --max-workers=2", "--max-workers: is given twice, and only the last would count."),
+        ("--conf mine.yaml", "--conf: is no option. Write --config FILE."),
+    ],
+)
+def test_stray_words_and_options_are_refused(words: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        split(shlex.split(words))
+    assert str(caught.value).startswith(message)
+
+
+# What Metaflow says itself of its options: names, and whether each takes a value and may be given again.
+OPTIONS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import wind_flow
+from metaflow.parameters import flow_context
+with flow_context(wind_flow.WindFlow._flow_cls):
+    from metaflow.cli_components.run_cmds import run
+    from metaflow.plugins.argo.argo_workflows_cli import create
+for option in [*run.params, *create.params]:
+    for name in [*option.opts, *option.secondary_opts]:
+        print(name, option.is_flag, option.multiple)
+"""
+
+
+def test_options_are_those_of_metaflow() -> None:
+    env = {**os.environ, "USERNAME": "tester"}
+    command = [sys.executable, "-W", "ignore", "-c", OPTIONS, str(Path(cli.__file__).parents[2] / "flows")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = [line.split() for line in done.stdout.splitlines()]
+    assert {name for name, flag, _ in told if flag == "True"} == FLAGS
+    assert {name for name, _, several in told if several == "True"} == SEVERAL
 
 
 @pytest.mark.parametrize(

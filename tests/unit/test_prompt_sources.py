@@ -63,7 +63,7 @@ def test_packed_files():
         (["good.jsonl", "./good.jsonl"], "good.jsonl: is named twice. Name it once."),
         (["good.jsonl", "go*.jsonl"], "good.jsonl: is named twice. Name it once."),
         (["good.jsonl", "more.txt"], "more.txt: prompts are not read from this kind of file."),
-        (["good.jsonl", ""], ": there is no such file or directory."),
+        (["good.jsonl", ""], "prompts: is empty. Name a path."),
         (["good.jsonl", "same.jsonl"], "same.jsonl, line 1: messages: the same as in good.jsonl, line 1. Remove one"),
         (
             ["good.jsonl", "bad.jsonl"],

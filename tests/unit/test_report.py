@@ -70,17 +70,17 @@ def test_where_a_run_stands():
     rates = {"win_rate": [0.5, 0.625], "win_rate_low": [0.4, 0.55], "win_rate_high": [0.6, 0.7]}
     history = pd.DataFrame({"iteration": [1, 2], **rates, **seconds})
     assert standing(history, 5) == (
-        "iteration 2 of 5, win rate 0.625 (0.550 to 0.700), took 10.0 s, about 27.0 s to go"
+        "iteration 2 of 5, win rate 0.625 (0.550 to 0.700), took 10.0 s, about 27.0 s of work to go"
     )
     assert place("score", 3, 5, history=history, shard=(1, 4)) == (
         "iteration 3 of 5 · score · shard 2 of 4 · win rate 0.625 (0.550 to 0.700) after iteration 2 · "
-        "expected end in about 27.0 s"
+        "about 27.0 s of work to go"
     )
     history.loc[1, list(rates)] = float("nan")
     assert standing(history, 2) == "iteration 2 of 2, took 10.0 s"
     assert "win rate 0.500 (0.400 to 0.600) after iteration 1 ·" in place("train", 3, 5, history=history)
     history.loc[0, list(rates)] = float("nan")
-    assert place("train", 3, 3, history=history) == "iteration 3 of 3 · train · expected end in about 9.0 s"
+    assert place("train", 3, 3, history=history) == "iteration 3 of 3 · train · about 9.0 s of work to go"
 
 
 def test_where_a_first_iteration_stands():

@@ -188,6 +188,7 @@ def test_a_tracker_stands_once_in_the_config() -> None:
             {"name": "mlflow", "tracking_uri": "http://me:word@host"},
             r"trackers\.0\.tracking_uri: 'http://…@host' holds",
         ),
+        ({"name": "mlflow", "tracking_uri": ""}, r"trackers\.0\.tracking_uri: is empty\."),
     ],
 )
 def test_a_tracker_that_cannot_be(tracker: dict[str, str], message: str) -> None:

@@ -16,6 +16,7 @@ from components.judges.verifier import Verifier
 from components.policy.sources import locate
 from components.prompts import sources
 from components.prompts.config import PromptsConfig
+from components.run_config import checked
 from components.trackers import TrackerError, place
 
 UNUSABLE = ["~nosuchuser/x", "~nosuchuser/*.jsonl", "x" * 300, "loop", "loop/x", "a\0b", "\ud800"]
@@ -55,6 +56,42 @@ def test_paths_that_cannot_be_looked_up(key, error, use, text, monkeypatch):
     assert str(raised.value).startswith(f"{key}: {shown[:70]}")
     assert str(raised.value).endswith("). Check the path.")
     assert " cannot be looked up (" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("s3://bucket/x", "s3://bucket/x is an address, and a path on this machine is needed. Name one."),
+        ("file:///tmp/x", "file:///tmp/x is an address"),
+        ("", "is empty. Name a path."),
+        ("  ", "is empty."),
+    ],
+)
+@pytest.mark.parametrize(
+    ("key", "settings"),
+    [
+        ("trackers.0.folder", lambda text: {"trackers": [{"name": "jsonl", "folder": text}]}),
+        ("trackers.0.folder", lambda text: {"trackers": [{"name": "tensorboard", "folder": text}]}),
+        ("trackers.0.folder", lambda text: {"trackers": [{"name": "wandb", "folder": text}]}),
+        ("evaluation.tasks_path", lambda text: {"evaluation": {"tasks_path": text}}),
+        ("judge.files.0", lambda text: {"judge": {"name": "verifier", "function": "a:b", "files": [text]}}),
+        ("prompts.train", lambda text: {"demo": None, "prompts": {"train": text}}),
+        ("prompts.evaluation", lambda text: {"prompts": {"evaluation": text}}),
+    ],
+)
+def test_a_config_takes_paths_of_this_machine(key, settings, text, remedy):
+    if (key, text) == ("prompts.train", ""):
+        remedy = "is required."
+    with pytest.raises(ConfigError) as raised:
+        checked({"demo": {}, **settings(text)})
+    assert f"{key}: {remedy}" in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/model", ""])
+@pytest.mark.parametrize("use", [lambda text: locate(PolicyConfig(model=text)), lambda text: place(text, None, "x")])
+def test_nothing_is_looked_up_for_an_address_or_nothing(use, text):
+    with pytest.raises(UserError, match=r"^(policy\.model|folder): (is empty|s3://bucket/model is an address)"):
+        use(text)
 
 
 def test_paths_that_can_be(monkeypatch):
