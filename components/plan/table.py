@@ -130,11 +130,11 @@ def assumptions(gpu_name: str, machines: Machines, *, measured: bool) -> str:
     gpu = GPUS[gpu_name]
     between = (
         f"Between machines {machines.network * 8 / 1e9:g} Gbit/s, with which no computing overlaps: of each micro-batch"
-        " the weights in fp32\nthree times, or the adapter's twice."
+        " the weights in fp32\nthree times, or the adapter's twice. "
     )
     if measured:
         between = (
-            "Hours of all steps but start are those of --history, for as many prompts, with waiting for the network."
+            "Hours of all steps but start are those of --history, for as many prompts, waiting for the network too.\n"
         )
     return f"""\
 FLOP = 2 x parameters x tokens for what is read (prompts once for their K responses, both log-probs, the judge's
@@ -147,4 +147,4 @@ transformers, reading {READING:.0%}, training {TRAINING:.0%}; the mean lengths
 above, unless --prompt-tokens and --response-tokens give others.
 Memory, on each GPU, is for responses of max_new_tokens: weights in fp32 and a bf16 copy, with LoRA in bf16 alone; in
 training gradients (4 bytes), moments (adamw 8, rmsprop 4, adamw_8bit 2), which processes share, and activations.
-{between} An interrupted shard begins anew; interruptions are a Poisson process."""
+{between}An interrupted shard begins anew; interruptions are a Poisson process."""
