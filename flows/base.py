@@ -25,6 +25,7 @@ from components.runtime import gpus
 from components.runtime.heartbeat import Heartbeat
 from components.runtime.reports import Reporter
 from components.stages.context import Workspace, open_workspace
+from components.stages.splitting import loading
 from components.store import Manifest, open_store, store_root
 from components.store.references import manifests
 from components.store.task_notes import STORED, Task, noted
@@ -190,7 +191,8 @@ class AlignmentFlow(FlowSpec):
             begin = time.perf_counter()
             # A resumed run heals: what an earlier one stored may have been damaged since.
             yield replace(workspace, told=tell, heals=current.origin_run_id is not None)
-            self.seconds = {**getattr(self, "seconds", {}), kind: time.perf_counter() - begin}
+            took = {kind: time.perf_counter() - begin, loading(kind): workspace.loading.seconds}
+            self.seconds = {**getattr(self, "seconds", {}), **took}
 
 
 @contextmanager

@@ -17,8 +17,8 @@ import shipping
 from base import BadConfig
 from components.config.cluster import ClusterConfig
 from components.config.steps import SHARDED
-from components.prompts.config import PromptsConfig
 from components.reporting.commands import kind_of
+from components.run_config import RunConfig
 
 COMMANDS = {"argo-workflows", "kubernetes"}
 RENAMED = {"volumes": "persistent_volume_claims"}
@@ -118,21 +118,30 @@ def refuse_nodes(config: Mapping[str, Any], namespace: str) -> None:
 
 def most_iterations(config: Mapping[str, Any], steps: Sequence[str]) -> int:
     """How many iterations Argo can keep of the flow with these steps, whose loop is unrolled; a low estimate."""
-    cluster = ClusterConfig.model_validate(config["cluster"] or {})
-    shards, compare = PromptsConfig.model_validate(config["prompts"]).shards_at_most, config["compare"]
-    branches = len(compare["arms"]) * len(compare["seeds"]) if compare else 1
+    run = RunConfig.model_validate(config)
+    cluster, branches = run.cluster or ClusterConfig(), _shards_of_branches(run)
 
     def size(step: str) -> int:
         kind = kind_of(step)
-        tasks = 1 if kind in ("start", "join", "end") else branches * (shards if kind in SHARDED else 1)
-        jobset = kind == "train" and config["training"]["nodes"] > 1
+        tasks = 1 if kind in ("start", "join", "end") else sum(branches) if kind in SHARDED else len(branches)
+        jobset = kind == "train" and run.training.nodes > 1
         pods = len(json.dumps(pod_options(cluster, kind))) * (2 if jobset else 1)
         return STEP_BYTES + (JOBSET_BYTES if jobset else 0) + pods + tasks * TASK_BYTES
 
     inside = {step for step in steps if step != kind_of(step)}
     once = OTHER_BYTES + sum(size(step) for step in steps if step not in inside)
-    iterations: int = config["iterations"]
-    return (ARGO_KEEPS - once) * iterations // sum(size(step) for step in inside)
+    return (ARGO_KEEPS - once) * run.iterations // sum(size(step) for step in inside)
+
+
+def _shards_of_branches(run: RunConfig) -> list[int]:
+    """How many shards an iteration has at most in each branch of the flow: one, or those of a comparison."""
+    if run.compare is None:
+        return [run.prompts.shards_at_most]
+    arms = [run.arm(name).prompts for name in run.compare.arms]
+    if run.compare.budget is not None and run.compare.budget.seconds is not None:
+        # How many prompts they afford is not known yet.
+        arms = [arm.model_copy(update={"per_iteration": sys.maxsize}) for arm in arms]
+    return [arm.shards_at_most for arm in arms for _ in run.compare.seeds]
 
 
 def refuse_too_many(config: Mapping[str, Any], steps: Sequence[str]) -> None:

@@ -76,9 +76,10 @@ class Iteration(AlignmentFlow):
 
         self.rollouts = [shard.rollout for shard in inputs]
         self.merge_artifacts(inputs, exclude=["shard", "rollout", "seconds"])
-        self.seconds = {kind: max(shard.seconds[kind] for shard in inputs) for kind in inputs[0].seconds}
+        names = {name for shard in inputs for name in shard.seconds}
+        self.seconds = {name: max(shard.seconds.get(name, 0.0) for shard in inputs) for name in names}
         with self.work("gather") as work:
-            self.counts = stages.gather(work, self.shards, self.rollouts)
+            self.counts = stages.gather(work, self.shards, self.rollouts, self.seconds)
         done = {"iteration": self.iteration, "last": self.since + self.settings.iterations, "shards": len(self.shards)}
         print(report.drawn(self.counts, self.seconds, **done))
         self.next(self.spread)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,8 +15,9 @@ import pandas as pd
 
 from components import stages
 from components.comparison import analysis
-from components.config.errors import ConfigError
+from components.config.errors import ConfigError, EngineError, PolicyError
 from components.config.steps import SPENT
+from components.plan import space
 from components.run_config import RunConfig, checked
 from components.runtime.progress import Progress, silent
 from components.stages.context import Workspace, open_workspace
@@ -43,35 +45,48 @@ def branches(config: RunConfig) -> list[Branch]:
 def start(work: Workspace) -> Started:
     """What all branches share; see `stages.start`.
 
-    Raises ConfigError for an arm that needs more prompts than exist, or whose training the model cannot follow.
+    Raises ConfigError for an arm that needs more prompts than exist, whose engine is not available, or whose training
+    the model cannot follow; StoreError where there is too little room for all of them.
     """
     config = work.config
     assert config.compare is not None
+    for name in config.compare.arms:
+        with _told_of(name):
+            config.arm(name).generation.engine.check()
     # The run's own number of prompts counts for no arm; theirs are checked below.
     prompts = config.prompts.model_copy(update={"per_iteration": 1})
-    started = stages.start(replace(work, config=config.model_copy(update={"prompts": prompts})))
+    alone = config.model_copy(update={"prompts": prompts, "compare": None})
+    started = stages.start(replace(work, config=alone))
     if config.compare.budget is None or config.compare.budget.samples is not None:
         for name in config.compare.arms:
             _check_prompts(name, config.arm(name), work, started)
-    _check_training(work, started)
+    _check_model(work, started)
     return started
 
 
-def _check_training(work: Workspace, started: Started) -> None:
-    """Raises ConfigError as `start`."""
-    assert work.config.compare is not None
-    arms = {name: work.config.arm(name).training for name in work.config.compare.arms}
-    arms = {name: training for name, training in arms.items() if training != work.config.training}
-    if not arms:
-        return
+def _check_model(work: Workspace, started: Started) -> None:
+    """Checks that the model can be trained as each arm says, and that there is room for what all of them store."""
     from components.training import checks
 
-    model = work.policy(started.policy, weights=False).model
-    for name, training in arms.items():
-        try:
-            checks.check(training, model)
-        except ConfigError as error:
-            raise ConfigError(f"compare.arms.{name}.{error}") from error
+    config, model, files = work.config, work.without_weights(started.policy), space.size(started.policy)
+    assert config.compare is not None
+    runs = []
+    for name in config.compare.arms:
+        arm = config.arm(name)
+        if arm.training != config.training:
+            with _told_of(name):
+                checks.check(arm.training, model)
+        runs += [space.of_model(arm, model, files)] * len(config.compare.seeds)
+    space.check(config, work.store, *runs)
+
+
+@contextmanager
+def _told_of(arm: str) -> Iterator[None]:
+    """Puts the arm before the key that an error begins with."""
+    try:
+        yield
+    except (ConfigError, EngineError, PolicyError) as error:
+        raise ConfigError(f"compare.arms.{arm}.{error}") from error
 
 
 def branch_config(config: RunConfig, branch: Branch, started: Started, store_root: str) -> RunConfig:
@@ -85,10 +100,8 @@ def branch_config(config: RunConfig, branch: Branch, started: Started, store_roo
     if budget is None or budget.seconds is None:
         return arm
     share, cost = config.compare.share(branch.arm), seconds_per_prompt(arm, started, store_root)
-    try:
+    with _told_of(branch.arm):
         arm = arm.within(share * budget.seconds, cost, "seconds")
-    except ConfigError as error:
-        raise ConfigError(f"compare.arms.{branch.arm}.{error}") from error
     with open_workspace(arm, store_root, "plan") as work:
         _check_prompts(branch.arm, arm, work, started)
     return arm

@@ -68,7 +68,8 @@ class Engine(Section, ABC):
     """Settings of an engine, and its sampler."""
 
     name: str
-    # It draws from the files in `policy.folder` and not from the model in memory, which may be left unloaded.
+    # It draws from the files in `policy.folder` and not from the model in memory, which may be left unloaded. It tells
+    # progress that nothing is done as soon as it has started: that is no time that responses take.
     reads_files: ClassVar[bool] = False
 
     @property

@@ -33,6 +33,7 @@ def main() -> None:
     except ValueError as error:  # what vLLM has against the model or the settings
         _report(reports, refused=str(error))
         return
+    _report(reports, done=0, tokens=0)  # it has started
     arrays = _next(engine, request["next"], reports) if "next" in request else _sample(engine, request, reports)
     engine.engine_core.shutdown()
     np.savez(SAMPLES, **arrays)

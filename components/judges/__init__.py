@@ -106,6 +106,13 @@ class Judge(Section, ABC):
         """The settings that its verdicts follow from; all but those of speed. Runs that continue keep them."""
         return self.model_dump()
 
+    def load(self) -> None:
+        """Loads models that stay loaded, for whoever wants to know how long that takes: judging would load them."""
+        if not any(member.starts_anew for member in self.members):  # before that, others are unloaded
+            for member in self.members:
+                if member is not self:
+                    member.load()
+
     def unload(self) -> None:
         """Frees the memory of what is loaded, for those who need it meanwhile. Judging loads it again."""
 

@@ -119,6 +119,13 @@ class LLMJudge(PairwiseModelJudge):
             _require_causal(loaded)
         self.judge([PROBE], PROBE_RESPONSES)
 
+    def load(self) -> None:
+        """See `Judge.load`."""
+        from components.judges import _verdict_models
+
+        if not self.engine.reads_files:  # which starts anew for each call
+            _verdict_models.load(self, self.engine)
+
     def compare_pairs(
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], pairs: Pairs, progress: Progress = silent
     ) -> FirstWins:

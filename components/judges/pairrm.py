@@ -66,6 +66,10 @@ class PairRM(PairwiseModelJudge):
         )
         return FirstWins(sigmoid(logits))
 
+    def load(self) -> None:
+        """See `Judge.load`."""
+        self._load()
+
     def _load(self) -> Loaded:
         from components.judges import _models
         from components.judges._pairrm import PairRMModel

@@ -89,6 +89,10 @@ class RewardModel(ModelJudge):
         reward = judgement.reward - penalty
         return replace(judgement, preference=preference_from_scores(reward, self.temperature), reward=reward)
 
+    def load(self) -> None:
+        """See `Judge.load`."""
+        self._load()
+
     def _load(self) -> Loaded:
         from components.judges import _models
         from components.policy.library import AutoModelForSequenceClassification

@@ -19,13 +19,14 @@ TRIES, MOST_TASKS = 2000, 1_000_000
 TOO_MUCH = 0.1  # work done again, as a share of what has to be done
 # Of a pass forward and back: weights are gathered twice, and gradients summed once.
 PASSES_OF_WEIGHTS, PASSES_OF_GRADIENTS = 3, 2
+NETWORK = 50e9 / 8  # bytes a second
 
 
 @dataclass(frozen=True)
 class Machines:
     """What the tasks run on."""
 
-    network: float = 50e9 / 8  # bytes a second between two machines
+    network: float = NETWORK  # bytes a second between two machines; inf where the hours have the waiting in them
     spot_price: float | None = None  # USD of a GPU hour for generate and score; None: they are not on spot machines
     interruptions: float = 0.0  # of a machine, an hour
 

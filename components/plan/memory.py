@@ -117,9 +117,9 @@ class Stored:
     start: float  # the base policy as published, and the reference's responses
     iteration: float  # the policy, its optimiser's state, and rollouts
 
-    def total(self, iterations: int) -> float:
-        """Of a whole run."""
-        return self.start + iterations * self.iteration
+    def total(self, iterations: int, *, start: bool = True) -> float:
+        """Of a whole run, or of its iterations alone."""
+        return (self.start if start else 0.0) + iterations * self.iteration
 
 
 def stored(config: RunConfig, models: Models, lengths: Lengths) -> Stored:

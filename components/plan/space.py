@@ -14,6 +14,7 @@ from components.run_config import RunConfig
 from components.store import LocalStore, Manifest, Store
 
 if TYPE_CHECKING:
+    from components.policy.library import PreTrainedModel
     from components.policy.model import Policy
 
 FP32 = 4  # bytes
@@ -30,57 +31,66 @@ class Space:
     policy: int  # what each iteration's policy adds
     state: int  # its optimiser's state, and an on-policy algorithm's anchor
 
+    @property
+    def iteration(self) -> int:
+        """What each iteration leaves."""
+        return self.policy + self.state
+
     def stored(self, iterations: int) -> int:
         """In the store at the end; while the last iteration trains, two saved states of it as well."""
-        return self.base + (iterations + 2) * (self.policy + self.state)
+        return self.base + (iterations + 2) * self.iteration
 
     def scratch(self, *, remote: bool) -> int:
         """Where a step works, at most: training writes a saved state and then its results.
 
         From an object store, policy, reference and the optimiser's state have come there before.
         """
-        written = 2 * (self.policy + self.state)
-        return max(self.base, written + (self.base + self.policy + self.state if remote else 0))
+        return max(self.base, 2 * self.iteration + (self.base + self.iteration if remote else 0))
 
 
 def of_base(config: RunConfig, base: Policy, folder: Path) -> Space:
     """What a run from this base policy, with its files in `folder`, needs."""
-    trained = FP32 * _trained(config, base, folder)
-    anchor = trained if config.algorithm.on_policy else 0
-    state = trained // FP32 * MOMENTS[config.training.optimizer] + anchor
-    return Space(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), trained, state)
+    files = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return of_model(config, base.model, files)
+
+
+def of_model(config: RunConfig, model: PreTrainedModel, files: int) -> Space:
+    """The same, of a model whose files have so many bytes; of the model, only the shapes of its weights matter."""
+    trained = _trained(config, model)
+    state = trained * (MOMENTS[config.training.optimizer] + (FP32 if config.algorithm.on_policy else 0))
+    return Space(files, FP32 * trained, state)
 
 
 def of_origin(base: Manifest, policy: Manifest, optimizer: Manifest) -> Space:
     """What a run that continues from another one's files needs."""
     added = sum(entry["size"] for name, entry in policy.items() if base.get(name) != entry)
-    return Space(_size(base), added, _size(optimizer))
+    return Space(size(base), added, size(optimizer))
 
 
-def _size(manifest: Manifest) -> int:
+def size(manifest: Manifest) -> int:
+    """Bytes of its files."""
     return sum(entry["size"] for entry in manifest.values())
 
 
-def _trained(config: RunConfig, base: Policy, folder: Path) -> int:
+def _trained(config: RunConfig, model: PreTrainedModel) -> int:
     """How many weights are trained."""
     if config.training.lora is None:
-        return sum(parameter.numel() for parameter in base.model.parameters())
+        return sum(parameter.numel() for parameter in model.parameters())
     from components.policy import lora
-    from components.policy.pretrained import without_weights
 
-    bare = without_weights(folder, code=config.policy.trust_remote_code)
-    lora.add(bare, config.training.lora, seed=0)
-    return sum(weight.numel() for weight in lora.weights(bare).values())
+    return sum(rows * columns for _, (rows, columns) in lora.shapes(model, config.training.lora))
 
 
-def check(config: RunConfig, store: Store, space: Space, *, in_pod: bool | None = None) -> None:
-    """Checks that there is so much; `in_pod` if each step works on a disk of its pod, by default as Metaflow says.
+def check(config: RunConfig, store: Store, *runs: Space, in_pod: bool | None = None) -> None:
+    """Checks that there is so much for these runs, which have the base and `config.iterations` in common.
+
+    `in_pod` if each step works on a disk of its pod, by default as Metaflow says.
 
     Raises StoreError for a store or a TMPDIR without so much room, ConfigError for pods with too small a disk.
     """
-    scratch = space.scratch(remote=not isinstance(store, LocalStore))
-    branches = len(config.compare.arms) * len(config.compare.seeds) if config.compare else 1
-    stored = space.stored(config.iterations * branches)
+    scratch = max(run.scratch(remote=not isinstance(store, LocalStore)) for run in runs)
+    *others, largest = sorted(runs, key=lambda run: run.iteration)
+    stored = largest.stored(config.iterations) + config.iterations * sum(run.iteration for run in others)
     if os.environ.get("METAFLOW_KUBERNETES_WORKLOAD") if in_pod is None else in_pod:
         _check_pod(config, scratch)
         store.check(space=stored)

@@ -67,24 +67,41 @@ def _sampling(config: RunConfig) -> float:
 
 
 def render(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str, hours: Mapping[str, float]) -> str:
-    """The plan of one run as text, given the GPU hours of its steps."""
-    gpu, flops = GPUS[gpu_name], work(config, models, lengths)
-    needed = memory(config, models, lengths)
-    rows = [[kind, digits(flops[kind].total / 1e15), digits(hours[kind]), digits(needed[kind] / GB)] for kind in hours]
-    rows.append(["run", digits(sum(f.total for f in flops.values()) / 1e15), digits(sum(hours.values())), ""])
+    """The plan of one run as text, given the GPU hours of its steps, of which `start` may be another's."""
+    flops = {kind: flops.total for kind, flops in work(config, models, lengths).items() if kind in hours}
+    needed = {kind: size for kind, size in memory(config, models, lengths).items() if kind in hours}
+    rows = [[kind, digits(flops[kind] / 1e15), digits(hours[kind]), digits(needed[kind] / GB)] for kind in hours]
+    rows.append(["run", digits(sum(flops.values()) / 1e15), digits(sum(hours.values())), ""])
     kept = stored(config, models, lengths)
+    total = kept.total(config.iterations, start="start" in hours)
     lines = [
         *_inputs(config, models, lengths),
         "",
         aligned(["step", "PFLOP", f"{gpu_name} hours", "GB of GPU memory"], rows, labels=1),
         "",
-        f"stored: {digits(kept.iteration / GB)} GB an iteration, "
-        f"{digits(kept.total(config.iterations) / GB)} GB in all",
+        f"stored: {digits(kept.iteration / GB)} GB an iteration, {digits(total / GB)} GB in all",
         *_room(config, models, lengths, gpu_name),
+        *_too_large(needed, gpu_name),
     ]
-    if over := [kind for kind, size in needed.items() if size > gpu.memory]:
-        lines.append(f"does not fit into the {digits(gpu.memory / GB)} GB of one {gpu_name}: {', '.join(over)}")
     return "\n".join(lines)
+
+
+def render_start(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str, hours: float) -> str:
+    """What a comparison does once for all of its runs, given the GPU hours of that."""
+    needed = {"start": memory(config, models, lengths)["start"]}
+    kept = stored(config, models, lengths).start
+    told = (
+        f"start, once for all runs: {digits(hours)} {gpu_name} hours, {digits(needed['start'] / GB)} GB of GPU memory, "
+        f"{digits(kept / GB)} GB stored"
+    )
+    return "\n".join([told, *_too_large(needed, gpu_name)])
+
+
+def _too_large(needed: Mapping[str, float], gpu_name: str) -> list[str]:
+    """A line about the steps, by their bytes, that one GPU has too little memory for."""
+    there = GPUS[gpu_name].memory
+    over = [kind for kind, size in needed.items() if size > there]
+    return [f"does not fit into the {digits(there / GB)} GB of one {gpu_name}: {', '.join(over)}"] if over else []
 
 
 def _inputs(config: RunConfig, models: Models, lengths: Lengths) -> list[str]:
@@ -111,7 +128,14 @@ def _room(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) ->
 def assumptions(gpu_name: str, machines: Machines, *, measured: bool) -> str:
     """By which formula the figures come, and what it takes for granted."""
     gpu = GPUS[gpu_name]
-    history = "\nHours of all steps but start are those of --history, for as many prompts." if measured else ""
+    between = (
+        f"Between machines {machines.network * 8 / 1e9:g} Gbit/s, with which no computing overlaps: of each micro-batch"
+        " the weights in fp32\nthree times, or the adapter's twice. "
+    )
+    if measured:
+        between = (
+            "Hours of all steps but start are those of --history, for as many prompts, waiting for the network too.\n"
+        )
     return f"""\
 FLOP = 2 x parameters x tokens for what is read (prompts once for their K responses, both log-probs, the judge's
 inputs) or generated; 6 x for training, 8 x with gradient checkpointing, with LoRA 4 x and 6 x. Left out: attention's
@@ -123,6 +147,4 @@ transformers, reading {READING:.0%}, training {TRAINING:.0%}; the mean lengths
 above, unless --prompt-tokens and --response-tokens give others.
 Memory, on each GPU, is for responses of max_new_tokens: weights in fp32 and a bf16 copy, with LoRA in bf16 alone; in
 training gradients (4 bytes), moments (adamw 8, rmsprop 4, adamw_8bit 2), which processes share, and activations.
-Between machines {machines.network * 8 / 1e9:g} Gbit/s, with which no computing overlaps: of each micro-batch the \
-weights in fp32
-three times, or the adapter's twice. An interrupted shard begins anew; interruptions are a Poisson process.{history}"""
+{between}An interrupted shard begins anew; interruptions are a Poisson process."""

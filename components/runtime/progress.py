@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 # progress(done, total, **figures): called often; figures are short floats such as loss=0.21
 Progress = Callable[..., None]
@@ -23,6 +24,39 @@ def with_token_rate(progress: Progress, total: int) -> Callable[[int, int], None
         progress(done, total, tokens_per_second=tokens / max(time.perf_counter() - begin, 1e-9))
 
     return show
+
+
+class Stopwatch:
+    """Seconds of parts of a step, added up."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Args: clock gives the time in seconds."""
+        self.seconds, self._clock = 0.0, clock
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Counts what passes within the block."""
+        begin = self._clock()
+        try:
+            yield
+        finally:
+            self.seconds += self._clock() - begin
+
+    def until_begun(self, progress: Progress) -> Progress:
+        """The progress of work that first loads what it needs and then says that nothing is done: counts up to there.
+
+        Of work whose first word is of something that is done, nothing is counted: how long that took is not known.
+        """
+        begin, waiting = self._clock(), True
+
+        def show(done: int, total: int, **figures: float) -> None:
+            nonlocal waiting
+            if waiting and not done:
+                self.seconds += self._clock() - begin
+            waiting = False
+            progress(done, total, **figures)
+
+        return show
 
 
 class Within:

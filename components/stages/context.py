@@ -19,12 +19,13 @@ from components.data.records import Prompt, Rollout, Scored
 from components.generation import Sampling
 from components.run_config import RunConfig
 from components.runtime import buffers, determinism
-from components.runtime.progress import Progress, silent
+from components.runtime.progress import Progress, Stopwatch, silent
 from components.runtime.scratch import scratch
 from components.stages import sampling
 from components.store import Manifest, Store, open_store
 
 if TYPE_CHECKING:  # steps that need no model do without torch
+    from components.policy.library import PreTrainedModel
     from components.policy.model import Policy
 
 OPTIMIZER_FILE, ANCHOR_FILE = "optimizer.safetensors", "anchor.safetensors"
@@ -46,6 +47,9 @@ class Workspace:
     kept: list[Manifest] = field(default_factory=list)  # what the step has stored so far
     told: Callable[[], None] = lambda: None  # is called when that grows
     heals: bool = False  # whether a file that is stored already is read, and replaced if it is damaged
+    loading: Stopwatch = field(
+        default_factory=Stopwatch
+    )  # of models, which takes as long however few prompts there are
 
     def fetch(self, manifest: Manifest) -> Path:
         """The files of a manifest in a folder, only to be read: they may be the store's own.
@@ -66,15 +70,23 @@ class Workspace:
         from components.policy import model as policies
 
         self.use_threads()
-        return policies.load(
-            self.fetch(manifest),
-            self.config.policy,
-            precision=self.precision,
-            device=None if weights else torch.device("meta"),
-            frozen=self.config.training.lora is not None,
-            temperature=self.config.generation.temperature,
-            marks=self.config.judge.marks(),
-        )
+        with self.loading.running():
+            return policies.load(
+                self.fetch(manifest),
+                self.config.policy,
+                precision=self.precision,
+                device=None if weights else torch.device("meta"),
+                frozen=self.config.training.lora is not None,
+                temperature=self.config.generation.temperature,
+                marks=self.config.judge.marks(),
+            )
+
+    def without_weights(self, manifest: Manifest) -> PreTrainedModel:
+        """The model of a base policy on the meta device; no file with weights is fetched."""
+        from components.policy import pretrained
+
+        files = {name: entry for name, entry in manifest.items() if not name.endswith(".safetensors")}
+        return pretrained.without_weights(self.fetch(files), code=self.config.policy.trust_remote_code)
 
     def use_threads(self) -> None:
         """Gives torch the step's `cpu` threads: parallel shards must not fight for the same cores."""
@@ -124,7 +136,7 @@ class Workspace:
         progress: Progress | None = None,
     ) -> Rollout:
         """Responses of a policy; see `sampling.generate`."""
-        settings = self.config.generation
+        settings, shown = self.config.generation, progress or self.progress("generate responses")
         return sampling.generate(
             policy,
             self.config.generation.engine.keeping(self.store),
@@ -134,7 +146,7 @@ class Workspace:
             seed=self.config.seed,
             purpose=purpose,
             iteration=iteration,
-            progress=progress or self.progress("generate responses"),
+            progress=self.loading.until_begun(shown) if settings.engine.reads_files else shown,
         )
 
     def new_folder(self) -> Path:

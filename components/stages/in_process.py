@@ -13,6 +13,7 @@ import pandas as pd
 from components import stages
 from components.evaluation.metrics import Evaluated
 from components.run_config import RunConfig
+from components.stages import splitting
 from components.stages.context import Workspace, open_workspace
 from components.stages.handover import EvaluateInput, Started, TrainInput, TrainResult
 from components.store import Manifest
@@ -50,7 +51,8 @@ class Pipeline:
         begin = time.perf_counter()
         with self._open(kind) as workspace:
             yield workspace
-        self.seconds[kind] = self.seconds.get(kind, 0.0) + time.perf_counter() - begin
+        for name, took in ((kind, time.perf_counter() - begin), (splitting.loading(kind), workspace.loading.seconds)):
+            self.seconds[name] = self.seconds.get(name, 0.0) + took
 
     def start(self) -> Started:
         """Checks, base policy, prompts."""
@@ -66,7 +68,7 @@ class Pipeline:
         """One iteration after the other."""
         policy, optimizer, last, history = started.policy, None, started.evaluated, None
         for t in range(1, self.config.iterations + 1):
-            update = self.update(started, policy, optimizer, t)
+            update = self.update(started, policy, optimizer, t, history)
             policy, optimizer = update.trained.policy, update.trained.optimizer
             with self._work("evaluate") as work:
                 given = EvaluateInput(policy, started.policy, started.prompts, started.evaluated, last, t)
@@ -84,11 +86,18 @@ class Pipeline:
             )
             yield Iteration(**vars(update), evaluated=evaluated, history=history)
 
-    def update(self, started: Started, policy: Manifest, optimizer: Manifest | None, iteration: int) -> Update:
-        """One iteration as far as the next policy; `seconds` are this iteration's."""
+    def update(
+        self,
+        started: Started,
+        policy: Manifest,
+        optimizer: Manifest | None,
+        iteration: int,
+        history: pd.DataFrame | None = None,
+    ) -> Update:
+        """One iteration as far as the next policy, after those of `history`; `seconds` are this iteration's."""
         self.seconds = {}
         with self._work("plan") as work:
-            shards = stages.plan(work, started.prompts, iteration)
+            shards = stages.plan(work, started.prompts, iteration, splitting.of_a_shard(history))
         generated, scored = [], []
         for shard in shards:
             with self._work("generate") as work:
@@ -96,7 +105,7 @@ class Pipeline:
             with self._work("score") as work:
                 scored.append(stages.score(work, policy, started.policy, generated[-1], shard))
         with self._work("gather") as work:
-            counts = stages.gather(work, shards, scored)
+            counts = stages.gather(work, shards, scored, self.seconds)
         with self._work("train") as work:
             trained = stages.train(work, TrainInput(policy, optimizer, shards, scored, iteration))
             stages.forget_unfinished(work, trained.unfinished)

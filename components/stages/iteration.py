@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,8 @@ def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manif
     work.use_threads()
     responses = work.rollout(rollout)
     chosen = work.prompts(shard, "shard")
+    with work.loading.running():
+        work.config.judge.load()
     judgement = sampling.judge(work.config.judge, chosen, [responses], work.progress("judge responses"))
     scored = scoring.scored(work, policy, reference, responses, judgement)
     return work.keep(
@@ -76,11 +78,17 @@ def score(work: Workspace, policy: Manifest, reference: Manifest, rollout: Manif
     )
 
 
-def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifest]) -> dict[str, float]:
+def gather(
+    work: Workspace,
+    shards: Sequence[Manifest],
+    scored: Sequence[Manifest],
+    seconds: Mapping[str, float] | None = None,
+) -> dict[str, float]:
     """Checks that the scored shards hold just the planned prompts; counts prompts, responses and tokens.
 
     Adds `logp_difference`, the largest one between the engine's log-probs and the trainer's, if the engine gives some,
-    and what the judge took, such as `judge_tokens_in`, if it counts that.
+    what the judge took, such as `judge_tokens_in`, if it counts that, and with `shards: auto` `splitting.columns` of
+    the slowest shard's `seconds`.
     """
     planned = [prompt.id for shard in work.shards(shards) for prompt in shard]
     if _on_policy(work):
@@ -94,7 +102,7 @@ def gather(work: Workspace, shards: Sequence[Manifest], scored: Sequence[Manifes
             f"the {len(scored)} shards hold {len(found)} prompts and not the {len(planned)} planned ones; "
             f"missing: {', '.join(missing[:5]) or 'none'}. Resume from this iteration's plan step."
         )
-    counted = {splitting.COLUMN: len(scored)} if work.config.prompts.shards == "auto" else {}
+    counted = splitting.columns(len(scored), seconds or {}) if work.config.prompts.shards == "auto" else {}
     differences = [difference for file in files if (difference := rollouts.logp_difference(file)) is not None]
     usage = summed(rollouts.judge_usage(file) for file in files)
     return {

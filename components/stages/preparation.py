@@ -45,13 +45,7 @@ def start(work: Workspace, origin: Origin | None = None) -> Started:
     similarity.check(work.config.evaluation.similarity)
     checks.check(work.config.training)
     tracking.check(work.config, work.store.root)
-    if origin is None:
-        return _start_anew(work, judge)
-    origin.check(work)
-    space.check(work.config, work.store, space.of_origin(origin.started.policy, origin.policy, origin.optimizer))
-    _check_number(work, work.prompts(origin.started.prompts, "train"))
-    groups.split(work.prompts(origin.started.prompts, "evaluation"), work.config.evaluation.group_by)
-    return origin.started
+    return _start_anew(work, judge) if origin is None else origin.begin(work)
 
 
 def _start_anew(work: Workspace, judge: Judge) -> Started:

@@ -1,23 +1,57 @@
 """Into how many shards an iteration's prompts are split, so that each takes about a given time.
 
 A shard that is lost, as with a spot machine, is drawn again from its beginning: its time is what the loss costs. Each
-also loads the models once, so very short ones waste time.
+also loads the models once, so very short ones waste time. A task of one shard of n prompts takes
+
+    t = loading + n / shards · seconds per prompt
+
+of which the iteration before tells both. Only of a run's first one they are a little low: there the policy is the
+reference, which is then not loaded and read for itself.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from components.config.steps import SHARDED
 from components.prompts.config import PromptsConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMN = "shards"  # of `history`, with `prompts.shards: auto`
+COLUMN, LOADING = "shards", "seconds_loading"  # of `history`, with `prompts.shards: auto`
+SECONDS = [f"seconds_{kind}" for kind in SHARDED]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a shard's tasks, generate and score together, take."""
+
+    loading: float  # seconds, of any shard
+    prompt: float  # seconds each
+
+
+def loading(kind: str) -> str:
+    """The name of what a task of this kind took to load models, beside the seconds that it took altogether."""
+    return f"loading_{kind}"
+
+
+def columns(shards: int, seconds: Mapping[str, float]) -> dict[str, float]:
+    """What `history` tells of an iteration's shards; `seconds` are the slowest one's."""
+    return {COLUMN: shards, LOADING: sum(seconds.get(loading(kind), 0.0) for kind in SHARDED)}
+
+
+def of_a_shard(history: pd.DataFrame | None) -> pd.DataFrame | None:
+    """A history whose seconds are sums over shards, with means over them instead."""
+    if history is None or COLUMN not in history:
+        return history
+    return history.assign(**{name: history[name] / history[COLUMN] for name in (*SECONDS, LOADING) if name in history})
 
 
 def how_many(settings: PromptsConfig, history: pd.DataFrame | None) -> int:
@@ -29,23 +63,29 @@ def how_many(settings: PromptsConfig, history: pd.DataFrame | None) -> int:
     """
     if settings.shards != "auto":
         return settings.shards
-    most = settings.shards_at_most
-    seconds = seconds_per_prompt(history)
-    if seconds is None:
+    most, found = settings.shards_at_most, pace(history)
+    if found is None:
         return most
-    minutes = settings.per_iteration * seconds / 60
-    wanted = max(1, math.ceil(minutes / settings.shard_minutes))
+    work, left = settings.per_iteration * found.prompt, 60 * settings.shard_minutes - found.loading
+    if left <= 0:
+        logger.warning(
+            "prompts.shard_minutes: loading the models takes %.3g minutes of each task, and %.3g are given for all. "
+            "Raise it, or the shards do little else.",
+            *(found.loading / 60, settings.shard_minutes),
+        )
+        return most
+    wanted = max(1, math.ceil(work / left))
     if wanted > most:
         logger.warning(
             "prompts.shard_minutes: %d shards take about %.3g minutes each, and %d would take %.3g. "
             "Raise prompts.most_shards (%d).",
-            *(most, minutes / most, wanted, settings.shard_minutes, settings.most_shards),
+            *(most, (found.loading + work / most) / 60, wanted, settings.shard_minutes, settings.most_shards),
         )
     return min(wanted, most)
 
 
-def seconds_per_prompt(history: pd.DataFrame | None) -> float | None:
-    """What a prompt took to be answered and scored in the last iteration's slowest tasks, loading of models included.
+def pace(history: pd.DataFrame | None) -> Pace | None:
+    """What the last iteration's slowest tasks took; all of it for its prompts where loading was not told apart.
 
     None without an iteration, or where the last one did not count its shards.
     """
@@ -54,4 +94,5 @@ def seconds_per_prompt(history: pd.DataFrame | None) -> float | None:
     last = history.iloc[-1]
     if math.isnan(last[COLUMN]) or not last["prompts"]:
         return None
-    return float((last["seconds_generate"] + last["seconds_score"]) * last[COLUMN] / last["prompts"])
+    load = 0.0 if math.isnan(told := last.get(LOADING, math.nan)) else float(told)
+    return Pace(load, float((last[SECONDS].sum() - load) * last[COLUMN] / last["prompts"]))

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from components import prompts
 from components.config import registry
 from components.config.errors import ConfigError
 from components.config.marks import Kept, marked
 from components.config.sections import GenerationConfig, PolicyConfig, TrainingConfig
+from components.evaluation import groups
 from components.judges import Judge
+from components.plan import space
 from components.prompts.config import PromptsConfig
 from components.run_config import RunConfig
 from components.stages import runs
@@ -26,6 +29,7 @@ from components.stages.context import ANCHOR_FILE, Workspace
 from components.stages.handover import Started
 from components.store import Manifest
 from components.store.note_kinds import content_of
+from components.training import checks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +68,20 @@ class Origin:
         started = self.started
         for manifest in (self.policy, self.optimizer, self.evaluated, started.policy, started.prompts):
             work.store.require(manifest)
+
+    def begin(self, work: Workspace) -> Started:
+        """What the run of `work` takes from here instead of making it, checked as far as its config may differ.
+
+        Raises UserError as `check`, and for a disk, prompts or a model that do not suffice for what the config asks.
+        """
+        self.check(work)
+        config, started = work.config, self.started
+        checks.check(config.training, work.without_weights(started.policy))
+        space.check(config, work.store, space.of_origin(started.policy, self.policy, self.optimizer))
+        train = work.prompts(started.prompts, "train")
+        prompts.choose(train, per_iteration=config.prompts.per_iteration, iteration=1, seed=config.seed)
+        groups.split(work.prompts(started.prompts, "evaluation"), config.evaluation.group_by)
+        return started
 
     def problems(self, work: Workspace) -> list[str]:
         """Why the run of `work` cannot continue from here, a sentence each."""

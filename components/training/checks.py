@@ -25,12 +25,20 @@ def check(settings: TrainingConfig, model: PreTrainedModel | None = None) -> Non
         from components.policy import lora
 
         lora.check(model, settings.lora)
-    if model is not None and (settings.gradient_checkpointing or settings.world > 1):
-        from components.training.gradient_checkpointing import layers
-
-        layers(model)
+    if model is not None:
+        _check_layers(settings, model)
     if model is not None and settings.optimizer == "adamw_8bit":
         shares.require_whole_blocks(_trained(model, settings), shares.shares(settings))
+
+
+def _check_layers(settings: TrainingConfig, model: PreTrainedModel) -> None:
+    """Raises PolicyError for a model whose layers are needed one by one and not known."""
+    from components.training.gradient_checkpointing import layers
+
+    if settings.gradient_checkpointing:
+        layers(model)
+    if several := [name for name in ("processes", "nodes") if getattr(settings, name) > 1]:
+        layers(model, several[0], f"Train in one process: {' and '.join(f'training.{name}: 1' for name in several)}")
 
 
 def _trained(model: PreTrainedModel, settings: TrainingConfig) -> Iterator[tuple[str, Sequence[int]]]:

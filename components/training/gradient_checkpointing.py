@@ -27,13 +27,18 @@ def checkpointed(policy: Policy) -> Policy:
     return replace(policy, gradient_checkpointing=True)
 
 
-def layers(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:
-    """The layers to compute again. Raises PolicyError for a model that does not say which they are."""
+def layers(
+    model: PreTrainedModel, asks: str = "gradient_checkpointing", remedy: str = "Set it to false"
+) -> list[GradientCheckpointingLayer]:
+    """The layers that are computed again, or gathered one at a time where processes share the weights.
+
+    Raises PolicyError for a model that does not say which they are, with the setting of `training` that asks for them.
+    """
     found = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not found:
         raise PolicyError(
-            f"training.gradient_checkpointing: {type(model).__name__} has no GradientCheckpointingLayer, as the models "
-            "that come with transformers have. Set it to false."
+            f"training.{asks}: {type(model).__name__} has no GradientCheckpointingLayer, as the models that come with "
+            f"transformers have. {remedy}."
         )
     return found
 

@@ -107,17 +107,50 @@ def test_a_bad_setting_is_refused(text, message):
     assert str(caught.value).startswith(message)
 
 
+STEPS = ["start", *(f"{kind}_{t}" for t in (1, 2) for kind in ("plan", "generate", "score", "gather", "train")), "end"]
+
+
 def test_argo_must_keep_as_many_shards_as_there_may_be():
     """The demo has 512 prompts by default, so no more shards."""
-    steps = [
-        "start",
-        *(f"{kind}_{t}" for t in (1, 2) for kind in ("plan", "generate", "score", "gather", "train")),
-        "end",
-    ]
 
     def most(**prompts):
-        return most_iterations(parse(f"demo: {{}}\niterations: 2\nprompts: {prompts}"), steps)
+        return most_iterations(parse(f"demo: {{}}\niterations: 2\nprompts: {prompts}"), STEPS)
 
     automatic = {"shards": "auto", "per_iteration": 512}
     assert most(**automatic, most_shards=50) == most(shards=50) > most(shards=500)
     assert most(**automatic, most_shards=9000) == most(shards=512)
+
+
+def most_of_arms(*arms, compare="seeds: [0, 1]", prompts="shards: 2"):
+    listed = "".join(f"\n    a{i}: {arm}" for i, arm in enumerate(arms))
+    return most_iterations(
+        parse(f"demo: {{}}\niterations: 2\nprompts: {{{prompts}}}\ncompare:\n  {compare}\n  arms:{listed}"), STEPS
+    )
+
+
+def test_argo_must_keep_the_shards_of_all_arms_of_a_comparison():
+    """Each step is 7,600 bytes and each task 250: for two seeds, of 2 x 4 shards, of 2 x (2 + 100), and of both alike.
+
+    Start and end have a task each, and of a MiB 10,000 are for the rest.
+    """
+    room = 2**20 - 10_000 - 2 * (7_600 + 250) - 2 * len("{}")
+
+    def expected(shards, branches=4):
+        one = 5 * (7_600 + len("{}")) + 250 * (3 * branches + 2 * shards)
+        return room * 2 // (2 * one)
+
+    many = "{prompts: {shards: 100}}"
+    assert most_of_arms("{}", "{}") == expected(2 * 4)
+    assert most_of_arms("{}", many) == expected(2 * 102)
+    assert most_of_arms(many, many) == expected(2 * 200)
+    assert most_of_arms(many, many, prompts="shards: 500") == expected(2 * 200)  # which no arm has
+
+
+def test_automatic_shards_of_arms_go_by_their_budget():
+    """Of 8,000 samples in two iterations, K = 8 leave an arm 500 prompts, and half of them 250; seconds are unknown."""
+    automatic, halves = "shards: auto, most_shards: 400", ("{}", "{share: 0.5}")
+    samples = most_of_arms(*halves, compare="seeds: [0]\n  budget: {samples: 8000}", prompts=automatic)
+    by_hand = ("{prompts: {shards: 400}}", "{share: 0.5, prompts: {shards: 250}}")
+    assert samples == most_of_arms(*by_hand, compare="seeds: [0]\n  budget: {samples: 8000}")
+    seconds = most_of_arms(*halves, compare="seeds: [0]\n  budget: {seconds: 8000}", prompts=automatic)
+    assert seconds == most_of_arms("{}", "{}", compare="seeds: [0]", prompts="shards: 400")

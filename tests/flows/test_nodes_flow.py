@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from components.store import Manifest, open_store
 from support.flows.by_stages import undisturbed
 from support.flows.flow_home import FLOW, Home, config_of
+from support.iterations import assert_close_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
@@ -42,12 +43,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     return weights(folder / "store", undisturbed(config_of(changes()), folder / "store").policy, folder)
 
 
-def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_two_nodes_end_as_one_also_when_one_is_killed(tmp_path: Path, wait_for, alone, victim: str) -> None:
     """A killed node fails the run within minutes, and a resume continues from the last saved step."""
@@ -70,7 +65,7 @@ def test_two_nodes_end_as_one_also_when_one_is_killed(tmp_path: Path, wait_for, 
     assert "train_1/0" not in first
     assert second["gather_1"]  # cloned
     policy = home.artifacts(again, ["policy"])["policy"]
-    assert_close(weights(tmp_path / "wind_store", policy, tmp_path), alone)
+    assert_close_weights(weights(tmp_path / "wind_store", policy, tmp_path), alone)
 
 
 def launch(home: Home) -> subprocess.Popen[str]:

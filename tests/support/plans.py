@@ -1,7 +1,10 @@
-"""A small config, and the models and lengths that its costs by hand are of."""
+"""A small config, the models and lengths that its costs by hand are of, and what such a run took."""
 
 from __future__ import annotations
 
+import math
+
+import pandas as pd
 import yaml
 
 from components.plan.costs import Lengths, Models, Shape
@@ -19,6 +22,17 @@ generation: {responses: 4, max_new_tokens: 30, engine: {name: transformers, batc
 training: {batch_size: 20, micro_batch_size: 2}
 judge: {name: verifier, function: "m:f"}
 """
+
+HISTORY = pd.DataFrame(
+    {
+        "prompts": [50, 50],
+        "seconds_generate": [1800.0, 5400.0],
+        "seconds_score": [360.0, 360.0],
+        "seconds_train": [3600.0, 3600.0],
+        "seconds_evaluate": [100.0, 720.0],
+        "win_rate": [math.nan, 0.5],  # of the first, nothing was evaluated
+    }
+)
 
 
 def config(**changes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from multiprocessing import get_context
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from components.comparison import arms
 from components.comparison.arms import Branch, branch_config, branches, in_order, run_in_process, seconds_per_prompt
 from components.config.errors import ConfigError
+from components.plan import space
 from components.stages.context import open_workspace
 from components.stages.in_process import Pipeline
 from support.runs import smoke
@@ -79,6 +81,38 @@ def test_an_arms_training_is_checked_against_the_model_at_start(root, training, 
     with pytest.raises(ConfigError) as caught:
         start(config, root)
     assert str(caught.value).startswith(f"compare.arms.wind.training.{said}")
+
+
+def test_an_arm_whose_model_or_engine_is_not_fit_for_it_is_named(root, monkeypatch):
+    """Before the base policy is made, where no model is needed to know."""
+    find, made = importlib.util.find_spec, []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == "vllm" else find(name, *more))
+    monkeypatch.setattr("components.demo.build", lambda *_, **__: made.append(1))
+    config = comparison(arms={"wind": {}, "fast": {"generation": {"engine": {"name": "vllm"}}}})
+    with pytest.raises(ConfigError, match=r"^compare\.arms\.fast\.generation\.engine: vLLM is not installed"):
+        start(config, root)
+    assert not made
+
+
+def test_an_arm_whose_model_has_no_layers_to_checkpoint_is_named(root, monkeypatch):
+    monkeypatch.setattr("components.training.gradient_checkpointing.GradientCheckpointingLayer", type("Other", (), {}))
+    with pytest.raises(ConfigError, match=r"^compare\.arms\.wind\.training\.processes: \w+ has no Gradient"):
+        start(comparison(arms={"wind": {"training": {"processes": 2}}}), root)
+
+
+def test_there_must_be_room_for_what_each_arm_stores(root, monkeypatch):
+    """Of all weights and their moments, for two seeds and two iterations; of an adapter beside it hardly anything."""
+    asked, check = [], space.check
+    monkeypatch.setattr(space, "check", lambda config, store, *runs: (asked.append(runs), check(config, store, *runs)))
+    arms = {"whole": {}, "adapted": {"training": {"lora": {"rank": 2}}}, "anchored": {"algorithm": {"name": "jbond"}}}
+    started = start(comparison(arms=arms, seeds=[0, 1]), root)
+    with open_workspace(comparison(), root, "evaluate") as work:
+        weights = work.policy(started.policy).model.num_parameters()
+    whole, again, adapted, _, anchored, _ = asked[-1]
+    assert whole == again
+    assert (whole.policy, whole.state) == (4 * weights, 8 * weights)
+    assert (anchored.policy, anchored.state) == (4 * weights, 12 * weights)
+    assert 0 < adapted.policy < weights
 
 
 def test_a_branch_has_its_arms_prompts_and_its_own_seed(root, started):

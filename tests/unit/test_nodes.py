@@ -24,7 +24,7 @@ from components.store import open_store
 from support import held_training
 from support.forked import forked as forked_process
 from support.forked import forking
-from support.iterations import sampled_and_scored, slowly
+from support.iterations import assert_close_weights, sampled_and_scored, slowly
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
@@ -108,12 +108,6 @@ def alone(iteration, **training):
         return stages.train(work, given)
 
 
-def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize(("processes", "training"), [(1, {}), (2, {}), (2, {"lora": {"rank": 4, "alpha": 8}})])
 def test_two_nodes_train_as_one(iteration, tmp_path, request, processes, training):
     """With an adapter, each of two nodes has the whole base, spread over its two processes."""
@@ -126,7 +120,7 @@ def test_two_nodes_train_as_one(iteration, tmp_path, request, processes, trainin
     first, second = (pickle.loads((tmp_path / "together" / f"trained-{i}").read_bytes()) for i in (0, 1))
     assert second is None
     assert first.figures == pytest.approx(expected.figures, rel=1e-5, abs=1e-6)
-    assert_close(weights(iteration[0], first), weights(iteration[0], expected))
+    assert_close_weights(weights(iteration[0], first), weights(iteration[0], expected))
 
 
 @pytest.mark.parametrize(("victim", "training"), [(0, {}), (1, {}), (1, {"lora": {"rank": 4, "alpha": 8}})])
@@ -156,7 +150,7 @@ def test_when_a_node_is_killed_both_end_and_the_next_attempt_continues(
     assert done == list(range(done[0], 17)[: len(done)])
     assert done[0] > 1  # those before it were saved
     trained = pickle.loads((tmp_path / "second" / "trained-0").read_bytes())
-    assert_close(weights(iteration[0], trained), weights(iteration[0], alone(iteration, **settings)))
+    assert_close_weights(weights(iteration[0], trained), weights(iteration[0], alone(iteration, **settings)))
     for note in list(store.notes()):
         with open_workspace(slowly(), iteration[0], "evaluate") as work:
             stages.forget_unfinished(work, note.name)

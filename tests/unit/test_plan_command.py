@@ -13,6 +13,7 @@ from components.plan.__main__ import main
 from components.plan.costs import Lengths, Shape
 from components.plan.memory import ACTIVATIONS, BF16, FP32, stored
 from components.plan.models import PlanError, sizes
+from components.reporting.text import digits
 from components.run_config import RunConfig, checked, parse
 from components.stages.in_process import Pipeline
 from support.models.words import SHAPE
@@ -148,11 +149,19 @@ def test_a_comparison_is_the_sum_of_its_runs(tmp_path, capsys):
         assert f"# {title}\npolicy: 1,000 B parameters\n2 iterations of {n} prompts" in text
     arms = {1000: 2, 500: 2}
     lengths = Lengths(200, 15)
-    hours = 0.0
+    hours, disk, start = 0.0, 0.0, 0.0
     for n, times in arms.items():
         run = config(prompts={"per_iteration": n})
-        hours += times * sum(table.gpu_hours(run, sizes(run, {"nowhere": 1e12}), lengths, table.GPUS["H100"]).values())
+        models = sizes(run, {"nowhere": 1e12})
+        by_step = table.gpu_hours(run, models, lengths, table.GPUS["H100"])
+        start, kept = by_step.pop("start"), stored(run, models, lengths)
+        hours += times * sum(by_step.values())
+        disk += times * 2 * kept.iteration
+    hours += start  # which all runs have in common, and what it stores
     assert f"cost: {hours:,.2f} USD" in text
+    assert f"all runs: {digits(hours)} H100 hours, {digits((disk + kept.start) / 1e9)} GB stored" in text
+    assert f"start, once for all runs: {digits(start)} H100 hours, " in text
+    assert "\nstart  " not in text
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import yaml
 
@@ -15,7 +14,7 @@ from components.plan.costs import Models
 from components.plan.elapsed import Machines
 from components.plan.memory import BF16, memory
 from components.plan.models import PlanError
-from support.plans import LENGTHS, MODELS, POLICY, SMALL, config
+from support.plans import HISTORY, LENGTHS, MODELS, POLICY, SMALL, config
 
 HOURS = {"start": 1.0, "generate": 8.0, "score": 4.0, "train": 16.0, "evaluate": 2.0}  # two iterations
 
@@ -103,31 +102,16 @@ def test_memory_of_an_adapter_on_several_machines():
     assert found["train"] == pytest.approx(2e9 + 16e6 + 2 * 2e8 + fixed)
 
 
-HISTORY = pd.DataFrame(
-    {
-        "prompts": [50, 50],
-        "seconds_generate": [1800.0, 5400.0],
-        "seconds_score": [360.0, 360.0],
-        "seconds_train": [3600.0, 3600.0],
-        "seconds_evaluate": [100.0, 720.0],
-        "win_rate": [math.nan, 0.5],  # of the first, nothing was evaluated
-    }
-)
-
-
 def test_hours_from_a_history(tmp_path):
     """A hundred prompts took 7200 s in two shards: 4 GPU hours; this run has twice as many prompts."""
     HISTORY.to_csv(tmp_path / "history.csv")
     history = measured.read(tmp_path / "history.csv")
-    found = measured.gpu_hours(config(training={"nodes": 2, "processes": 4}), HOURS, history)
+    found = measured.gpu_hours(config(training={"nodes": 2, "processes": 4}), HOURS, history, 2)
     assert found == pytest.approx({"start": 1.0, "generate": 8.0, "score": 0.8, "train": 32.0, "evaluate": 0.4})
     counted = measured.gpu_hours(config(prompts={"shards": "auto"}), HOURS, history.assign(shards=[8, 4]))
     assert counted["generate"] == pytest.approx(2 * (8 * 0.5 + 4 * 1.5))
-    part = measured.gpu_hours(config(), HOURS, history.assign(shards=[math.nan, 4]))
+    part = measured.gpu_hours(config(), HOURS, history.assign(shards=[math.nan, 4]), 2)
     assert part["generate"] == pytest.approx(2 * (2 * 0.5 + 4 * 1.5))
-    for unknown in (history, history.assign(shards=[math.nan, 4])):
-        with pytest.raises(PlanError, match="--history does not say how many there were"):
-            measured.gpu_hours(config(prompts={"shards": "auto"}), HOURS, unknown)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +138,7 @@ def test_the_command(tmp_path, capsys):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
     HISTORY.to_csv(tmp_path / "history.csv")
     options = ["--parameters", "1e9", "--price", "2", "--spot-price", "0.5", "--interruptions", "0.2"]
-    main([str(tmp_path / "run.yaml"), *options, "--history", str(tmp_path / "history.csv")])
+    main([str(tmp_path / "run.yaml"), *options, "--history", str(tmp_path / "history.csv"), "--history-shards", "2"])
     text = capsys.readouterr().out
     assert "hours on 2 x 8 GPUs" in text
     assert "are done again" in text
@@ -167,6 +151,10 @@ def test_options_that_do_not_go_together(tmp_path):
     (tmp_path / "run.yaml").write_text(SMALL)
     with pytest.raises(SystemExit):
         main([str(tmp_path / "run.yaml"), "--parameters", "1e9", "--interruptions", "0.2"])
+    with pytest.raises(SystemExit, match="--history-shards: is how the run of --history was split"):
+        main([str(tmp_path / "run.yaml"), "--parameters", "1e9", "--history-shards", "2"])
+    with pytest.raises(SystemExit, match="--network: the times of --history have the waiting"):
+        main([str(tmp_path / "run.yaml"), "--parameters", "1e9", "--history", "h.csv", "--network", "10"])
     compare = {"seeds": [0], "budget": {"samples": 8000}, "arms": {"wind": {}, "half": {"share": 0.5}}}
     (tmp_path / "arms.yaml").write_text(yaml.safe_dump({**yaml.safe_load(SMALL), "compare": compare}))
     HISTORY.to_csv(tmp_path / "history.csv")

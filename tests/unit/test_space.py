@@ -99,6 +99,17 @@ def test_store_and_tmpdir_on_one_disk_add_up(store, monkeypatch) -> None:
     space.check(config(), store, needed, in_pod=False)
 
 
+def test_runs_from_one_base_share_it(store, monkeypatch) -> None:
+    """Three iterations of 6, 6 and 3 GB and a base of 2: 2 + 3 x 15, two saved states, and 12 GB in TMPDIR."""
+    small, large = (Space(2_000_000_000, policy, 2 * policy) for policy in (1_000_000_000, 2_000_000_000))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: store.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(90e9, 0, 70.9e9))
+    with pytest.raises(StoreError, match=r"has 70\.9 GB left; the run needs about 71\.0 GB"):
+        space.check(config(), store, large, small, large, in_pod=False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(90e9, 0, 71e9))
+    space.check(config(), store, large, small, large, in_pod=False)
+
+
 @pytest.mark.parametrize(("cluster", "fits"), [("{}", False), ("{steps: {train: {disk: 60000}}}", True)])
 def test_pods_have_a_disk_each(store, cluster: str, fits: bool, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1e15, 0, 1e15))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 
 import pandas as pd
 import pytest
@@ -11,11 +12,13 @@ import yaml
 
 from components import stages
 from components.config.errors import ConfigError
+from components.policy import model as policies
 from components.prompts.config import PromptsConfig
 from components.run_config import parse
+from components.runtime.progress import Stopwatch
 from components.stages.context import open_workspace
 from components.stages.in_process import Pipeline
-from components.stages.splitting import how_many
+from components.stages.splitting import how_many, of_a_shard
 from support.runs import smoke
 
 
@@ -66,6 +69,90 @@ def test_when_more_would_be_needed_a_line_says_so(caplog):
         "prompts.shard_minutes: 50 shards take about 20 minutes each, and 100 would take 10. "
         "Raise prompts.most_shards (50)."
     )
+
+
+@pytest.mark.parametrize(
+    ("load", "changes", "expected"),
+    [
+        # Of 250 s, 50 loaded the models: 250 prompts took 200 s, and 6000 take 4800 in tasks of 600 - 50.
+        (50, {}, 9),
+        (50, {"shard_minutes": 2.5}, 48),
+        (0, {}, 10),
+        (math.nan, {}, 10),
+        (250, {"shard_minutes": 15}, 1),
+        (50, {"shard_minutes": 1.1, "most_shards": 7}, 7),  # 300 tasks of 66 s would be right
+    ],
+)
+def test_loading_the_models_is_no_work_that_shards_share(load, changes, expected):
+    assert how_many(settings(**changes), took(200, 50).assign(seconds_loading=load)) == expected
+
+
+def test_the_second_iteration_has_the_minutes_that_are_asked_for():
+    """Tasks load for 100 s and take half a second a prompt, of 10,000.
+
+    A hundred tasks of 150 s; then 800 of 900 s are for 5,000 s of work: 7 tasks of 814 s, where 6 would take 933.
+    """
+    asked = settings(per_iteration=10_000, shard_minutes=15, most_shards=100)
+    first = {"shards": how_many(asked, None), "prompts": 10_000, "seconds_loading": 100.0}
+    assert first["shards"] == 100
+    history = pd.DataFrame([{**first, "seconds_generate": 100.0, "seconds_score": 50.0}])
+    assert how_many(asked, history) == 7
+
+
+def test_when_loading_alone_takes_longer_a_line_says_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert how_many(settings(shard_minutes=2), took(200, 50).assign(seconds_loading=120)) == 50
+    (line,) = caplog.messages
+    assert line == (
+        "prompts.shard_minutes: loading the models takes 2 minutes of each task, and 2 are given for all. "
+        "Raise it, or the shards do little else."
+    )
+
+
+def test_sums_over_shards_become_a_shards_share():
+    history = took(200.0, 50.0).assign(seconds_loading=8.0, seconds_train=7.0)
+    found = of_a_shard(history).iloc[-1]
+    assert (found["seconds_generate"], found["seconds_score"], found["seconds_loading"]) == (50.0, 12.5, 2.0)
+    assert found["seconds_train"] == 7.0
+    assert of_a_shard(None) is None
+    assert of_a_shard(history.drop(columns="shards")).iloc[-1]["seconds_generate"] == 200.0
+
+
+def test_a_stopwatch_counts_what_loads():
+    now = [0.0]
+    watch = Stopwatch(clock=lambda: now[0])
+    with pytest.raises(KeyError), watch.running():
+        now[0] += 2
+        raise KeyError
+    now[0] += 100
+    told = []
+    show = watch.until_begun(lambda done, total, **_: told.append((done, total)))
+    for seconds, done in ((3, 0), (50, 0), (50, 4)):
+        now[0] += seconds
+        show(done, 4)
+    unknown = watch.until_begun(lambda *_, **__: None)
+    for seconds, done in ((9, 1), (9, 0)):
+        now[0] += seconds
+        unknown(done, 4)
+    assert (watch.seconds, told) == (5.0, [(0, 4), (0, 4), (4, 4)])
+
+
+def test_in_one_process_too_an_iteration_goes_by_the_one_before(tmp_path, monkeypatch):
+    """Three shards load a policy that takes a quarter of a second, to draw with; the second iteration has one."""
+    load = policies.load
+
+    def slowly(*arguments, **options):
+        time.sleep(0.25)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(policies, "load", slowly)
+    config = smoke(prompts={"shards": "auto", "most_shards": 3, "shard_minutes": 60})
+    pipeline = Pipeline(config, str(tmp_path / "store"))
+    *_, last = pipeline.iterate(pipeline.start())
+    history = last.history
+    assert history["shards"].tolist() == [3, 1]
+    assert (history["seconds_loading"] >= 0.25 * history["shards"]).all()
+    assert (history["seconds_loading"] < history["seconds_generate"] + history["seconds_score"]).all()
 
 
 def test_an_iteration_counts_its_shards_and_the_next_goes_by_that(tmp_path):

@@ -111,17 +111,10 @@ def wait_for_two(which: Callable[[dict[str, Any]], bool]) -> None:
         time.sleep(0.02)
 
 
-def kill_launcher() -> None:
-    """Returns only if this process outlives its launcher."""
+def kill_above(process: int) -> None:
+    """Returns only if this process outlives that one, which is above it."""
     if os.getppid() == PARENT:  # else it is dead already
-        os.kill(LAUNCHER, signal.SIGKILL)
-    time.sleep(PATIENCE)
-
-
-def kill_warm() -> None:
-    """Returns only if this process outlives the one that it is a fork of."""
-    assert PARENT != LAUNCHER, "the task is no fork of a warm process"
-    os.kill(PARENT, signal.SIGKILL)
+        os.kill(process, signal.SIGKILL)
     time.sleep(PATIENCE)
 
 
@@ -132,8 +125,8 @@ def kill_server() -> None:
 
 VICTIMS: dict[str, Strike] = {
     "task": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "launcher": kill_launcher,
-    "warm": kill_warm,
+    "launcher": lambda: kill_above(LAUNCHER),
+    "warm": lambda: kill_above(PARENT),
     "server": kill_server,
     "nobody": lambda: wait_for_two(lambda line: line["event"].startswith("nobody")),
 }
