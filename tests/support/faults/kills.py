@@ -7,7 +7,7 @@ begins and ends. KILL_AT names the task, such as `train_1` or `score_1/0`. For t
 
     task        the task's process
     launcher    the process that started the task, which must then end too
-    warm        the process of which the tasks are forks; they must end too, and with them the run
+    warm        the process that the task is a fork of, which must end too, and with it the run
     server      all of radosgw, whose folder is KILL_SERVER
     nobody      the task waits there for the same task of another run, to continue at once with it
 
@@ -35,6 +35,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -136,14 +138,14 @@ def in_write(number: int, strike: Strike) -> None:
     """Strikes when half of the bytes of the `number`-th file are in the local store."""
     from components.store import local
 
-    replacing, counted = local.replacing, Count(number)
+    replacing, reached = local.replacing, counted(number)
 
     class Torn:
         def __init__(self, file: BinaryIO) -> None:
             self.file = file
 
         def writelines(self, parts: Iterable[bytes]) -> None:
-            if counted():
+            if reached():
                 content = b"".join(parts)
                 parts = [content[len(content) // 2 :]]
                 self.file.write(content[: len(content) // 2])
@@ -195,11 +197,11 @@ def in_part(number: int, strike: Strike) -> None:
 def _instead_of_upload(number: int, half: Callable[[Any, bytes], None]) -> None:
     from components.store.s3_transfer import Object
 
-    upload, counted = Object.upload, Count(number)
+    upload, reached = Object.upload, counted(number)
 
     def torn(self: Object, parts: Iterable[bytes], size: int) -> None:
         content = b"".join(parts)
-        if counted():
+        if reached():
             half(self, content)
         upload(self, [content], size)  # reached when it was the server that died
 
@@ -233,15 +235,9 @@ def in_training(number: int, strike: Strike) -> None:
     Checkpoints.step_done = then_strike
 
 
-class Count:
+def counted(number: int) -> Callable[[], bool]:
     """Is true the `number`-th time it is called."""
-
-    def __init__(self, number: int) -> None:
-        self.left = number
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left == 0
+    return partial(next, chain(repeat(False, number - 1), [True], repeat(False)))
 
 
 MOMENTS: dict[str, Callable[[int, Strike], None]] = {
