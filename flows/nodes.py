@@ -10,6 +10,7 @@ from pathlib import Path
 from metaflow import current
 
 from components.run_config import RunConfig
+from components.runtime.processes import children
 from components.stages.handover import Node
 
 POD = "METAFLOW_KUBERNETES_WORKLOAD"  # environment variable that pods have
@@ -26,11 +27,32 @@ def this_node(settings: RunConfig) -> Node:
         return Node()
     parallel = current.parallel
     if POD in os.environ:
-        meeting = f"tcp://{parallel.main_ip}:{PORT}"
-    else:
-        attempt = f"{current.run_id}/{current.step_name}/{parallel.control_task_id}/{current.retry_count}"
-        meeting = (_own_folder() / hashlib.sha256(attempt.encode()).hexdigest()[:16]).as_uri()
-    return Node(parallel.node_index, parallel.num_nodes, meeting)
+        return Node(parallel.node_index, parallel.num_nodes, f"tcp://{parallel.main_ip}:{PORT}")
+    attempt = f"{current.run_id}/{current.step_name}/{parallel.control_task_id}/{current.retry_count}"
+    meeting = (_own_folder() / hashlib.sha256(attempt.encode()).hexdigest()[:16]).as_uri()
+    tasks = tasks_of_others(parallel.num_nodes - 1) if parallel.node_index == 0 else ()
+    return Node(parallel.node_index, parallel.num_nodes, meeting, tasks)
+
+
+def tasks_of_others(count: int) -> tuple[int, ...]:
+    """Process ids of the other nodes' tasks, which Metaflow has just started as children of the first one's.
+
+    Of one that ends later, the id is then known; its command line goes with it. None where there is no /proc.
+    Raises RuntimeError if one has ended already.
+    """
+    ours = children()
+    found = tuple(child for child in ours if b"ubf_task" in _words(child))
+    if ours and len(found) < count:
+        raise RuntimeError(f"of {count} other nodes' tasks, {count - len(found)} ended before training began.")
+    return found
+
+
+def _words(process: int) -> list[bytes]:
+    """A process's command line; a single empty word of one that has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return [b""]
 
 
 def _own_folder() -> Path:

@@ -38,6 +38,7 @@ class Node:
     index: int = 0  # the first has the result
     count: int = 1
     meeting: str | None = None  # where their processes meet, a URL for torch.distributed; None: in a folder of this one
+    tasks: tuple[int, ...] = ()  # process ids of the others' tasks, where this one's has started them
 
 
 @dataclass(frozen=True)

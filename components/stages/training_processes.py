@@ -29,7 +29,7 @@ import torch
 from torch import distributed as dist
 
 from components.run_config import RunConfig
-from components.runtime.processes import children, die_with_parent, end_in_order, failed
+from components.runtime.processes import die_with_parent, end_in_order, failed
 from components.runtime.progress import Progress
 from components.stages.context import Workspace, open_workspace
 from components.stages.handover import Node, TrainInput, TrainResult
@@ -40,7 +40,7 @@ GRACE = 10.0  # seconds to end in when another of the processes has failed
 
 def train(work: Workspace, given: TrainInput, node: Node) -> TrainResult | None:
     """`stages.train_on` in `training.processes` processes. Raises RuntimeError when they or other nodes' fail."""
-    folder, others = work.new_folder(), _tasks_of_others()
+    folder = work.new_folder()
     for manifest in filter(None, [given.policy, given.optimizer, *given.shards, *given.scored]):
         work.fetch(manifest)  # once, for all of them
     job = {
@@ -62,7 +62,7 @@ def train(work: Workspace, given: TrainInput, node: Node) -> TrainResult | None:
         while not _ended(group) and not lost:
             time.sleep(POLL)
             shown = _show(folder, progress, shown)
-            lost = any(failed(task) for task in others)
+            lost = any(failed(task) for task in node.tasks)
     if lost or any(process.returncode for process in group):
         raise RuntimeError(
             f"training in {settings.world} processes failed, see above"
@@ -87,16 +87,6 @@ def _interface(node: Node) -> dict[str, str]:
     if loopback is None or not (node.meeting or "file:").startswith("file:"):
         return {}
     return {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
-
-
-def _tasks_of_others() -> list[int]:
-    """Process ids of other nodes' tasks that this task has started, as Metaflow does where nodes share a machine."""
-    found = []
-    for child in children():
-        with suppress(OSError):
-            if b"ubf_task" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
-                found.append(child)
-    return found
 
 
 def _show(folder: Path, progress: Progress, shown: int) -> int:

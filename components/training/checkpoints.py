@@ -76,19 +76,29 @@ class Checkpoints:
         """Takes over the last state that an attempt saved, if there is one.
 
         One that is missing or damaged is reported and not used: training then begins anew, with the same result.
+        Of several processes, all take the one that the first has found.
         """
-        while (manifest := content_of(self.store, self.key)) is not None:
+        while (manifest := self._found()) is not None:
+            problem = ""
             try:
-                folder = self.store.get(manifest, self.scratch)
+                self.store.get(manifest, self.scratch)
             except BlobError as error:
-                if content_of(self.store, self.key) != manifest:
+                problem = str(error)
+            if sharding.in_any(bool(problem)):
+                if self._found() != manifest:
                     continue  # another attempt, still running, has just put a later one in its place
-                logger.warning("the state of unfinished training cannot be used, so it begins anew. %s", error)
+                logger.warning("the state of unfinished training cannot be used, so it begins anew. %s", problem)
                 return
-            self.seconds_before = float(state.restore(folder / FILE)[SECONDS])
+            self.seconds_before = float(state.restore(self.scratch / FILE)[SECONDS])
             self._latest = manifest
             logger.warning("training continues after optimiser step %d, which an earlier attempt saved", state.done)
             return
+
+    def _found(self) -> Manifest | None:
+        """Files of the last state that an attempt saved: another one, still running, may save a later one any time."""
+        found = content_of(self.store, self.key) if sharding.rank() == 0 else None
+        manifest: Manifest | None = json.loads(sharding.as_the_first(json.dumps(found)))
+        return manifest
 
     def step_done(self, state: TrainingState) -> None:
         """Saves the state if it is time."""

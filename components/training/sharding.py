@@ -59,8 +59,7 @@ def _nodes_with_copies(settings: TrainingConfig) -> DeviceMesh:
     timeout = timedelta(minutes=settings.nodes_wait_minutes)
     split: Any = dist.new_subgroups_by_enumeration  # torch has no types for it
     (across, _), (within, _) = split(grid.T.tolist(), timeout=timeout), split(grid.tolist(), timeout=timeout)
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    return DeviceMesh.from_group([across, within], device, mesh=grid, mesh_dim_names=("nodes", "processes"))
+    return DeviceMesh.from_group([across, within], _device(), mesh=grid, mesh_dim_names=("nodes", "processes"))
 
 
 class _TokenLogProbs(nn.Module):
@@ -122,7 +121,7 @@ def summed(values: list[float]) -> list[float]:
     """Sums over the processes."""
     if world() == 1:
         return values
-    total = torch.tensor(values, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    total = torch.tensor(values, dtype=torch.float64, device=_device())
     dist.all_reduce(total)
     return total.tolist()
 
@@ -130,3 +129,24 @@ def summed(values: list[float]) -> list[float]:
 def agreed(value: bool) -> bool:
     """What the first process says, for decisions that all must take alike."""
     return bool(summed([float(value and rank() == 0)])[0])
+
+
+def in_any(value: bool) -> bool:
+    """Whether this is so in one of the processes."""
+    return bool(summed([float(value)])[0])
+
+
+def as_the_first(text: str) -> str:
+    """The first process's text, in all of them."""
+    if world() == 1:
+        return text
+    content = text.encode()
+    size = int(summed([float(len(content) * (rank() == 0))])[0])
+    letters = torch.tensor([*content] if rank() == 0 else [0] * size, dtype=torch.uint8, device=_device())
+    dist.broadcast(letters, 0)
+    return bytes(letters.tolist()).decode()
+
+
+def _device() -> str:
+    """Where tensors lie that processes exchange."""
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"

@@ -34,15 +34,11 @@ def make_chain(tmp_path: Path, tally: Tally, request: pytest.FixtureRequest) -> 
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """One line with the counts of all tests that killed something."""
+    """Counts of all tests that killed something, and what those saw that tell it."""
     # The tally is complete when the test is torn down; reports of that are filed under "".
     reports = [report for kind in ("", "error") for report in terminalreporter.stats.get(kind, [])]
-    seen = [
-        Tally(**value)
-        for report in reports
-        for name, value in getattr(report, "user_properties", [])
-        if name == "kills"
-    ]
+    noted = [pair for report in reports for pair in getattr(report, "user_properties", [])]
+    seen = [Tally(**value) for name, value in noted if name == "kills"]
     kills, identical, again, orphans = (
         sum(getattr(tally, name) for tally in seen) for name in ("kills", "identical", "again", "orphans")
     )
@@ -52,3 +48,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             f"{kills} kills, {identical} resumed to the identical policy, {again} finished tasks run again, "
             f"{orphans} orphans (the slowest process ended {longest:.1f} s after the kill)"
         )
+        for line in dict.fromkeys(value for name, value in noted if name == "seen"):
+            terminalreporter.write_line(line)

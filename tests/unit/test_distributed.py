@@ -16,6 +16,8 @@ from components.runtime import processes
 from components.stages import training_processes
 from components.stages.context import open_workspace
 from components.store import open_store
+from components.store.note_kinds import content_of
+from components.training import checkpoints, sharding
 from support.forked import forking
 from support.iterations import assert_close_weights, sampled_and_scored, slowly
 
@@ -113,6 +115,22 @@ def test_a_group_goes_on_from_what_an_earlier_one_saved(iteration, forked):
     with open_workspace(slowly(), root, "evaluate") as work:
         stages.forget_unfinished(work, third.unfinished)
     assert list(store.notes()) == []
+
+
+def test_all_processes_take_the_state_that_the_first_has_found(iteration, forked, monkeypatch):
+    """Another run of the same training saves its first state a moment after the second has looked for one."""
+
+    def found(store, key):
+        return content_of(store, key) if sharding.rank() == 0 else None
+
+    first, _ = train(iteration, processes=2, checkpoint_steps=1)
+    monkeypatch.setattr(checkpoints, "content_of", found)
+    seen = []
+    second, _ = train(iteration, seen=seen, processes=2, checkpoint_steps=1)
+    assert seen == []
+    assert second.policy == first.policy
+    with open_workspace(slowly(), iteration[0], "evaluate") as work:
+        stages.forget_unfinished(work, second.unfinished)
 
 
 def test_the_processes_listen_on_the_loopback_only_and_import_nothing_from_here(iteration, tmp_path, monkeypatch):

@@ -168,6 +168,22 @@ def test_a_node_that_never_comes_is_not_waited_for_without_end(iteration, tmp_pa
     assert "training in 2 processes failed" in said
 
 
+def test_a_task_that_was_killed_before_training_ends_the_first_node(iteration, tmp_path, forked):
+    """Nobody has waited for it, and its node comes to no meeting."""
+    root, given = iteration
+    begin = time.monotonic()
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as task:
+        task.kill()
+        os.waitid(os.P_PID, task.pid, os.WEXITED | os.WNOWAIT)
+        node = stages.Node(0, 2, (tmp_path / "meeting").as_uri(), tasks=(task.pid,))
+        with (
+            open_workspace(slowly(nodes=2), root, "train") as work,
+            pytest.raises(RuntimeError, match="training in 2 processes failed, see above, also what other nodes say"),
+        ):
+            stages.train_on(work, given, node)
+    assert time.monotonic() - begin < 120
+
+
 def test_a_single_machine_does_not_train_for_several(iteration):
     with pytest.raises(ConfigError, match=r"^training\.nodes: 2 machines are to train, and this is one of 1\."):
         alone(iteration, nodes=2)
