@@ -31,6 +31,8 @@ IMPORTED = (
     "components.training.on_policy",
 )
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+ENVIRONMENT = dict(os.environ)
+STREAMS = 3  # standard input, output and error
 PATIENCE = 10.0  # seconds for a task to say what it is
 
 
@@ -40,7 +42,7 @@ class Request(NamedTuple):
     command: list[str]  # the flow's file and its arguments
     environment: dict[str, str]
     folder: str
-    streams: list[int]  # standard input, output and error
+    streams: list[int]
 
 
 class Server:
@@ -83,22 +85,31 @@ class Server:
     def _accept(self) -> Request | None:
         """In a fork, what it is to be."""
         line, _ = self._listener.accept()
+        streams = array.array("i")
         try:
-            request = received(line)
-        except (OSError, ValueError):
-            line.close()
-            return None
-        child = os.fork()
+            request = received(line, streams)
+            if differences(request.environment):
+                raise ValueError("what is imported was imported in another environment")
+            child = os.fork()
+        except (OSError, ValueError):  # the task then starts for itself
+            child = -1
         if child == 0:
             line.close()
             self._leave()
             return request
-        for stream in request.streams:
+        for stream in streams:
             os.close(stream)
-        self._tasks[child] = line
-        line.sendall(b"%d\n" % child)
-        self._selector.register(line, selectors.EVENT_READ, child)
+        if child == -1:
+            line.close()
+        else:
+            self._watch(child, line)
         return None
+
+    def _watch(self, child: int, line: socket.socket) -> None:
+        self._tasks[child] = line
+        with suppress(OSError):  # who asked is gone, as will be seen
+            line.sendall(b"%d\n" % child)
+        self._selector.register(line, selectors.EVENT_READ, child)
 
     def _leave(self) -> None:
         """In a fork: nothing of the warm process is left but what it imported."""
@@ -134,16 +145,17 @@ def _has_ended(child: int) -> bool:
     return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def received(line: socket.socket) -> Request:
-    """What a task asks for. Raises OSError or ValueError, also for another user's."""
+def received(line: socket.socket, streams: array.array[int]) -> Request:
+    """What a task asks for; `streams` takes in its streams. Raises OSError or ValueError, also for another user's."""
     line.settimeout(PATIENCE)
     peer = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     if struct.unpack("3i", peer)[1] != os.getuid():
         raise PermissionError("another user's process")
-    head, ancillary, _, _ = line.recvmsg(8, socket.CMSG_LEN(3 * array.array("i").itemsize))
-    streams = array.array("i")
+    head, ancillary, _, _ = line.recvmsg(8, socket.CMSG_LEN(STREAMS * streams.itemsize))
     for _, _, data in ancillary:
         streams.frombytes(data)
+    if len(streams) != STREAMS:
+        raise ValueError(f"{len(streams)} streams")
     size, asked = int.from_bytes(head, "big"), b""
     while len(asked) < size:
         part = line.recv(size - len(asked))
@@ -153,6 +165,12 @@ def received(line: socket.socket) -> Request:
     line.settimeout(None)
     value = json.loads(asked)
     return Request(value["command"], value["environment"], value["folder"], streams.tolist())
+
+
+def differences(environment: dict[str, str]) -> list[str]:
+    """Variables, but for Metaflow's, that a task has otherwise than this process: libraries read some but once."""
+    names = {name for name in {*environment, *ENVIRONMENT} if not name.startswith("METAFLOW_")}
+    return sorted(name for name in names if environment.get(name) != ENVIRONMENT.get(name))
 
 
 def become(request: Request, parent: str) -> None:

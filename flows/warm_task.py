@@ -39,10 +39,10 @@ def main(address: str, python: str, command: list[str]) -> None:
 
 def begun(line: socket.socket, address: str, command: "list[str]") -> bool:
     """Whether a warm process was asked for the task."""
-    folder = os.getcwd()  # noqa: PTH109 - `pathlib` would take longer to import than all else here
-    asked = json.dumps({"command": command, "environment": dict(os.environ), "folder": folder}).encode()
     streams = array.array("i", [0, 1, 2])
     try:
+        folder = os.getcwd()  # noqa: PTH109 - `pathlib` would take longer to import than all else here
+        asked = json.dumps({"command": command, "environment": dict(os.environ), "folder": folder}).encode()
         line.connect("\0" + address)
         line.sendmsg([len(asked).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
         line.sendall(asked)

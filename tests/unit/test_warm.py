@@ -22,7 +22,8 @@ Task = Callable[..., "subprocess.Popen[str]"]
 TELLS = """
 import os, sys
 from pathlib import Path
-print("torch" in sys.modules, sys.argv[1:], sys.path[0], Path.cwd(), os.environ["OWN"], __name__, sys.stdin.read())
+print("torch" in sys.modules, sys.argv[1:], sys.path[0], Path.cwd(), __name__)
+print(os.environ["METAFLOW_OWN"], sys.stdin.read())
 print("wrong", file=sys.stderr)
 sys.exit(7)
 """
@@ -47,8 +48,11 @@ def address() -> Iterator[str]:
         import warm
     finally:
         sys.path.pop(0)
-    with warm._server() as address:
-        yield address
+    # pytest's own variable changes from test to test.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTEST_CURRENT_TEST")
+        with warm._server() as address:
+            yield address
 
 
 @pytest.fixture
@@ -56,12 +60,13 @@ def task(address: str, tmp_path: Path) -> Iterator[Task]:
     """`task(source, *words)`: a process that stands for a task, in a folder of its own."""
     opened = ExitStack()
 
-    def start(source: str, *words: str, at: str = address) -> subprocess.Popen[str]:
+    def start(source: str, *words: str, at: str = address, **variables: str) -> subprocess.Popen[str]:
         script = tmp_path / "script.py"
         script.write_text(source)
         command = [sys.executable, "-I", "-S", str(CLIENT), at, sys.executable, str(script), *words]
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        environment = os.environ | {"OWN": "é"}
+        environment = os.environ | {"METAFLOW_OWN": "é", "PYTHONUNBUFFERED": "x", **variables}
+        del environment["PYTEST_CURRENT_TEST"]
         started = subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **streams)
         return opened.enter_context(started)
 
@@ -78,12 +83,14 @@ def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.parametrize("warm", [True, False])
-def test_a_task_is_as_its_process_was_started(task: Task, tmp_path: Path, warm: bool) -> None:
-    """Words, folder, environment, streams and status; without a warm process too."""
-    started = task(TELLS, "a b", "--c") if warm else task(TELLS, "a b", "--c", at="nobody")
+@pytest.mark.parametrize(
+    ("warm", "changes"), [(True, {}), (False, {"at": "nobody"}), (False, {"HF_HOME": "/elsewhere"})], ids=str
+)
+def test_a_task_is_as_its_process_was_started(task: Task, tmp_path: Path, warm: bool, changes: dict[str, str]) -> None:
+    """Words, folder, environment, streams and status; by itself where nobody is warm, or not in this environment."""
+    started = task(TELLS, "a b", "--c", **changes)
     told, wrong = started.communicate("given", timeout=60)
-    assert told == f"{warm} ['a b', '--c'] {tmp_path} {tmp_path} é __main__ given\n"
+    assert told == f"{warm} ['a b', '--c'] {tmp_path} {tmp_path} __main__\né given\n"
     assert wrong == "wrong\n"
     assert started.returncode == 7
 
