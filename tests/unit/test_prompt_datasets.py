@@ -26,7 +26,6 @@ from support.prompt_files import refusal, write_lines
         ),
         ("notes", "prompts are not read from this kind of file", "Use a .jsonl"),
         ("./absent/prompts", "there is no such file or directory", "or a Hugging Face dataset"),
-        ("", "there is no such file or directory", "or a Hugging Face dataset"),
         ("empty.jsonl", "holds no prompts", "with at least one record."),
         ("blank.jsonl", "holds no prompts", "with at least one record."),
         ("text.parquet", "is not a readable Parquet file (", "Write it again."),
