@@ -187,7 +187,7 @@ def test_the_printed_command_writes_the_comparison_to_files(comparison, home):
 def test_the_command_refuses_a_run_that_failed(comparison, home):
     result = shell(["python", "-m", "components.comparison", f"CompareFlow/{comparison.failed.id}"], home)
     assert result.returncode == 1
-    assert result.stderr.startswith(f"error: CompareFlow/{comparison.failed.id}: has not finished, so it has no")
+    assert f"\nerror: CompareFlow/{comparison.failed.id}: has not finished, so it has no" in result.stderr
     assert f"flows/compare_flow.py resume --origin-run-id {comparison.failed.id}" in result.stderr
     result = shell(["python", "-m", "components.export", f"CompareFlow/{comparison.run.id}", "x"], home)
     assert result.stderr == (f"error: CompareFlow/{comparison.run.id}: has no final policy. Name a run of WindFlow.\n")
