@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from drawing import drawn
 
 from components.data.records import Prompt
 
@@ -90,13 +91,11 @@ def ours(case: Case, precision: str, folder: Path) -> Measured:
     from components.algorithms.wind import Wind
     from components.config.sections import PolicyConfig, TrainingConfig
     from components.data.records import Scored
-    from components.generation import Sampling
     from components.generation.transformers import TransformersEngine
     from components.judges import preference_from_scores
     from components.policy import logprobs
     from components.policy import model as policies
     from components.runtime import buffers
-    from components.stages import sampling
     from components.training.loop import Schedule
     from components.training.off_policy import train
     from components.training.optimizer import make_optimizer
@@ -111,30 +110,21 @@ def ours(case: Case, precision: str, folder: Path) -> Measured:
     state = TrainingState(policy, make_optimizer(policy, settings), settings.micro_batch_size)
     asked = chosen(folder, case)
     engine, parts, begin = TransformersEngine(batch_size=1024), {}, time.perf_counter()
-    drawn = sampling.generate(
-        policy,
-        engine,
-        asked,
-        responses=case.responses,
-        sampling=Sampling(case.new_tokens),
-        seed=0,
-        purpose="train",
-        iteration=1,
-    )
+    rollout = drawn(policy, engine, asked, case.responses, case.new_tokens)
     parts["generate"] = time.perf_counter() - begin
-    reward = np.array([[judged(text) for text in drawn.group(i)] for i in range(len(asked))])
-    known = drawn.token_logp
-    old = logprobs.score_tokens(policy, drawn.prompt_tokens, drawn.tokens) if known is None else known
+    reward = np.array([[judged(text) for text in rollout.group(i)] for i in range(len(asked))])
+    known = rollout.token_logp
+    old = logprobs.score_tokens(policy, rollout.prompt_tokens, rollout.tokens) if known is None else known
     reference = policies.load(folder / "policy", config, precision=precision, frozen=True)
-    ref = logprobs.score_tokens(reference, drawn.prompt_tokens, drawn.tokens)
+    ref = logprobs.score_tokens(reference, rollout.prompt_tokens, rollout.tokens)
     parts["score"] = time.perf_counter() - begin - parts["generate"]
     del reference
-    sums = [drawn.tokens.sums(logp).reshape(drawn.shape) for logp in (old, ref)]
-    scored = Scored(drawn, *sums, preference_from_scores(reward), reward, old, ref)
+    sums = [rollout.tokens.sums(logp).reshape(rollout.shape) for logp in (old, ref)]
+    scored = Scored(rollout, *sums, preference_from_scores(reward), reward, old, ref)
     train(state, scored, Wind(beta=BETA), Schedule(settings, 1, 1, 0))
     seconds = time.perf_counter() - begin
     parts["train"] = seconds - parts["generate"] - parts["score"]
-    return Measured(seconds, len(drawn.texts), len(drawn.tokens.values), peak(), parts)
+    return Measured(seconds, len(rollout.texts), len(rollout.tokens.values), peak(), parts)
 
 
 def trl(case: Case, precision: str, folder: Path) -> Measured:

@@ -21,6 +21,8 @@ import sys
 import time
 from pathlib import Path
 
+from drawing import drawn
+
 ENGINES = ("transformers", "vllm")
 Cost = tuple[int, float]  # response tokens and wall seconds of a call
 
@@ -29,11 +31,9 @@ def draw(options: argparse.Namespace) -> Cost:
     """One call in this process."""
     from components import prompts
     from components.config.sections import PolicyConfig
-    from components.generation import Sampling
     from components.generation.transformers import TransformersEngine
     from components.generation.vllm import VllmEngine
     from components.policy import model as policies
-    from components.stages import sampling
     from components.store import open_store
 
     engine = (
@@ -43,17 +43,8 @@ def draw(options: argparse.Namespace) -> Cost:
     policy = policies.load(options.model, settings, frozen=True)
     asked = prompts.load(str(options.prompts_file), split="train", allow_duplicates=True)[: options.prompts]
     begin = time.perf_counter()
-    drawn = sampling.generate(
-        policy,
-        engine,
-        asked,
-        responses=options.responses,
-        sampling=Sampling(options.tokens),
-        seed=0,
-        purpose="train",
-        iteration=1,
-    )
-    return len(drawn.tokens.values), time.perf_counter() - begin
+    rollout = drawn(policy, engine, asked, options.responses, options.tokens)
+    return len(rollout.tokens.values), time.perf_counter() - begin
 
 
 def call(engine: str, prompts: int, options: argparse.Namespace) -> Cost:

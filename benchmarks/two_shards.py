@@ -17,6 +17,8 @@ import time
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+from drawing import drawn
+
 Options = argparse.Namespace
 
 
@@ -26,26 +28,15 @@ def shard(core: int, share: slice, options: Options, ready: Barrier, done: Barri
     os.environ["OMP_NUM_THREADS"] = "1"
     from components import prompts
     from components.config.sections import PolicyConfig
-    from components.generation import Sampling
     from components.generation.transformers import TransformersEngine
     from components.policy import logprobs
     from components.policy import model as policies
-    from components.stages import sampling
 
     policy = policies.load(options.model, PolicyConfig(model=str(options.model)), frozen=True)
     asked = prompts.load(str(options.prompts_file), split="train", allow_duplicates=True)[: options.prompts][share]
     ready.wait()
-    drawn = sampling.generate(
-        policy,
-        TransformersEngine(),
-        asked,
-        responses=options.responses,
-        sampling=Sampling(options.tokens),
-        seed=0,
-        purpose="train",
-        iteration=1,
-    )
-    logprobs.score_responses(policy, drawn.prompt_tokens, drawn.tokens)
+    rollout = drawn(policy, TransformersEngine(), asked, options.responses, options.tokens)
+    logprobs.score_responses(policy, rollout.prompt_tokens, rollout.tokens)
     done.wait()
 
 
