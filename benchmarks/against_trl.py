@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from against_trl_cases import SIDES, Measured, versions
+from against_trl_cases import CASES, SIDES, Measured, versions
 from against_trl_models import write_models
 
 HERE = Path(__file__).parent
@@ -98,6 +98,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--check", action="store_true", help="compare with what is recorded, and record nothing")
     options = parser.parse_args()
+    if unknown := set(options.cases.split(",")) - set(CASES):
+        parser.error(f"--cases: {', '.join(sorted(unknown))} is none of {', '.join(CASES)}")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_models(Path(folder), options.cases.split(","))

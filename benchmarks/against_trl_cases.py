@@ -39,8 +39,8 @@ CASES = {
     "demo": Case("the demo's model of 0.46 M parameters", prompts=512, responses=8, new_tokens=16, step=16),
     "llama": Case("a Llama of 25 M parameters, random weights", prompts=2, responses=8, new_tokens=256, step=2),
     "smollm2": Case("SmolLM2-135M-Instruct", prompts=4, responses=6, new_tokens=64, step=4),
-    "qwen": Case(
-        "a Qwen2 of 0.5 B parameters, random weights, on a GPU", prompts=32, responses=8, new_tokens=256, step=4
+    "half-billion": Case(
+        "a Llama of 0.5 B parameters, random weights, on a GPU", prompts=32, responses=8, new_tokens=256, step=4
     ),
 }
 

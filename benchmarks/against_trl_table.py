@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results" / "against_trl.json"
 AIMS = {"fp32": {"demo": 3, "llama": 2, "smollm2": 3}, "bf16": {"demo": 4, "llama": 3, "smollm2": 4}}
 MEMORY_AIM = 0.5
 HEADERS = (
-    *("model", "work", "precision", "threads", "WIND/s", "GRPO/s", "times", "aim"),
+    *("model", "work", "precision", "threads", "WIND/s", "GRPO/s", "times", "aim", "times, by tokens"),
     *("WIND MB", "GRPO MB", "share", "WIND s: draw, score, train"),
 )
 TEXT = """# Speed beside TRL's GRPO
@@ -27,10 +27,11 @@ Made by `python benchmarks/against_trl_table.py` of `benchmarks/results/against_
 {packages}.
 
 Judged completions per second of a whole iteration (draw, judge, log-probs under policy and reference, {passes} passes
-of training), and the process's peak of memory. Both sides have the same model, prompts, completions, tokens, optimiser
-steps and precision, one pinned core per thread; medians of {rounds} rounds in which the sides take turns, `times` the
-median of the rounds' ratios. The aims are our own: {memory} of the memory, and the speeds of the column. A figure below
-its aim is printed like one above it.
+of training), and the process's peak of memory. Both sides have the same model, prompts, completions, limit of tokens,
+optimiser steps and precision, one pinned core per thread; medians of {rounds} rounds in which the sides take turns,
+`times` the median of the rounds' ratios. Completions end by chance, TRL's later in these rounds: `times, by tokens`
+counts response tokens. A micro-batch is 4 prompts on our side, an optimiser step on TRL's. The aims are our own:
+{memory} of the memory, and the speeds of the column. A figure below its aim is printed like one above it.
 
 {table}
 
@@ -44,6 +45,7 @@ def cells(row: dict[str, Any]) -> list[str]:
     case, ours, theirs = CASES[row["case"]], row["ours"], row["trl"]
     parts = [median(one["parts"][part] for one in ours) for part in ("generate", "score", "train")]
     rates = [median(one["completions"] / one["seconds"] for one in side) for side in (ours, theirs)]
+    tokens = [median(one["tokens"] / one["completions"] for one in side) for side in (ours, theirs)]
     memory = [median(one["megabytes"] for one in side) for side in (ours, theirs)]
     return [
         case.what,
@@ -53,6 +55,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         *(f"{rate:.3g}" for rate in rates),
         f"{row['ratio']:.2f}",
         str(AIMS[row["precision"]][row["case"]]),
+        f"{row['ratio'] * tokens[0] / tokens[1]:.2f}",
         *(f"{megabytes:,.0f}" for megabytes in memory),
         f"{row['memory_ratio']:.2f}",
         ", ".join(f"{seconds:.3g}" for seconds in parts),

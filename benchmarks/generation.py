@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from components.generation import Sampling
@@ -65,7 +66,9 @@ def random_policy(case: Case) -> Policy:
         pad_token_id=None,
     )
     eos = tuple(range(case.eos_tokens))
-    return Policy(LlamaForCausalLM(config).eval(), PreTrainedTokenizerFast, eos, case.vocabulary - 1, "fp32")
+    words = models.WordLevel({f"w{token}": token for token in range(case.vocabulary)}, unk_token="w0")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words))
+    return Policy(LlamaForCausalLM(config).eval(), tokenizer, eos, case.vocabulary - 1, "fp32")
 
 
 def engine_tokens(policy: Policy, prompts: NDArray[np.int64], case: Case, seed: int) -> int:

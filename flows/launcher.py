@@ -56,6 +56,7 @@ def main(flow: Any) -> None:
     came: list[int] = []
     if launched:
         os.environ[LAUNCHER] = str(os.getpid())
+        os.environ.pop(PARENT, None)  # of a run that a task starts
         for command in ("RUN", "RESUME"):
             os.environ.setdefault(f"METAFLOW_{command}_MAX_NUM_SPLITS", MOST_SPLITS)
         # Else Metaflow names all steps that have not started, every five minutes; `evaluate` says what is to come.

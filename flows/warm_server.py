@@ -16,6 +16,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,7 @@ IMPORTED = (
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 ENVIRONMENT = dict(os.environ)
 STREAMS = 3  # standard input, output and error
+LEAVING = 35.0  # seconds for tasks to clean up in, more than they take for it
 PATIENCE = 10.0  # seconds for a task to say what it is
 
 
@@ -59,7 +61,7 @@ class Server:
         self._usual = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGCHLD)}
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number, handler in self._usual.items():
-            if handler is not signal.SIG_IGN:
+            if handler is not signal.SIG_IGN or number == signal.SIGCHLD:
                 signal.signal(number, lambda *_: None)  # who started the tasks ends them
         for source in (listener, lifeline, self._ended):
             self._selector.register(source, selectors.EVENT_READ)
@@ -67,7 +69,10 @@ class Server:
     def serve(self) -> Request:
         """Returns in forks only."""
         while True:
-            for key, _ in self._selector.select():
+            ready = [key for key, _ in self._selector.select()]
+            if any(key.fileobj == self._lifeline for key in ready):
+                self._end()
+            for key in ready:
                 if key.fileobj is self._listener:
                     if request := self._accept():
                         return request
@@ -75,8 +80,6 @@ class Server:
                     with suppress(BlockingIOError):
                         os.read(self._ended, 512)
                     self._tell()
-                elif key.fileobj == self._lifeline:
-                    self._end()
                 elif key.data in self._tasks:  # who stood in the task's place is gone
                     with suppress(ProcessLookupError):
                         os.kill(key.data, signal.SIGKILL)
@@ -90,6 +93,8 @@ class Server:
             request = received(line, streams)
             if differences(request.environment):
                 raise ValueError("what is imported was imported in another environment")
+            # Until the fork has the usual handlers, a signal to it waits.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             child = os.fork()
         except (OSError, ValueError):  # the task then starts for itself
             child = -1
@@ -97,6 +102,7 @@ class Server:
             line.close()
             self._leave()
             return request
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         for stream in streams:
             os.close(stream)
         if child == -1:
@@ -120,6 +126,7 @@ class Server:
             os.close(end)
         for number, handler in self._usual.items():
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _tell(self) -> None:
         for child in [child for child in self._tasks if _has_ended(child)]:
@@ -136,8 +143,12 @@ class Server:
         for child in self._tasks:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGTERM)
+        latest = time.monotonic() + LEAVING
+        while not all(map(_has_ended, self._tasks)) and time.monotonic() < latest:
+            time.sleep(0.05)
         for child in self._tasks:
-            os.waitpid(child, 0)
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         sys.exit()
 
 
@@ -168,8 +179,8 @@ def received(line: socket.socket, streams: array.array[int]) -> Request:
 
 
 def differences(environment: dict[str, str]) -> list[str]:
-    """Variables, but for Metaflow's, that a task has otherwise than this process: libraries read some but once."""
-    names = {name for name in {*environment, *ENVIRONMENT} if not name.startswith("METAFLOW_")}
+    """Variables that a task has otherwise than this process had at its start: libraries read some but once."""
+    names = {*environment, *ENVIRONMENT} - {"METAFLOW_RUN_ID"}
     return sorted(name for name in names if environment.get(name) != ENVIRONMENT.get(name))
 
 
@@ -180,6 +191,11 @@ def become(request: Request, parent: str) -> None:
         os.close(stream)
     os.environ.clear()
     os.environ.update(request.environment, **{parent: str(os.getppid())})
+    import numpy as np
+    import torch
+
+    np.random.seed()  # as in a process of its own; what has to be repeatable has generators of its own
+    torch.seed()
     os.chdir(request.folder)
     sys.argv = request.command
     sys.path[0] = str(Path(request.command[0]).resolve().parent)

@@ -8,12 +8,16 @@ becomes the task itself.
 
 import array
 import contextlib
+import io
 import json
 import os
+import select
 import signal
 import socket
+import struct
 import sys
 
+LEAVING = 40.0  # seconds, more than a task takes to clean up
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
@@ -21,7 +25,7 @@ def main(address: str, python: str, command: list[str]) -> None:
     """Ends as the task does."""
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # until there is a fork to send them to
     with socket.socket(socket.AF_UNIX) as line, line.makefile("rb") as told:
-        task = begun(line, address, command) and int(told.readline() or 0)
+        task = begun(line, told, address, command)
         if not task:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
             os.execv(python, [python, *command])
@@ -29,7 +33,7 @@ def main(address: str, python: str, command: list[str]) -> None:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda number, _: send(task, number))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
-        status = int(told.readline() or -signal.SIGTERM)  # nothing: the warm process is gone, and ends its forks so
+        status = ended(task, told)
     if status < 0:
         if -status != signal.SIGKILL:
             signal.signal(-status, signal.SIG_DFL)
@@ -37,18 +41,34 @@ def main(address: str, python: str, command: list[str]) -> None:
     os._exit(status)
 
 
-def begun(line: socket.socket, address: str, command: "list[str]") -> bool:
-    """Whether a warm process was asked for the task."""
+def begun(line: socket.socket, told: "io.BufferedReader", address: str, command: "list[str]") -> int:
+    """The process id of the fork; 0 if there is none."""
     streams = array.array("i", [0, 1, 2])
     try:
         folder = os.getcwd()  # noqa: PTH109 - `pathlib` would take longer to import than all else here
         asked = json.dumps({"command": command, "environment": dict(os.environ), "folder": folder}).encode()
         line.connect("\0" + address)
+        peer = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        if struct.unpack("3i", peer)[1] != os.getuid():
+            return 0  # another user has taken the address
         line.sendmsg([len(asked).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
         line.sendall(asked)
+        return int(told.readline() or 0)
     except OSError:
-        return False
-    return True
+        return 0
+
+
+def ended(task: int, told: "io.BufferedReader") -> int:
+    """How the fork ended, as `subprocess` has it; when the warm process dies, its forks end by SIGTERM."""
+    watched = []
+    with contextlib.suppress(OSError):  # has ended already
+        watched.append(os.pidfd_open(task))
+    with contextlib.suppress(OSError):
+        if status := told.readline():
+            return int(status)
+    if watched:
+        select.select(watched, [], [], LEAVING)
+    return -signal.SIGTERM
 
 
 def send(task: int, number: int) -> None:

@@ -71,7 +71,7 @@ class RunFields(Section):
     start_from: Annotated[str | None, ASIDE] = Field(
         None,
         description="FLOW/RUN, whose last policy, reference and prompts to continue with; latest: the newest finished "
-        "run with the same policy, prompts, judge and evaluation, or none",
+        "run that this one can continue, or none",
         json_schema_extra={"pattern": f"^({_RUN})$"},
     )
     demo: Annotated[DemoConfig | None, ASIDE, KEPT, ONE_POLICY] = None
@@ -105,6 +105,10 @@ class RunFields(Section):
         if run is not None and not re.fullmatch(_RUN, run):
             raise ValueError(
                 f"{run!r} does not name a run. Write FLOW/RUN, such as WindFlow/1795473051411960, or latest."
+            )
+        if run is not None and run.startswith("CompareFlow/"):
+            raise ValueError(
+                f"{run!r} is a comparison. Export an arm, `wind export {run}/ARM/SEED DIR`, and set policy.model: DIR."
             )
         return run
 

@@ -7,7 +7,7 @@ and refers to its files in the store without copying them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -135,10 +135,7 @@ def find(work: Workspace) -> Origin | None:
     """
     wanted = work.config.start_from
     if wanted == LATEST:
-        notes = [note for note in work.store.notes() if note.name.startswith(NOTE)]
-        newest_first = sorted(notes, key=lambda note: note.written, reverse=True)
-        candidates = (_read_note(work, note.name) for note in newest_first)
-        return next((origin for origin in candidates if origin and not origin.problems(work)), None)
+        return next((origin for origin in _finished(work) if not origin.problems(work)), None)
     if wanted is None:
         return None
     return _read_note(work, _name(wanted)) or of(wanted, runs.last_iteration(wanted, artifacts=ARTIFACTS))
@@ -173,6 +170,14 @@ def of(run: str, data: Any) -> Origin:
     )
 
 
+def _finished(work: Workspace) -> Iterator[Origin]:
+    """The finished runs that the store knows, the newest first."""
+    notes = [note for note in work.store.notes() if note.name.startswith(NOTE)]
+    for note in sorted(notes, key=lambda note: note.written, reverse=True):
+        if (origin := _read_note(work, note.name)) is not None:
+            yield origin
+
+
 def _read_note(work: Workspace, name: str) -> Origin | None:
     import pandas as pd
 
@@ -192,7 +197,11 @@ def beginning(work: Workspace, origin: Origin | None) -> str:
     if origin is not None:
         return f"Continues from {origin.run} after its iteration {origin.iteration}."
     if work.config.start_from == LATEST:
-        return "No finished run has this policy, prompts, judge and evaluation: begins with the base policy."
+        newest = next(_finished(work), None)
+        said = "There is no finished run to continue."
+        if newest is not None:
+            said = f"No finished run can be continued, the newest not for this:\n{newest.problems(work)[0]}"
+        return f"{said}\nBegins with the base policy."
     return "Begins with the base policy."
 
 

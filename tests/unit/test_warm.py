@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ TELLS = """
 import os, sys
 from pathlib import Path
 print("torch" in sys.modules, sys.argv[1:], sys.path[0], Path.cwd(), __name__)
-print(os.environ["METAFLOW_OWN"], sys.stdin.read())
+print(os.environ["METAFLOW_RUN_ID"], sys.stdin.read())
 print("wrong", file=sys.stderr)
 sys.exit(7)
 """
@@ -65,7 +66,7 @@ def task(address: str, tmp_path: Path) -> Iterator[Task]:
         script.write_text(source)
         command = [sys.executable, "-I", "-S", str(CLIENT), at, sys.executable, str(script), *words]
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        environment = os.environ | {"METAFLOW_OWN": "é", "PYTHONUNBUFFERED": "x", **variables}
+        environment = os.environ | {"METAFLOW_RUN_ID": "é", "PYTHONUNBUFFERED": "x", **variables}
         del environment["PYTEST_CURRENT_TEST"]
         started = subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **streams)
         return opened.enter_context(started)
@@ -129,3 +130,30 @@ def test_what_a_task_raises_is_told_and_ends_it(task: Task) -> None:
     started = task("raise KeyError('what')")
     assert started.communicate(timeout=60)[1].endswith("KeyError: 'what'\n")
     assert started.returncode == 1
+
+
+def test_no_signal_is_lost_however_early_it_comes(task: Task) -> None:
+    for wait in (0.0, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08) * 3:
+        started = task("import time; time.sleep(30)")
+        time.sleep(wait)
+        started.terminate()
+        assert started.wait(10) == -signal.SIGTERM, wait
+
+
+def test_a_warm_process_that_dies_leaves_the_task_to_itself(task: Task, tmp_path: Path) -> None:
+    """It listened, but ended before it took the task on, as where an import fails."""
+    address = f"test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{address}")
+        listener.listen()
+        started = task(TELLS, at=address)
+        time.sleep(1)
+    assert started.communicate("", timeout=60)[0].startswith("False [] ")
+    assert started.returncode == 7
+
+
+def test_tasks_draw_other_random_numbers(task: Task) -> None:
+    drawn = "import random, numpy, torch; print(random.random(), numpy.random.rand(), torch.rand(1).item())"
+    first, second = (task(drawn).communicate(timeout=60)[0].split() for _ in range(2))
+    assert len(first) == 3
+    assert set(first).isdisjoint(second)
