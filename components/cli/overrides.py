@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from components.config.errors import ConfigError
 from components.config.strict_yaml import load_yaml
+from components.config.yaml_text import dump_yaml
 
 OVERRIDE = re.compile(r"(?P<key>[A-Za-z_][\w]*(\.[\w-]+)*)=(?P<value>.*)", re.DOTALL)
 # Of the options that Metaflow's `run` and `argo-workflows create` have: those without a value, and those that add up.
@@ -37,7 +36,7 @@ def with_overrides(text: str, given: Sequence[str]) -> str:
         if found is None:
             raise ConfigError(f"{assignment}: is no setting. Write KEY=VALUE, such as training.learning_rate=1e-5.")
         _set(values, found["key"], _value(found["key"], found["value"]))
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return dump_yaml(values)
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:

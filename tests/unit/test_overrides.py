@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ import yaml
 from components import cli
 from components.cli.overrides import FLAGS, SEVERAL, split, with_overrides
 from components.config.errors import ConfigError
+from components.config.strict_yaml import load_yaml
 from components.run_config import RunConfig, parse
 
 FILE = "demo: {}\niterations: 5\ntraining: {epochs: 2, batch_size: 8}\nalgorithm: {name: wind, eta: 10}\n"
@@ -221,3 +223,12 @@ def test_bad_arms_beside_a_sweep_are_refused(written: str, message: str) -> None
     with pytest.raises(ConfigError) as caught:
         arms(f"{{sweep: {{training.epochs: [1, 2]}}, arms: {written}}}")
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("text", ["1e5", "7e12345", "0o17", "12e45", "a\x85x", "\u2028", "null", "yes", "", "é"])
+def test_quoted_text_stays_text(text: str) -> None:
+    """PyYAML writes YAML 1.1, in which 1e5 needs no quotes; configs are read by 1.2."""
+    values = {"policy": {"revision": text}, "demo": {text or "empty": 1}}
+    given = json.dumps(values)
+    assert load_yaml(given) == values
+    assert load_yaml(with_overrides(given, [])) == values
