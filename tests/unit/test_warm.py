@@ -17,7 +17,10 @@ import pytest
 from support.flows.flow_home import FLOW
 
 CLIENT = FLOW.with_name("warm_task.py")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks of a warm process are for Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="forks of a warm process are for Linux"),
+]
 Task = Callable[..., "subprocess.Popen[str]"]
 
 TELLS = """
