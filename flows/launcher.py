@@ -28,7 +28,6 @@ from components.stages import runs
 from components.store import open_store, store_root
 
 LAUNCHER = "WIND_LAUNCHER"  # environment variable: process id of what starts a run's tasks on this machine
-PARENT = "WIND_PARENT"  # environment variable: that of what started a task in the launcher's place
 ORIGIN = "--origin-run-id="
 LOCAL_ROOT = "METAFLOW_DATASTORE_SYSROOT_LOCAL"
 KEPT = ("--datastore", "--datastore-root", "--metadata", "--environment")  # options that a resume needs again
@@ -56,7 +55,7 @@ def main(flow: Any) -> None:
     came: list[int] = []
     if launched:
         os.environ[LAUNCHER] = str(os.getpid())
-        os.environ.pop(PARENT, None)  # of a run that a task starts
+        os.environ.pop(processes.PARENT, None)  # of a run that a task starts
         for command in ("RUN", "RESUME"):
             os.environ.setdefault(f"METAFLOW_{command}_MAX_NUM_SPLITS", MOST_SPLITS)
         # Else Metaflow names all steps that have not started, every five minutes; `evaluate` says what is to come.
@@ -67,9 +66,9 @@ def main(flow: Any) -> None:
         # another process runs as well, two threads took over twice as long as so, where none does a tenth less.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         processes.end_in_order()
-        parent = os.environ.get(PARENT) or os.environ.get(LAUNCHER)  # on a cluster there is none
+        parent = os.environ.get(processes.PARENT) or os.environ.get(LAUNCHER)  # on a cluster there is none
         processes.die_with_parent(int(parent) if parent else None)
-        os.environ[PARENT] = str(os.getpid())
+        os.environ[processes.PARENT] = str(os.getpid())
         if "ubf_control" in sys.argv:  # of several nodes on this machine Metaflow starts the others as `python`
             os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     try:

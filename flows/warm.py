@@ -21,10 +21,12 @@ from typing import Any
 
 from metaflow.runtime import CLIArgs
 
+from components.runtime.processes import GRACE
+
 HERE = Path(__file__).parent
 SWITCH = "WIND_WARM"  # environment variable: 0 for ordinary tasks
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-LEAVING = 40.0  # seconds for tasks to clean up in, more than they take for it
+LEAVING = GRACE + 10.0  # seconds for the warm process to end in, which first ends its tasks
 
 
 @contextmanager

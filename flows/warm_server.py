@@ -14,12 +14,14 @@ import os
 import selectors
 import signal
 import socket
-import struct
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from components.runtime.processes import ENDING, GRACE, PARENT
+from warm_task import of_this_user
 
 # What most tasks import; not `metaflow.cli`, whose options are made of the flow when that is imported.
 IMPORTED = (
@@ -31,10 +33,9 @@ IMPORTED = (
     "components.stages",
     "components.training.on_policy",
 )
-SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 ENVIRONMENT = dict(os.environ)
 STREAMS = 3  # standard input, output and error
-LEAVING = 35.0  # seconds for tasks to clean up in, more than they take for it
+LEAVING = GRACE + 5.0  # seconds after which tasks are killed that were told to end
 PATIENCE = 10.0  # seconds for a task to say what it is
 
 
@@ -58,7 +59,7 @@ class Server:
         self._ended, writer = os.pipe()
         for end in (self._ended, writer):
             os.set_blocking(end, False)
-        self._usual = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGCHLD)}
+        self._usual = {number: signal.getsignal(number) for number in (*ENDING, signal.SIGCHLD)}
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number, handler in self._usual.items():
             if handler is not signal.SIG_IGN or number == signal.SIGCHLD:
@@ -94,7 +95,7 @@ class Server:
             if differences(request.environment):
                 raise ValueError("what is imported was imported in another environment")
             # Until the fork has the usual handlers, a signal to it waits.
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
             child = os.fork()
         except (OSError, ValueError):  # the task then starts for itself
             child = -1
@@ -102,7 +103,7 @@ class Server:
             line.close()
             self._leave()
             return request
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         for stream in streams:
             os.close(stream)
         if child == -1:
@@ -126,7 +127,7 @@ class Server:
             os.close(end)
         for number, handler in self._usual.items():
             signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
     def _tell(self) -> None:
         for child in [child for child in self._tasks if _has_ended(child)]:
@@ -159,8 +160,7 @@ def _has_ended(child: int) -> bool:
 def received(line: socket.socket, streams: array.array[int]) -> Request:
     """What a task asks for; `streams` takes in its streams. Raises OSError or ValueError, also for another user's."""
     line.settimeout(PATIENCE)
-    peer = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    if struct.unpack("3i", peer)[1] != os.getuid():
+    if not of_this_user(line):
         raise PermissionError("another user's process")
     head, ancillary, _, _ = line.recvmsg(8, socket.CMSG_LEN(STREAMS * streams.itemsize))
     for _, _, data in ancillary:
@@ -184,13 +184,13 @@ def differences(environment: dict[str, str]) -> list[str]:
     return sorted(name for name in names if environment.get(name) != ENVIRONMENT.get(name))
 
 
-def become(request: Request, parent: str) -> None:
-    """Runs a task in this process, a fork; `parent` is the environment variable that tells it whose."""
+def become(request: Request) -> None:
+    """Runs a task in this process, a fork."""
     for number, stream in enumerate(request.streams):
         os.dup2(stream, number)
         os.close(stream)
     os.environ.clear()
-    os.environ.update(request.environment, **{parent: str(os.getppid())})
+    os.environ.update(request.environment, **{PARENT: str(os.getppid())})
     import numpy as np
     import torch
 
@@ -211,4 +211,4 @@ def main(listener: int, lifeline: int) -> None:
     for module in IMPORTED:
         importlib.import_module(module)
     gc.freeze()  # collecting would write to memory that forks share
-    become(Server(socket.socket(fileno=listener), lifeline).serve(), parent="WIND_PARENT")
+    become(Server(socket.socket(fileno=listener), lifeline).serve())

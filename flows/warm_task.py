@@ -48,14 +48,19 @@ def begun(line: socket.socket, told: "io.BufferedReader", address: str, command:
         folder = os.getcwd()  # noqa: PTH109 - `pathlib` would take longer to import than all else here
         asked = json.dumps({"command": command, "environment": dict(os.environ), "folder": folder}).encode()
         line.connect("\0" + address)
-        peer = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        if struct.unpack("3i", peer)[1] != os.getuid():
-            return 0  # another user has taken the address
+        if not of_this_user(line):
+            return 0  # another one has taken the address
         line.sendmsg([len(asked).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
         line.sendall(asked)
         return int(told.readline() or 0)
     except OSError:
         return 0
+
+
+def of_this_user(line: socket.socket) -> bool:
+    """Whether the process at the other end is this process's user's."""
+    process_user_group = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return bool(struct.unpack("3i", process_user_group)[1] == os.getuid())
 
 
 def ended(task: int, told: "io.BufferedReader") -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 # Text that no version takes for anything else, unless PyYAML quotes it. 1e5, 0o17 and their like begin with no letter.
-PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./ -]*")
+PLAIN = re.compile(r"[A-Za-z/…][A-Za-z0-9_./… -]*")
 
 
 class _Dumper(yaml.SafeDumper):

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from components.config.yaml_text import dump_yaml
 from components.export.facts import Facts
 from components.export.markdown import block, code, table
 from components.export.metadata import Told
@@ -76,8 +75,7 @@ def made_with(facts: Facts) -> Iterator[str]:
 def settings(config: Mapping[str, Any]) -> str:
     """The config as YAML, without what concerns the machine, secrets and places on it."""
     shown = {name: value for name, value in config.items() if name not in ASIDE and value is not None}
-    text: str = yaml.safe_dump(public(shown), sort_keys=False, allow_unicode=True, width=100)
-    return text
+    return dump_yaml(public(shown))
 
 
 def _difference(facts: Facts) -> str:
@@ -93,5 +91,4 @@ def _difference(facts: Facts) -> str:
 
 def _said(value: Any) -> str:
     """As YAML writes it, in one line."""
-    text: str = yaml.safe_dump(public(value), default_flow_style=True, allow_unicode=True, width=10_000)
-    return text.removesuffix("...\n").strip()
+    return dump_yaml(public(value), flow=True, width=10_000).removesuffix("...\n").strip()

@@ -18,6 +18,7 @@ from typing import Literal
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 GRACE = 30.0  # seconds to clean up in
+PARENT = "WIND_PARENT"  # environment variable: process id of what started a task in the launcher's place
 
 
 def die_with_parent(parent: int | None = None) -> None:
