@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,9 @@ from pathlib import Path
 from components.config import strict_json
 from components.config.errors import ConfigError, StoreError, UserError
 from components.config.paths import user_path
+from components.config.schema import cut
 from components.config.strict_yaml import read_text
+from components.runtime.terminal import visible
 
 CONFIG, VARIABLE = "--config", "METAFLOW_FLOW_CONFIG"
 WORKERS, ROOT, RUN_ID_FILE = "--max-workers", "--datastore-root", "--run-id-file"
@@ -27,8 +30,14 @@ class OptionError(UserError):
 def check(arguments: Sequence[str]) -> None:
     """Raises UserError for what Metaflow cannot run with.
 
-    That is a config file that cannot be read, no workers, and a datastore or a --run-id-file without a place.
+    That is a config file that cannot be read, no workers, a datastore or a --run-id-file without a place, and control
+    characters, which Metaflow would send to the terminal.
     """
+    for word in arguments:
+        if any(unicodedata.category(sign) == "Cs" for sign in word):  # bytes of a name that is no text
+            continue
+        if (said := visible(word)) != word:
+            raise OptionError(f"{cut(said)}: holds control characters, written here as escapes. Leave them out.")
     words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for path in map(Path, _configs(words)):
         if not _is_pipe(path):  # what comes through one can be read once
