@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from types import FrameType
+
+try:
+    import signal
+except KeyboardInterrupt:
+    os._exit(130)
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it: 128 + SIGINT
 
 
 def quiet() -> None:
     """Has Ctrl-C end this process at once, with one line and status 130, until `heeded`; the first thing it does."""
-    ours = threading.current_thread() is threading.main_thread()
-    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 
 
@@ -23,6 +24,6 @@ def heeded() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _end(_: int, __: FrameType | None) -> None:
+def _end(*_: object) -> None:
     os.write(2, b"\ninterrupted\n" if os.isatty(2) else b"interrupted\n")
     os._exit(INTERRUPTED)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import functools
-import os
-import signal
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn, ParamSpec
 
 from components.config.errors import UserError
-from components.runtime import interrupts
+from components.runtime import interrupts, outputs
 from components.runtime.heartbeat import Heartbeat
 
-NOBODY_READS = 128 + signal.SIGPIPE  # exit status of a program whose output nobody takes, as shells have it
 _JOINERS = "\u200c\u200d"  # of letters and of parts of emoji: they turn nothing round and hide nothing
 _KEPT = "\n\t" + _JOINERS
 _CONTROL = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what is no sign but does something
@@ -32,50 +28,13 @@ def command(main: Callable[Taken, None]) -> Callable[Taken, None]:
     def run(*words: Taken.args, **settings: Taken.kwargs) -> None:
         try:
             interrupts.heeded()
-            try:
+            with outputs.checked():
                 main(*words, **settings)
-            finally:  # here a failure can be told plainly, unlike at the interpreter's end
-                _flush()
         except KeyboardInterrupt:
             print("\ninterrupted" if sys.stderr.isatty() else "interrupted", file=sys.stderr)
             sys.exit(interrupts.INTERRUPTED)
-        except OSError as error:
-            if not _lost_output():
-                raise
-            if error.errno == errno.EPIPE:
-                sys.exit(NOBODY_READS)
-            sys.exit(f"error: the output cannot be written ({error.strerror}). Send it elsewhere.")
 
     return run
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # closed by whoever started this
-            stream.flush()
-
-
-def _output_fails() -> bool:
-    try:
-        _flush()
-    except OSError:
-        return True
-    return False
-
-
-def _lost_output() -> bool:
-    """Whether this process can write its output no longer; what is left of it goes nowhere then."""
-    lost = False
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except OSError:
-            lost = True
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
-    return lost
 
 
 @contextmanager
@@ -86,7 +45,7 @@ def plain_errors(written: Path | None = None) -> Iterator[None]:
     except UserError as error:
         sys.exit(f"error: {visible(str(error))}")
     except OSError as error:
-        if written is None or _output_fails():
+        if written is None:
             raise
         sys.exit(f"error: {written}: cannot be written ({error.strerror}). Name another directory.")
 
