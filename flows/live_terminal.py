@@ -26,7 +26,7 @@ from components.runtime.reports import REPORTS, Reader
 from components.runtime.scratch import scratch
 from components.runtime.screen import Screen
 from components.runtime.terminal import visible
-from plain import coloured
+from plain import NO_COLOR
 
 INTERVAL = 0.5  # seconds between two drawings
 # What Metaflow says of tasks and runs that the picture shows, too; anything else that it says is shown.
@@ -96,7 +96,7 @@ class _Terminal:
             return
         # Of one task alone nobody asks whose line it is, and tables need the room.
         said = visible(f"{task}: {body}" if task and (others or system_msg) else body)
-        red = (bad or body.startswith("Task failed")) and coloured()
+        red = (bad or body.startswith("Task failed")) and not os.environ.get(NO_COLOR)
         self._screen.above(f"{RED.format(said) if red else said}\n")
 
     @contextmanager
