@@ -6,6 +6,11 @@
 `python flows/bandit_flow.py run` runs the laboratory; `--config config FILE` before `run` runs your own.
 """
 
+if __name__ == "__main__":  # importing the rest takes seconds
+    from components.runtime import interrupts
+
+    interrupts.quiet()
+
 import os
 from pathlib import Path
 from typing import Any

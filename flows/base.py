@@ -24,6 +24,7 @@ from components.run_config import RunConfig, parse
 from components.runtime import gpus
 from components.runtime.heartbeat import Heartbeat
 from components.runtime.reports import Reporter
+from components.runtime.terminal import visible
 from components.stages.context import Workspace, open_workspace
 from components.stages.splitting import loading
 from components.store import Manifest, open_store, store_root
@@ -46,11 +47,17 @@ class BadConfig(MetaflowException):
 
     headline = "The config cannot be run"
 
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
+
 
 class BadRun(MetaflowException):
     """What a user can put right, as Metaflow prints it: no traceback."""
 
     headline = "The step cannot be run"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
 
 
 def parse_config(text: str) -> dict[str, Any]:

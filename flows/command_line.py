@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +13,11 @@ from pathlib import Path
 from components.config import strict_json
 from components.config.errors import ConfigError, StoreError, UserError
 from components.config.paths import user_path
+from components.config.schema import cut
 from components.config.strict_yaml import read_text
+from components.runtime.terminal import visible
 
-CONFIG, VARIABLE = "--config", "METAFLOW_FLOW_CONFIG"
+CONFIG, CONFIG_VALUE, VARIABLE = "--config", "--config-value", "METAFLOW_FLOW_CONFIG"
 WORKERS, ROOT, RUN_ID_FILE = "--max-workers", "--datastore-root", "--run-id-file"
 LOCAL_ROOT = "METAFLOW_DATASTORE_SYSROOT_LOCAL"
 KINDS = ("datastore", "metadata")
@@ -27,8 +30,10 @@ class OptionError(UserError):
 def check(arguments: Sequence[str]) -> None:
     """Raises UserError for what Metaflow cannot run with.
 
-    That is a config file that cannot be read, no workers, and a datastore or a --run-id-file without a place.
+    That is a config file that cannot be read, no workers, a datastore or a --run-id-file without a place, and control
+    characters, which Metaflow would send to the terminal.
     """
+    _require_plain(arguments)
     words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for path in map(Path, _configs(words)):
         if not _is_pipe(path):  # what comes through one can be read once
@@ -43,6 +48,14 @@ def check(arguments: Sequence[str]) -> None:
     sysroot = os.environ.get(LOCAL_ROOT)
     if sysroot and ROOT not in words and _keeps_locally(words):
         _require_place(Path(sysroot), LOCAL_ROOT)
+
+
+def _require_plain(arguments: Sequence[str]) -> None:
+    """Raises OptionError for control characters; a config's text may hold some, and errors in it show them."""
+    for word, before in zip(arguments, ["", "", *arguments], strict=False):
+        odd = any(unicodedata.category(sign) == "Cs" for sign in word)  # bytes of a file's name that are no text
+        if not odd and before != CONFIG_VALUE and (said := visible(word)) != word:
+            raise OptionError(f"{cut(said)}: holds control characters, written here as escapes. Leave them out.")
 
 
 def _is_pipe(path: Path) -> bool:

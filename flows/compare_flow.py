@@ -7,6 +7,11 @@ The steps from plan to evaluate are those of wind_flow.py, with their shards.
 `python flows/compare_flow.py run` compares on the demo; `--config config FILE` before `run` on your own.
 """
 
+if __name__ == "__main__":  # importing the rest takes seconds
+    from components.runtime import interrupts
+
+    interrupts.quiet()
+
 import os
 
 from metaflow import card, config_expr, current, resources, step

@@ -18,6 +18,7 @@ from metaflow.exception import MetaflowException
 
 import command_line
 import live_terminal
+import plain
 import warm
 from components.cli import COMMAND
 from components.config.errors import UserError
@@ -79,6 +80,7 @@ def main(flow: Any) -> None:
         if "resume" in launched and "--help" not in sys.argv:
             check_resume(written.__name__, sys.argv[1:])
         with (
+            plain.told(written),
             live_terminal.shown(written) if launched and screen.can_redraw() else nullcontext(),
             warm.warmed() if launched else nullcontext(),
         ):
@@ -87,7 +89,7 @@ def main(flow: Any) -> None:
         sys.exit(f"error: {visible(str(error))}")
     except SystemExit as stop:
         if stop.code and launched and current.run_id:
-            print(f"\n{_after(f'{current.flow_name}/{current.run_id}', came)}", file=sys.stderr)
+            print(f"\n{visible(_after(f'{current.flow_name}/{current.run_id}', came))}", file=sys.stderr)
         if came:
             sys.exit(128 + came[0])  # as shells have it; Metaflow ends with 1
         raise

@@ -26,6 +26,7 @@ from components.runtime.reports import REPORTS, Reader
 from components.runtime.scratch import scratch
 from components.runtime.screen import Screen
 from components.runtime.terminal import visible
+from plain import NO_COLOR
 
 INTERVAL = 0.5  # seconds between two drawings
 # What Metaflow says of tasks and runs that the picture shows, too; anything else that it says is shown.
@@ -36,7 +37,6 @@ USUAL = re.compile(
 STARTING = re.compile(r"Workflow starting \(run-id ([^),]+)\)")
 HEAD = re.compile(r"\[[^/\]]+/(?P<task>[^/\]]+/[^ \]]+)( \(pid \d+\))?\]")  # [RUN/STEP/ID (pid N)]
 RED = "\x1b[31m{}\x1b[0m"
-NO_COLOR = "NO_COLOR"  # environment variable; whatever it holds, nothing is coloured (no-color.org)
 
 
 @contextmanager
@@ -92,7 +92,7 @@ class _Terminal:
             others = len(self._picture.running) > 1
             if system_msg:
                 self._follow(body, task)
-        if (USUAL.fullmatch(body) and not bad) or (not system_msg and (is_meter(body) or is_sign(body))):
+        if (not bad and USUAL.fullmatch(body)) if system_msg else (is_meter(body) or is_sign(body)):
             return
         # Of one task alone nobody asks whose line it is, and tables need the room.
         said = visible(f"{task}: {body}" if task and (others or system_msg) else body)

@@ -7,6 +7,11 @@ The steps from plan to evaluate are in iteration.py; loop.py repeats them T time
 `python flows/wind_flow.py run` runs the demo; `--config config FILE` before `run` runs your own.
 """
 
+if __name__ == "__main__":  # importing the rest takes seconds
+    from components.runtime import interrupts
+
+    interrupts.quiet()
+
 from metaflow import card, config_expr, current, resources, step
 
 from base import LiveCards, config_file, parse_run, told_plainly

@@ -5,13 +5,22 @@ What a command needs is imported when it runs, inside of what ends it in order a
 
 from __future__ import annotations
 
+import sys
+
+from components.runtime import interrupts
+
+if sys.argv[0] == "-m" or sys.argv[0].endswith("wind"):  # this is the program: a second passes until `main`
+    interrupts.quiet()
+
 import argparse
+import errno
 import importlib
 import os
 import shlex
 import signal
-import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from components.runtime.terminal import Parser, command, plain_errors
@@ -33,6 +42,7 @@ FLOWS = {
     "flow": "Metaflow's command line for a flow: wind, compare or bandit",
 }
 VERBS = {"run": ["run"], "create": ["argo-workflows", "create"]}
+LONGEST = 100_000  # bytes of a word that a process is started with; Linux takes 128 KiB
 COMMAND = "WIND_COMMAND"  # environment variable: what the user typed, for flows to show again
 
 
@@ -82,8 +92,26 @@ def _run(verb: str, arguments: list[str]) -> None:
         settings, options = split(rest)
         text = with_overrides(read_text(given.config or _folder() / "configs" / "demo.yaml"), settings)
         compared = parse(text)["compare"] is not None
-    os.environ[COMMAND] = shlex.join(["wind", verb, *arguments])
-    _start(f"{'compare' if compared else 'wind'}_flow.py", ["--config-value", "config", text, *VERBS[verb], *options])
+    typed = shlex.join(["wind", verb, *arguments])
+    if len(typed.encode("utf-8", "surrogateescape")) <= LONGEST:
+        os.environ[COMMAND] = typed
+    flow = f"{'compare' if compared else 'wind'}_flow.py"
+    with _given(text) as config:
+        _start(flow, [*config, *VERBS[verb], *options])
+
+
+@contextmanager
+def _given(text: str) -> Iterator[list[str]]:
+    """The options of a flow that give it a config, for a process that this one becomes while this lasts."""
+    data = text.encode()
+    if len(data) <= LONGEST or sys.platform != "linux":  # others bound all words together
+        yield ["--config-value", "config", text]
+        return
+    with tempfile.TemporaryFile() as file:  # gone with the last process that has it open
+        file.write(data)
+        file.flush()
+        os.set_inheritable(file.fileno(), True)
+        yield ["--config", "config", f"/proc/self/fd/{file.fileno()}"]
 
 
 def _flow(arguments: list[str]) -> None:
@@ -103,6 +131,13 @@ def _start(file: str, arguments: list[str]) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         os.execv(sys.executable, [sys.executable, str(_folder() / file), *arguments])
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        sys.exit(
+            "error: the command line is longer than the system takes. Write its settings into a file, and name that "
+            "as --config FILE."
+        )
     finally:  # where that could not be
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import socket
 import ssl
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -15,24 +18,33 @@ import httpx2
 from components.config.errors import JudgeError
 
 LARGEST = 64 * 2**20  # bytes; 100,000 scores with ten parts take 20 MB
-_UNPACKED = ("content-encoding", "content-length", "transfer-encoding")  # headers of a body as it was sent
+PIECE = 2**14  # packed bytes at a time: the hardest take milliseconds, and the limit of time is heeded in between
+UNPACKED = 2**20  # bytes that are unpacked at a time
+# Headers that are not handed on: of a body as it was sent; of its type, for JSON is UTF-8 whatever they claim; and one
+# of a vendor's own, which the client of `openai` would heed before Retry-After.
+_DROPPED = (b"content-encoding", b"content-length", b"transfer-encoding", b"content-type", b"retry-after-ms")
 
 
-class TooLargeError(Exception):
-    """An answer of more than LARGEST bytes."""
+class UnreadableError(Exception):
+    """An answer of more than LARGEST bytes, or one that is packed as none was asked for."""
 
 
 class BoundedClient(httpx2.AsyncClient):
     """Reads each answer whole, whatever its status, and follows no redirects: they would take the key along.
 
     The library's own timeouts bound each wait for a few bytes, and a server that sends some now and then never meets
-    them. Here the seconds are those from looking up the server's address to the answer's last byte.
+    them. Here the seconds are those from looking up the server's address to the answer's last byte, unpacked.
     """
 
     def __init__(self, seconds: float) -> None:
         """Args: seconds that an answer may take. Raises JudgeError for a proxy or certificates that cannot be used."""
         try:
-            super().__init__(timeout=None, follow_redirects=False, limits=httpx2.Limits(max_connections=None))
+            super().__init__(
+                timeout=None,
+                follow_redirects=False,
+                limits=httpx2.Limits(max_connections=None),
+                headers={"Accept-Encoding": "gzip"},
+            )
         except (ImportError, ValueError, OSError, httpx2.InvalidURL) as error:
             raise JudgeError(
                 f"judge: what the environment says of proxies or certificates cannot be used ({error}). Correct or "
@@ -45,8 +57,8 @@ class BoundedClient(httpx2.AsyncClient):
 
         Raises:
             httpx2.ReadTimeout: it takes too long.
-            httpx2.RequestError: it does not come.
-            TooLargeError: it does not end.
+            httpx2.RequestError: it does not come, or damaged.
+            UnreadableError: it does not end, or is packed twice or in an unknown way.
         """
         try:
             async with asyncio.timeout(self._seconds):
@@ -59,7 +71,7 @@ class BoundedClient(httpx2.AsyncClient):
             raise httpx2.ReadError("the connection broke off", request=request) from error
         return httpx2.Response(
             answer.status_code,
-            headers=[(name, value) for name, value in answer.headers.multi_items() if name not in _UNPACKED],
+            headers=[(name, value) for name, value in answer.headers.raw if name.lower() not in _DROPPED],
             content=body,
             request=request,
             extensions={"reason_phrase": answer.reason_phrase.encode("ascii", "replace")},
@@ -67,13 +79,42 @@ class BoundedClient(httpx2.AsyncClient):
 
 
 async def _body(answer: httpx2.Response) -> bytes:
-    """Unpacked, so that a few bytes cannot become many."""
-    body = bytearray()
-    async for part in answer.aiter_bytes():
-        body += part
-        if len(body) > LARGEST:
-            raise TooLargeError(f"more than {LARGEST / 2**20:.0f} MiB")
-    return bytes(body)
+    """Unpacked, so that a few bytes cannot become many, nor take long: each piece is a chance to be interrupted."""
+    body, packed, unpack = bytearray(), 0, _unpacking(answer)
+    async for part in answer.aiter_raw():
+        packed += len(part)
+        for begin in range(0, len(part), PIECE):
+            for piece in unpack(part[begin : begin + PIECE]):
+                body += piece
+                _bound(len(body))
+            _bound(packed)
+            await asyncio.sleep(0)
+    return bytes(body.removeprefix(codecs.BOM_UTF8))
+
+
+def _bound(size: int) -> None:
+    if size > LARGEST:
+        raise UnreadableError(f"more than {LARGEST / 2**20:.0f} MiB")
+
+
+def _unpacking(answer: httpx2.Response) -> Callable[[bytes], Iterator[bytes]]:
+    """What makes pieces of an answer's text of a piece of what is sent."""
+    coding = answer.headers.get("content-encoding", "").strip().lower()
+    if coding in ("", "identity"):
+        return lambda data: iter((data,))
+    if coding not in ("gzip", "x-gzip"):
+        raise UnreadableError(f"a body packed as {coding[:100]!r} where gzip alone was asked for")
+    gzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
+
+    def unpack(data: bytes) -> Iterator[bytes]:
+        while data and not gzip.eof:
+            try:
+                yield gzip.decompress(data, UNPACKED)
+            except zlib.error as error:
+                raise httpx2.DecodingError(str(error), request=answer.request) from None
+            data = gzip.unconsumed_tail
+
+    return unpack
 
 
 def _below(error: BaseException) -> BaseException | None:

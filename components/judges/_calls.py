@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
@@ -194,11 +195,35 @@ def awaited(value: Awaitable[T]) -> T:
     return result  # type: ignore[return-value] # None only if the awaitable gives it
 
 
+class _Unawaited(ThreadPoolExecutor):
+    """A thread for each call, such as looking up an address. Nobody waits for it when the process ends.
+
+    The library joins its own threads then, and a name server that does not answer takes half a minute to give up.
+    """
+
+    def submit(self, call: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = call(*arguments, **named)
+            except BaseException as error:  # noqa: BLE001 - handed on to who waits
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        threading.Thread(target=work, daemon=True).start()
+        return future
+
+
 def _loop() -> asyncio.AbstractEventLoop:
     """Kept: clients that a user's module makes once belong to the loop that they first ran in."""
     with _loops_lock:
         if os.getpid() not in _loops:
             loop = asyncio.new_event_loop()
+            loop.set_default_executor(_Unawaited())
             threading.Thread(target=loop.run_forever, daemon=True).start()
             _loops[os.getpid()] = loop
         return _loops[os.getpid()]

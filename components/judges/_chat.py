@@ -14,7 +14,8 @@ from components.config.errors import JudgeError
 from components.judges._base import filled
 from components.judges._calls import awaited
 from components.judges._client import Client
-from components.judges._endpoint import Address, EndpointSettings
+from components.judges._endpoint import BaseAddress, EndpointSettings
+from components.judges._retry_after import wished
 
 if TYPE_CHECKING:  # a config is read in steps that ask nobody
     import openai
@@ -84,7 +85,7 @@ class Tally:
 class ChatSettings(EndpointSettings):
     """Which model of which endpoint, and how it is asked."""
 
-    base_url: Address = Field("https://api.openai.com/v1", description="address of the endpoint, up to /v1")
+    base_url: BaseAddress = Field("https://api.openai.com/v1", description="address of the endpoint, up to /v1")
     model: str = Field(min_length=1, description="the model's name at the endpoint")
     max_tokens: int | None = Field(16, ge=1, description="longest answer; null: not sent")
     temperature: float | None = Field(0.0, ge=0, le=2, description="of its answers; null: not sent")
@@ -119,7 +120,7 @@ class ChatSettings(EndpointSettings):
         """
         import openai
 
-        from components.judges._bounded import TooLargeError
+        from components.judges._bounded import UnreadableError
 
         where = question.where
         try:
@@ -130,13 +131,14 @@ class ChatSettings(EndpointSettings):
             said = self.shown(error.response.text.strip() or error.response.reason_phrase)
             raise JudgeError(
                 f"{where}: {self.base_url} answers with status {error.status_code}: {said}. "
-                f"{self._remedy(error.status_code)}"
+                f"{self._remedy(error.status_code, wished(error.response.headers))}"
             ) from None
         except openai.APIConnectionError as error:  # a timeout is one
             raise self._away(where, error) from None
-        except TooLargeError as error:
+        except UnreadableError as error:
+            what = self.shown(str(error), quoted=False)
             raise JudgeError(
-                f"{where}: {self.base_url} answers with {error}, as no chat completion does. Correct judge.base_url."
+                f"{where}: {self.base_url} answers with {what}, as no chat completion does. Correct judge.base_url."
             ) from None
         except ValidationError:
             raise JudgeError(
@@ -151,7 +153,7 @@ class ChatSettings(EndpointSettings):
 
         late = isinstance(error, openai.APITimeoutError)
         what = f"gives no answer within judge.timeout, {self.timeout:g} s" if late else "cannot be reached"
-        why = "" if late else f" ({reason(error)})"
+        why = "" if late else f" ({self.shown(reason(error), quoted=False)})"
         return JudgeError(
             f"{where}: {self.base_url} {what}{why}, tried {self.retries + 1} times. See whether the server runs, "
             "correct judge.base_url, or raise judge.timeout or judge.retries."
@@ -167,14 +169,14 @@ class ChatSettings(EndpointSettings):
             body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
         return {**body, "extra_body": self.request}
 
-    def _remedy(self, status: int) -> str:
+    def _remedy(self, status: int, wait: float | None) -> str:
         if status in (401, 403):
             return f"Give a key that it takes in the environment variable of judge.api_key_env ({self.api_key_env})."
         if status == 404:
             return f"Correct judge.model ({self.model}) or judge.base_url; it usually ends in /v1."
         if 300 <= status < 400:
             return "Redirects are not followed, for they would take the key along. Correct judge.base_url."
-        if busy := self.busy_remedy(status):
+        if busy := self.busy_remedy(status, wait):
             return busy
         return (
             "If it names a field of the request: judge.top_logprobs: 0, judge.max_tokens: null and judge.temperature: "

@@ -12,8 +12,11 @@ import idna
 from pydantic import AfterValidator, Field
 
 from components.config.errors import JudgeError
-from components.config.schema import Section, cut
+from components.config.schema import MOST_SHOWN, Section, cut
 from components.judges._calls import in_order
+from components.judges._post import PASSES
+from components.judges._retry_after import LONGEST
+from components.judges._secrets import without
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
@@ -32,10 +35,16 @@ def _address(value: str) -> str:
         raise ValueError(f"{value!r} is no address ({error}). Write it as in http://localhost:8000/v1.") from error
     if parts.username is not None or parts.password is not None:
         raise ValueError("holds a user or a password, and configs are stored. Name a variable in api_key_env instead.")
-    if parts.scheme not in ("http", "https") or not host or parts.fragment or re.search(r"\s", value):
+    if parts.scheme not in ("http", "https") or not host or "#" in value or re.search(r"\s", value):
         raise ValueError(f"{value!r} is no address. Write it as in http://localhost:8000/v1.")
     if not f"{parts.path}{parts.query}".isascii():
         raise ValueError(f"{value!r} holds characters beyond ASCII behind the host. Write them as %XX.")
+    return value
+
+
+def _base(value: str) -> str:
+    if "?" in value:
+        raise ValueError(f"{value!r} holds a query, and the path of each request is put behind it. Leave it out.")
     return value
 
 
@@ -49,6 +58,7 @@ def _variable(value: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_address)]
+BaseAddress = Annotated[Address, AfterValidator(_base)]  # of several places below it
 Variable = Annotated[str, AfterValidator(_variable)]
 
 
@@ -79,13 +89,22 @@ class EndpointSettings(Section):
             )
         return key
 
-    def shown(self, text: str) -> str:
-        """What an endpoint said, as messages show it: short, and without the key."""
-        key = self.key()
-        return cut(repr(text.replace(key, "…") if key else text))
+    def shown(self, text: str, *, quoted: bool = True) -> str:
+        """What an endpoint said, as messages show it: short, on one line, and without the key."""
+        said = repr(without(self.key(), text)[: MOST_SHOWN + 1])  # an escape may take the place of each sign
+        return cut(said if quoted else said[1:-1])
 
-    def busy_remedy(self, status: int) -> str | None:
-        """What to do about an endpoint that is asked too much or fails itself; None for another status."""
+    def busy_remedy(self, status: int, wait: float | None) -> str | None:
+        """What to do about an endpoint that is asked too much or fails itself; None for another status.
+
+        `wait` is the time in seconds for which it wants to be left alone, None for none.
+        """
+        busy = status >= 500 or status in PASSES
+        if busy and wait is not None and wait > LONGEST:
+            return (
+                f"It asks to be left alone for {wait:.0f} s (Retry-After), and a judge waits {LONGEST:.0f} s at most. "
+                "Resume the run after that time, or use another endpoint."
+            )
         if status == 429:
             return f"Lower judge.concurrency ({self.concurrency}) or raise judge.retries ({self.retries})."
         if status >= 500:

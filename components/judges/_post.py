@@ -7,27 +7,30 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
+from components.judges._retry_after import LONGEST, wished
+
 if TYPE_CHECKING:  # a config is read in steps that ask nobody
     import httpx2
 
-PASSES = {408, 409, 425, 429}  # and all from 500 on
-FIRST_WAIT, LONGEST_WAIT, LONGEST_WISH = 0.5, 8.0, 120.0  # seconds; the wish is the server's own
+PASSES = {408, 409, 429}  # and all from 500 on, as the client of `openai` has it
+FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds
 
 
 class RefusedError(Exception):
     """A status that is no 2xx, and does not pass or did not in time."""
 
-    def __init__(self, status: int, said: str) -> None:
-        """Args: status as in HTTP; what the server said."""
-        super().__init__(status, said)
-        self.status, self.said = status, said
+    def __init__(self, status: int, said: str, wait: float | None) -> None:
+        """Args: status as in HTTP; what the server said; seconds that it wants to be left alone, if it says so."""
+        super().__init__(status, said, wait)
+        self.status, self.said, self.wait = status, said, wait
 
 
 async def post(client: httpx2.AsyncClient, url: str, value: Any, *, key: str | None, retries: int) -> str:
     """The body that a URL answers with to a value as JSON.
 
     Statuses of `PASSES`, failures of server and network, and answers that take too long are tried again `retries`
-    times, after 0.5, 1, 2, 4 and then 8 s each, less a random quarter at most, or when the server says (Retry-After).
+    times, after 0.5, 1, 2, 4 and then 8 s each, less a random quarter at most, or when the server says (Retry-After);
+    if that is later than anybody waits, they are not.
 
     Args:
         client: one that follows no redirects.
@@ -55,20 +58,12 @@ async def post(client: httpx2.AsyncClient, url: str, value: Any, *, key: str | N
             if attempt == retries:
                 raise
         else:
-            said, status = answer.content.decode("utf-8", "replace"), answer.status_code
+            said, status, wish = answer.text, answer.status_code, wished(answer.headers)
             if answer.is_success:
                 return said
-            if attempt == retries or (status < 500 and status not in PASSES):
-                raise RefusedError(status, said.strip() or answer.reason_phrase)
-            wait = _wished(answer.headers.get("Retry-After")) or wait
+            passes = (status >= 500 or status in PASSES) and (wish or 0) <= LONGEST
+            if attempt == retries or not passes:
+                raise RefusedError(status, said.strip() or answer.reason_phrase, wish)
+            wait = wish or wait
         await asyncio.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
-
-
-def _wished(header: str | None) -> float | None:
-    """Seconds of a Retry-After; None for a date, for none and for more than anybody waits."""
-    try:
-        seconds = float(header or "")
-    except ValueError:
-        return None
-    return seconds if 0 < seconds <= LONGEST_WISH else None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import islice
 from numbers import Real
 from typing import Any
 
@@ -15,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.config.errors import JudgeError
+from components.config.schema import MOST_SHOWN, cut
 from components.data.parts import ENDINGS
 
 SCORE = "score"
 LARGEST = 1e100  # of a score or part: sums and squares of larger ones leave the range of floats
-LONGEST = 200  # characters of a value in an error
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,14 @@ def read_answer(value: Any, source: str) -> Answer:
     if SCORE not in value:
         raise JudgeError(
             f"{source} returned a dict without {SCORE!r}, which decides preferences; its names: "
-            f"{', '.join(map(repr, value)) or 'none'}. Add it, a finite number."
+            f"{_listed(value) or 'none'}. Add it, a finite number."
         )
     figures: dict[str, float] = {}
     for name, part in value.items():
         number = _number(part)
         if number is None:
-            raise JudgeError(f"{source} returned {_shown(part)} as {name!r}. Make it a finite number or a bool.")
-        figures[name] = _within(number, f"{source}: {name!r}")
+            raise JudgeError(f"{source} returned {_shown(part)} as {_shown(name)}. Make it a finite number or a bool.")
+        figures[name] = _within(number, f"{source}: {_shown(name)}")
     score = figures.pop(SCORE)
     for name in figures:
         _check_name(name, source)
@@ -77,11 +78,7 @@ def require_same_parts(answer: Answer, first: Answer, source: str) -> None:
     missing, extra = first.parts.keys() - answer.parts.keys(), answer.parts.keys() - first.parts.keys()
     if not missing and not extra:
         return
-    found = [
-        f"{word} {', '.join(map(repr, sorted(names)))}"
-        for word, names in (("lacks", missing), ("adds", extra))
-        if names
-    ]
+    found = [f"{word} {_listed(sorted(names))}" for word, names in (("lacks", missing), ("adds", extra)) if names]
     raise JudgeError(
         f"{source} returned other parts than for the first response: it {' and '.join(found)}. "
         "Return the same names for every response."
@@ -125,19 +122,23 @@ def _shown(value: Any) -> str:
         return f"a whole number of {value.bit_length()} bits, which no float holds"
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
         return "a generator, as a function that yields does"
-    text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return cut(repr(value[: MOST_SHOWN + 1] if isinstance(value, str) else value))
+
+
+def _listed(names: Iterable[Any]) -> str:
+    return cut(", ".join(map(_shown, islice(names, MOST_SHOWN))))
 
 
 def _check_name(name: Any, source: str) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise JudgeError(
-            f"{source} names a part {name!r}. Use letters, digits and underscores, and no digit at the beginning."
+            f"{source} names a part {_shown(name)}. Use letters, digits and underscores, 100 at most, and no digit at "
+            "the beginning."
         )
     if name.lower() == SCORE:
-        raise JudgeError(f"{source} names a part {name!r} beside {SCORE!r}. Give it a name of its own.")
+        raise JudgeError(f"{source} names a part {_shown(name)} beside {SCORE!r}. Give it a name of its own.")
     if name.endswith(ENDINGS):
         raise JudgeError(
-            f"{source} names a part {name!r}, and columns of `history` that end so hold intervals and the reference. "
-            "Give it another name."
+            f"{source} names a part {_shown(name)}, and columns of `history` that end so hold intervals and the "
+            "reference. Give it another name."
         )

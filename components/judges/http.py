@@ -26,6 +26,7 @@ from components.judges._client import Client
 from components.judges._endpoint import Address, EndpointSettings
 from components.judges._post import RefusedError, post
 from components.judges._scores import SCORE, Answer, parts_of, read_answer, read_list, require_same_parts
+from components.judges._secrets import cleaned
 from components.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:  # a config is read in steps that ask nobody
@@ -89,7 +90,7 @@ class HttpJudge(EndpointSettings, Judge):
 
     def _parsed(self, text: str, source: str) -> Any:
         try:
-            return json.loads(text)
+            return cleaned(self.key(), json.loads(text))
         except (ValueError, RecursionError):  # ValueError also of a number with thousands of digits
             raise JudgeError(f"{source} answers with what is no JSON: {self.shown(text)}. {_CONTRACT}") from None
 
@@ -97,7 +98,7 @@ class HttpJudge(EndpointSettings, Judge):
         """What the URL says of some responses."""
         import httpx2
 
-        from components.judges._bounded import TooLargeError, reason
+        from components.judges._bounded import UnreadableError, reason
 
         body = {
             "prompts": [list(prompt.messages) for prompt, _, _ in asked],
@@ -110,13 +111,15 @@ class HttpJudge(EndpointSettings, Judge):
             return self._read(self._parsed(text, source), asked, source)
         except RefusedError as error:
             raise JudgeError(
-                f"{source} answers with status {error.status}: {self.shown(error.said)}. {self._remedy(error.status)}"
+                f"{source} answers with status {error.status}: {self.shown(error.said)}. "
+                f"{self._remedy(error.status, error.wait)}"
             ) from None
-        except TooLargeError as error:
-            raise JudgeError(f"{source} answers with {error}. {_CONTRACT}") from None
+        except UnreadableError as error:
+            raise JudgeError(f"{source} answers with {self.shown(str(error), quoted=False)}. {_CONTRACT}") from None
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
+            why = self.shown(reason(error), quoted=False)
             raise JudgeError(
-                f"{source} gives no answer ({reason(error)}), tried {self.retries + 1} times. See whether the server "
+                f"{source} gives no answer ({why}), tried {self.retries + 1} times. See whether the server "
                 f"runs, correct judge.url, or raise judge.timeout ({self.timeout:g} s) or judge.retries."
             ) from None
 
@@ -128,18 +131,18 @@ class HttpJudge(EndpointSettings, Judge):
         if SCORE in parts:
             raise JudgeError(f"{source} names a part {SCORE!r}, which means the score itself. Give it another name.")
         columns = {
-            name: read_list(values, len(asked), source if name == SCORE else f"{source}: part {name!r}")
+            name: read_list(values, len(asked), source if name == SCORE else f"{source}: part {self.shown(name)}")
             for name, values in {SCORE: said["scores"], **parts}.items()
         }
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         return [read_answer(row, self._source(one)) for row, one in zip(rows, asked, strict=True)]
 
-    def _remedy(self, status: int) -> str:
+    def _remedy(self, status: int, wait: float | None) -> str:
         if status in (401, 403):
             return f"Name the environment variable of a key that it takes in judge.api_key_env ({self.api_key_env})."
         if status == 413:
             return f"Lower judge.batch_size ({self.batch_size})."
-        if busy := self.busy_remedy(status):
+        if busy := self.busy_remedy(status, wait):
             return busy
         return f"Correct judge.url. {_CONTRACT}"
 

@@ -185,7 +185,8 @@ class OpenAIJudge(PairwiseJudge, OpenAISettings):
             "scores": f"a number from {self.scale[0]:g} to {self.scale[1]:g}",
             "ranks": f"the numbers 1 to {question.shown} in an order",
         }[self.mode]
-        ended = f" and ends with finish_reason {reply.finish}" if reply.finish not in ("", "stop") else ""
+        odd = reply.finish not in ("", "stop")
+        ended = f" and ends with finish_reason {self.shown(reply.finish, quoted=False)}" if odd else ""
         return JudgeError(
             f"judge.max_unparsed: {tally.unread} of {tally.total} answers are not {what}, more than the share of "
             f"{self.max_unparsed:g}. {question.where}: {self.model} says {self.shown(reply.text)}{ended}. Change "

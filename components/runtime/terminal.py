@@ -9,12 +9,12 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 from components.config.errors import UserError
+from components.runtime import interrupts, outputs
 from components.runtime.heartbeat import Heartbeat
 
-INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it: 128 + SIGINT
 _JOINERS = "\u200c\u200d"  # of letters and of parts of emoji: they turn nothing round and hide nothing
 _KEPT = "\n\t" + _JOINERS
 _CONTROL = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what is no sign but does something
@@ -22,15 +22,17 @@ Taken = ParamSpec("Taken")
 
 
 def command(main: Callable[Taken, None]) -> Callable[Taken, None]:
-    """A command's `main` that Ctrl-C ends with one line and status 130."""
+    """A command's `main` that Ctrl-C ends with one line and status 130, and output that nobody takes without a word."""
 
     @functools.wraps(main)
     def run(*words: Taken.args, **settings: Taken.kwargs) -> None:
         try:
-            main(*words, **settings)
+            interrupts.heeded()
+            with outputs.checked():
+                main(*words, **settings)
         except KeyboardInterrupt:
             print("\ninterrupted" if sys.stderr.isatty() else "interrupted", file=sys.stderr)
-            sys.exit(INTERRUPTED)
+            sys.exit(interrupts.INTERRUPTED)
 
     return run
 
@@ -81,6 +83,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, **settings})
         for action in (None, "store"):
             self.register("action", action, _Once)
+
+    def error(self, message: str) -> NoReturn:
+        """As of argparse; what a message repeats of the command line shows its control codes."""
+        super().error(visible(message))
 
     def parsed(self, arguments: Sequence[str] | None) -> argparse.Namespace:
         """Those of the command line, None for this process's own; without a word it prints its help, with status 2."""

@@ -1,4 +1,4 @@
-"""The lines of a run above its picture: what tasks say cannot control the terminal, and colours can be switched off."""
+"""The lines of a run above its picture: what tasks say controls no terminal and is not hidden; colours can go."""
 
 from __future__ import annotations
 
@@ -39,3 +39,25 @@ def test_errors_are_red_unless_nobody_wants_colours(logged, monkeypatch) -> None
     assert logged("it broke", bad=True).startswith("\x1b[31m")
     monkeypatch.setenv("NO_COLOR", "0")
     assert logged("it broke", bad=True) == "it broke\n"
+
+
+MANY = [
+    "Task is starting.",
+    "Task finished successfully.",
+    "Done! See the card",
+    "Foreach yields 3 child steps.",
+    "a/b cloned!",
+]
+
+
+@pytest.mark.parametrize("body", [*MANY, "Task is starting (retry).", "Workflow starting (run-id 1):", "Cloning a/b"])
+def test_only_metaflows_own_lines_are_hidden(logged, body) -> None:
+    assert logged(body) == f"{body}\n"
+    assert logged(body, bad=True).strip("\x1b[310m\n") == body
+    assert logged(body, system_msg=True) == ""
+
+
+@pytest.mark.parametrize("body", ["train: 50%|#####     | 5/10 [00:01<00:01, 5.00it/s]"])
+def test_what_looks_like_a_bar_is_shown_when_metaflow_says_it(logged, body) -> None:
+    assert logged(body) == ""
+    assert logged(body, system_msg=True) != ""
