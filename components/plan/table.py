@@ -143,8 +143,8 @@ def assumptions(gpu_name: str, machines: Machines, estimated: Sequence[str]) -> 
     if estimated:
         between = (
             f"Hours of all steps but {' and '.join(estimated)} are those of --history, for as many prompts, with "
-            "loading models for each\nshard and waiting for the network. The slowest shard is taken for one of those with the "
-            "most prompts, and the others to take as long.\n"
+            "loading models for each\nshard and waiting for the network. The slowest shard is taken for one of "
+            "those with the most prompts, and the others to take as long.\n"
         )
         if "evaluate" in estimated:
             between += "What evaluate takes is not known: --history has no evaluated iteration. It is estimated.\n"

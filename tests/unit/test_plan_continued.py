@@ -11,7 +11,7 @@ from components.plan.elapsed import Machines
 from support.plans import HISTORY, MODELS, SMALL, config
 
 HOURS = {"start": 1.0, "generate": 8.0, "score": 4.0, "train": 16.0, "evaluate": 2.0}
-# Of 2160 s and 5760 s for 50 prompts in two shards, 216 and 576 s loaded: 36 and 36 of scoring, the rest of generating.
+# Of 2160 s and 5760 s for 50 prompts in two shards, 216 and 576 s loaded: 36 and 36 of that to score.
 LOADED = HISTORY.assign(seconds_loading=[216.0, 576.0], shards=2)
 
 
@@ -22,7 +22,7 @@ def planned(**changes):
 
 
 def test_each_shard_loads_its_models():
-    """A tenth of the seconds is loading, 360 of 7200 and 36 of 360 a task. 0.9 x 7200 s in two shards are of 100 prompts.
+    """A tenth of the seconds is loading, 360 and 36 a task. Of 7200 s in two shards 0.9 are for 100 prompts.
 
     So twice as many prompts take 4 x 6480 s of generate in all, and each task 360 s more.
     """
@@ -69,7 +69,7 @@ def test_a_run_that_continues_has_no_start(tmp_path, capsys):
 
 
 def test_waiting_for_the_network_has_a_line_of_its_own(tmp_path, capsys):
-    """Five batches of 20 in two iterations, on 2 x 2 processes three micro-batches each: 12 GB, half over the network."""
+    """Five batches of 20 in two iterations, on 2 x 2 processes three micro-batches each: 12 GB, half from afar."""
     training = {"nodes": 2, "processes": 2, "batch_size": 20, "micro_batch_size": 2}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**yaml.safe_load(SMALL), "training": training}))
     main([str(tmp_path / "run.yaml"), "--parameters", "1e9", "--network", "8"])
