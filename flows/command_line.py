@@ -21,10 +21,21 @@ CONFIG, CONFIG_VALUE, VARIABLE = "--config", "--config-value", "METAFLOW_FLOW_CO
 WORKERS, ROOT, RUN_ID_FILE = "--max-workers", "--datastore-root", "--run-id-file"
 LOCAL_ROOT = "METAFLOW_DATASTORE_SYSROOT_LOCAL"
 KINDS = ("datastore", "metadata")
+AT_ONCE = "WIND_AT_ONCE"  # environment variable: how many tasks of a run may be at work on this machine
+USUAL_WORKERS = 16  # Metaflow's own
 
 
 class OptionError(UserError):
     """A command line that cannot be run."""
+
+
+def workers(arguments: Sequence[str]) -> int:
+    """How many tasks a `run` or `resume` has at once, by its options or Metaflow's environment variables."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    command = next((word.upper() for word in words if word in ("run", "resume")), "RUN")
+    given = [value for option, value in pairwise(words) if option == WORKERS]
+    found = given[-1] if given else os.environ.get(f"METAFLOW_{command}_MAX_WORKERS", "")
+    return int(found) if found.isascii() and found.isdecimal() else USUAL_WORKERS
 
 
 def check(arguments: Sequence[str]) -> None:

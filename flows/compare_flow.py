@@ -18,6 +18,7 @@ from metaflow import card, config_expr, current, resources, step
 
 from base import LiveCards, config_file, parse_comparison, told_plainly
 from cluster import OnCluster
+from command_line import AT_ONCE
 from components.run_config import RunConfig
 from iteration import NODES, STEPS, Iteration
 from launcher import main, run_folder, script
@@ -46,7 +47,7 @@ class CompareFlow(Iteration):
         with told_plainly():
             self.remember_store()
         with self.work("start") as work:
-            self.started = arms.start(work)
+            self.started = arms.start(work, together=int(os.environ.get(AT_ONCE, "1")))
         self.branches = arms.branches(self.settings)
         self.next(self.branch, foreach="branches")
 

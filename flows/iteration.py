@@ -97,9 +97,8 @@ class Iteration(AlignmentFlow):
         from components import stages
         from components.runtime import machine
 
-        node = this_node(self.settings)
         given = stages.TrainInput(self.policy, self.optimizer, self.shards, self.rollouts, self.iteration, self.since)
-        with self.work("train") as work:
+        with this_node(self.settings) as node, self.work("train") as work:
             trained = stages.train_on(work, given, node)
             self.machine = machine.described()
         self.is_first_node = node.index == 0

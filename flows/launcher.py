@@ -57,6 +57,7 @@ def main(flow: Any) -> None:
     if launched:
         os.environ[LAUNCHER] = str(os.getpid())
         os.environ.pop(processes.PARENT, None)  # of a run that a task starts
+        os.environ[command_line.AT_ONCE] = str(command_line.workers(sys.argv[1:]))
         for command in ("RUN", "RESUME"):
             os.environ.setdefault(f"METAFLOW_{command}_MAX_NUM_SPLITS", MOST_SPLITS)
         # Else Metaflow names all steps that have not started, every five minutes; `evaluate` says what is to come.

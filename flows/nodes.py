@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from metaflow import current
 
 from components.run_config import RunConfig
+from components.runtime import scratch
 from components.runtime.processes import children
 from components.stages.handover import Node
 
 POD = "METAFLOW_KUBERNETES_WORKLOAD"  # environment variable that pods have
 PORT = 29500  # of a pod's own network, so nothing else has it
+MEETING = "meeting"  # the file
 
 
-def this_node(settings: RunConfig) -> Node:
-    """Which of `training.nodes` this task is, and where they meet.
+@contextmanager
+def this_node(settings: RunConfig) -> Iterator[Node]:
+    """Which of `training.nodes` this task is, and where they meet in the block.
 
     Pods meet at the first one's address. Elsewhere Metaflow runs all nodes on one machine, and they meet by a file:
-    there is no port that another run could have taken.
+    there is no port that another run could have taken. Its folder is the first node's, and goes as a step's does.
     """
     if settings.training.nodes == 1:
-        return Node()
+        yield Node()
+        return
     parallel = current.parallel
     if POD in os.environ:
-        return Node(parallel.node_index, parallel.num_nodes, f"tcp://{parallel.main_ip}:{PORT}")
+        yield Node(parallel.node_index, parallel.num_nodes, f"tcp://{parallel.main_ip}:{PORT}")
+        return
     attempt = f"{current.run_id}/{current.step_name}/{parallel.control_task_id}/{current.retry_count}"
-    meeting = (_own_folder() / hashlib.sha256(attempt.encode()).hexdigest()[:16]).as_uri()
-    tasks = tasks_of_others(parallel.num_nodes - 1) if parallel.node_index == 0 else ()
-    return Node(parallel.node_index, parallel.num_nodes, meeting, tasks)
+    with _meeting(attempt, first=parallel.node_index == 0) as folder:
+        tasks = tasks_of_others(parallel.num_nodes - 1) if parallel.node_index == 0 else ()
+        yield Node(parallel.node_index, parallel.num_nodes, (folder / MEETING).as_uri(), tasks)
 
 
 def tasks_of_others(count: int) -> tuple[int, ...]:
@@ -55,11 +63,23 @@ def _words(process: int) -> list[bytes]:
         return [b""]
 
 
-def _own_folder() -> Path:
-    """A folder of TMPDIR that only this user can enter. Raises PermissionError for one that another has made."""
-    folder = Path(tempfile.gettempdir()) / f"wind-meetings-{os.getuid()}"
+@contextmanager
+def _meeting(attempt: str, *, first: bool) -> Iterator[Path]:
+    """A folder of TMPDIR for the nodes of an attempt at a task, which only this user can enter.
+
+    The last node to leave removes it: the file by which they meet goes with the last of their processes. What killed
+    ones leave goes as an abandoned scratch folder. Raises PermissionError for a folder that another has made.
+    """
+    name = hashlib.sha256(f"{os.getuid()}/{attempt}".encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"{scratch.PREFIX}meeting-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if found.st_uid != os.getuid() or found.st_mode & 0o77 or folder.is_symlink():
         raise PermissionError(f"{folder}: others can enter it. Remove it, or set TMPDIR to another folder.")
-    return folder
+    if first:
+        scratch.own(folder)
+    try:
+        yield folder
+    finally:
+        if not (folder / MEETING).exists():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -42,8 +42,8 @@ def branches(config: RunConfig) -> list[Branch]:
     return [Branch(arm, seed) for seed in config.compare.seeds for arm in config.compare.arms]
 
 
-def start(work: Workspace) -> Started:
-    """What all branches share; see `stages.start`.
+def start(work: Workspace, *, together: int = 1) -> Started:
+    """What all branches share; see `stages.start`. So many of them, at most, are `together` at work on one machine.
 
     Raises ConfigError for an arm that needs more prompts than exist, whose engine is not available, or whose training
     the model cannot follow; StoreError where there is too little room for all of them.
@@ -60,11 +60,11 @@ def start(work: Workspace) -> Started:
     if config.compare.budget is None or config.compare.budget.samples is not None:
         for name in config.compare.arms:
             _check_prompts(name, config.arm(name), work, started)
-    _check_model(work, started)
+    _check_model(work, started, together)
     return started
 
 
-def _check_model(work: Workspace, started: Started) -> None:
+def _check_model(work: Workspace, started: Started, together: int) -> None:
     """Checks that the model can be trained as each arm says, and that there is room for what all of them store."""
     from components.training import checks
 
@@ -77,7 +77,7 @@ def _check_model(work: Workspace, started: Started) -> None:
             with _told_of(name):
                 checks.check(arm.training, model)
         runs += [space.of_model(arm, model, files)] * len(config.compare.seeds)
-    space.check(config, work.store, *runs)
+    space.check(config, work.store, *runs, together=together)
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def run_in_process(
     Returns:
         The results, as `analysis.tidy` gives them.
     """
-    started = _started(config, store_root, folder)
+    started = _started(config, store_root, folder, processes)
     histories: dict[Branch, pd.DataFrame] = {}
     todo = branches(config)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
@@ -187,13 +187,13 @@ def remember(work: Workspace, run: str, started: Started, policies: Iterable[Man
     work.store.write_note(f"compared-{run.replace('/', '-')}", json.dumps(content))
 
 
-def _started(config: RunConfig, store_root: str, folder: Path | None) -> Started:
+def _started(config: RunConfig, store_root: str, folder: Path | None, together: int) -> Started:
     alone = config.model_copy(update={"compare": None}).model_dump()
     path = None if folder is None else folder / f"start-{_digest(alone)}.json"
     if path is not None and path.exists():
         return Started(**json.loads(path.read_text()))
     with open_workspace(config, store_root, "start") as work:
-        started = start(work)
+        started = start(work, together=together)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(started)))

@@ -18,6 +18,8 @@ from components.judges import Judge
 from components.judges._base import PairwiseModelJudge
 from components.run_config import RunConfig
 
+SMALLEST = 12 * 128**2  # parameters of the smallest usual decoder, `Shape.of_size` with one layer
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -32,7 +34,7 @@ class Shape:
     @classmethod
     def of_size(cls, parameters: float) -> Shape:
         """A usual decoder of that many parameters: N = 12 · layers · hidden², hidden = 128 · layers, 4 heads a key."""
-        layers = max(1, round((parameters / (12 * 128**2)) ** (1 / 3)))
+        layers = max(1, round((parameters / SMALLEST) ** (1 / 3)))
         hidden = 128 * layers
         return cls(parameters, layers, hidden, 7 * hidden // 2, hidden // 2)
 

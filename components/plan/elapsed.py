@@ -5,21 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from components.config.steps import SHARDED
 from components.plan.costs import Models
+from components.plan.models import PlanError
 from components.plan.space import FP32
 from components.reporting.text import digits
 from components.run_config import RunConfig
+from components.stages import splitting
 
 # Simulated iterations, of which the mean is taken, and the most tasks of all of them together.
 TRIES, MOST_TASKS = 2000, 1_000_000
+HOPELESS = 5  # interruptions in a task's time: hardly one attempt in 150 ends well
 TOO_MUCH = 0.1  # work done again, as a share of what has to be done
 # Of a pass forward and back: weights are gathered twice, and gradients summed once.
 PASSES_OF_WEIGHTS, PASSES_OF_GRADIENTS = 3, 2
 NETWORK = 50e9 / 8  # bytes a second
+NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -40,41 +45,76 @@ class Step:
     gpu_hours: float  # with what is done again
     hours: float  # from its beginning to its end
     again: float = 0.0  # share of the work that is lost and done again
+    waiting: float = 0.0  # of its hours, those in which machines wait for their network
 
 
-def steps(config: RunConfig, models: Models, hours: Mapping[str, float], machines: Machines) -> dict[str, Step]:
-    """Each kind of step, given the GPU hours of its work; shards all run at once."""
+def steps(
+    config: RunConfig,
+    models: Models,
+    hours: Mapping[str, float],
+    machines: Machines,
+    loading: Mapping[str, float] = NOTHING,
+) -> dict[str, Step]:
+    """Each kind of step; shards all run at once.
+
+    Args:
+        config: of one run.
+        models: that it uses.
+        hours: GPU hours of each kind's work.
+        machines: that it runs on.
+        loading: seconds that each shard's task of a kind takes besides, to load models.
+
+    Raises:
+        PlanError: spot machines are interrupted so often that hardly a task ends.
+    """
     found: dict[str, Step] = {}
     for kind, work in hours.items():
         gpus = config.num_gpus(kind)
         if kind in SHARDED:
-            found[kind] = _sharded(config, hours, kind, machines)
+            found[kind] = _sharded(config, hours, kind, machines, loading)
         elif kind == "train":
-            nodes = config.training.nodes
-            elapsed = work / (nodes * gpus) + exchange(config, models, machines) / 3600
-            found[kind] = Step(nodes, gpus, elapsed * nodes * gpus, elapsed)
+            nodes, waiting = config.training.nodes, exchange(config, models, machines) / 3600
+            elapsed = work / (nodes * gpus) + waiting
+            found[kind] = Step(nodes, gpus, elapsed * nodes * gpus, elapsed, waiting=waiting)
         else:
             found[kind] = Step(1, gpus, work, work / gpus)
     return found
 
 
-def shards(config: RunConfig, hours: Mapping[str, float]) -> int:
-    """Of an iteration; `auto` by these GPU hours of the whole run."""
+def shards(config: RunConfig, hours: Mapping[str, float], loading: Mapping[str, float] = NOTHING) -> int:
+    """Of an iteration; `auto` by these GPU hours of the whole run and the seconds for loading."""
     settings, t = config.prompts, config.iterations
     if settings.shards != "auto":
         return settings.shards
-    minutes = 60 * sum(hours[kind] / config.num_gpus(kind) for kind in SHARDED) / t
-    return min(settings.shards_at_most, max(1, math.ceil(minutes / settings.shard_minutes)))
+    work = 3600 * sum(hours[kind] / config.num_gpus(kind) for kind in SHARDED) / t
+    return splitting.automatic(settings, work, sum(loading.values()))
 
 
-def _sharded(config: RunConfig, hours: Mapping[str, float], kind: str, machines: Machines) -> Step:
-    count, gpus, t = shards(config, hours), config.num_gpus(kind), config.iterations
-    alone = hours[kind] / (t * count * gpus)  # hours of one task that nothing interrupts
+def with_loading(config: RunConfig, hours: Mapping[str, float], loading: Mapping[str, float]) -> dict[str, float]:
+    """The GPU hours with those in which tasks load models; see `steps`."""
+    if not loading:
+        return dict(hours)
+    tasks = config.iterations * shards(config, hours, loading)
+    return {kind: work + tasks * config.num_gpus(kind) * loading.get(kind, 0.0) / 3600 for kind, work in hours.items()}
+
+
+def _sharded(
+    config: RunConfig, hours: Mapping[str, float], kind: str, machines: Machines, loading: Mapping[str, float]
+) -> Step:
+    count, gpus, t = shards(config, hours, loading), config.num_gpus(kind), config.iterations
+    n, work = config.prompts.per_iteration, with_loading(config, hours, loading)[kind]
+    # Hours of the task with the most prompts, if nothing interrupts it.
+    alone = hours[kind] * splitting.largest(n, count) / n / (t * gpus) + loading.get(kind, 0.0) / 3600
     rate = machines.interruptions if machines.spot_price is not None else 0.0
     if not alone or not rate:
-        return Step(count, gpus, hours[kind], t * alone)
+        return Step(count, gpus, work, t * alone)
+    if rate * alone > HOPELESS:
+        raise PlanError(
+            f"--interruptions: a task of {kind} takes {digits(alone)} hours and begins anew when it is interrupted, so "
+            f"with {rate:g} an hour hardly one ends. Raise prompts.shards, or leave spot machines out."
+        )
     again = expected(alone, rate) / alone - 1
-    return Step(count, gpus, hours[kind] * (1 + again), t * slowest(alone, rate, count), again)
+    return Step(count, gpus, work * (1 + again), t * slowest(alone, rate, count), again)
 
 
 def expected(hours: float, rate: float) -> float:
@@ -87,7 +127,7 @@ def expected(hours: float, rate: float) -> float:
 
 def slowest(hours: float, rate: float, count: int) -> float:
     """Mean hours until the last of `count` such tasks ends, simulated."""
-    if rate * hours > 5:  # hardly one attempt in 150 ends well
+    if rate * hours > HOPELESS:
         return math.inf
     tries = max(1, min(TRIES, MOST_TASKS // count))
     rng, total = np.random.default_rng(0), np.full(tries * count, float(hours))
@@ -134,4 +174,6 @@ def render(found: Mapping[str, Step]) -> str:
         again = f", of which {step.again / (1 + step.again):.1%} are done again" if step.again else ""
         again += "; raise prompts.shards" if step.again > TOO_MUCH else ""
         lines.append(f"  {kind}: {digits(step.hours)} hours on {tasks}, {digits(step.gpu_hours)} GPU hours{again}")
+        if step.waiting:
+            lines.append(f"    in {digits(step.waiting)} of these hours all wait for the network between machines")
     return "\n".join(lines)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FP32 = 4  # bytes
 MOMENTS = {"adamw": 8, "rmsprop": 4, "adamw_8bit": 2}  # bytes per trained weight; embeddings' are never in 8 bits
+STATES = 2  # saved states of an iteration that trains, until the later one is there
 POD_DISK = 10240  # MB, Metaflow's own choice
 MB, GB = 1_000_000, 1_000_000_000
 
@@ -38,7 +39,7 @@ class Space:
 
     def stored(self, iterations: int) -> int:
         """In the store at the end; while the last iteration trains, two saved states of it as well."""
-        return self.base + (iterations + 2) * self.iteration
+        return self.base + (iterations + STATES) * self.iteration
 
     def scratch(self, *, remote: bool) -> int:
         """Where a step works, at most: training writes a saved state and then its results.
@@ -81,26 +82,37 @@ def _trained(config: RunConfig, model: PreTrainedModel) -> int:
     return sum(rows * columns for _, (rows, columns) in lora.shapes(model, config.training.lora))
 
 
-def check(config: RunConfig, store: Store, *runs: Space, in_pod: bool | None = None) -> None:
+def check(config: RunConfig, store: Store, *runs: Space, together: int = 1, in_pod: bool | None = None) -> None:
     """Checks that there is so much for these runs, which have the base and `config.iterations` in common.
 
-    `in_pod` if each step works on a disk of its pod, by default as Metaflow says.
+    Args:
+        config: of the runs.
+        store: where all of them keep their files.
+        runs: what each needs.
+        together: how many of them at most train at the same time, on one disk unless in pods.
+        in_pod: whether each step works on a disk of its pod, by default as Metaflow says.
 
-    Raises StoreError for a store or a TMPDIR without so much room, ConfigError for pods with too small a disk.
+    Raises:
+        StoreError: a store or a TMPDIR without so much room.
+        ConfigError: pods with too small a disk.
     """
-    scratch = max(run.scratch(remote=not isinstance(store, LocalStore)) for run in runs)
-    *others, largest = sorted(runs, key=lambda run: run.iteration)
+    each = sorted((run.scratch(remote=not isinstance(store, LocalStore)) for run in runs), reverse=True)
+    largest, *others = sorted(runs, key=lambda run: run.iteration, reverse=True)
     stored = largest.stored(config.iterations) + config.iterations * sum(run.iteration for run in others)
+    stored += STATES * sum(run.iteration for run in others[: together - 1])
     if os.environ.get("METAFLOW_KUBERNETES_WORKLOAD") if in_pod is None else in_pod:
-        _check_pod(config, scratch)
+        _check_pod(config, each[0])
         store.check(space=stored)
         return
+    scratch, count = sum(each[:together]), min(together, len(each))
     folder = Path(tempfile.gettempdir())
     free = shutil.disk_usage(folder).free
     if free < scratch:
+        several = f" of {count} runs at once" if count > 1 else ""
+        fewer = ", run fewer at once (--max-workers)" if count > 1 else ""
         raise StoreError(
-            f"{folder}: has {free / GB:.1f} GB left, and training needs about {scratch / GB:.1f} GB there. Free space, "
-            "or set TMPDIR to a folder elsewhere."
+            f"{folder}: has {free / GB:.1f} GB left, and training{several} needs about {scratch / GB:.1f} GB there. "
+            f"Free space{fewer}, or set TMPDIR to a folder elsewhere."
         )
     shared = isinstance(store, LocalStore) and folder.stat().st_dev == Path(store.root).stat().st_dev
     store.check(space=stored + (scratch if shared else 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from components.plan.costs import Lengths, Models, work
@@ -11,6 +11,7 @@ from components.plan.memory import BF16, bytes_of, cache, engine_weights, memory
 from components.plan.models import PlanError
 from components.reporting.text import aligned, digits
 from components.run_config import RunConfig
+from components.stages.start_from import LATEST
 
 GB = 1e9
 
@@ -111,7 +112,14 @@ def _inputs(config: RunConfig, models: Models, lengths: Lengths) -> list[str]:
         *(f"judge {judge.name}: {digits(shape.parameters / 1e9)} B parameters" for judge, shape in models.judges),
         f"{config.iterations} iterations of {config.prompts.per_iteration:,} prompts, {config.generation.responses} "
         f"responses each; {lengths.prompt:g} tokens a prompt, {lengths.response:g} a response",
+        *([] if config.start_from is None else [_continued(config.start_from)]),
     ]
+
+
+def _continued(origin: str) -> str:
+    """What the run takes over instead of making it."""
+    known = "" if origin != LATEST else ", if there is one that it can continue"
+    return f"continues {origin}{known}: start draws nothing, and the base policy is stored already"
 
 
 def _room(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) -> list[str]:
@@ -125,17 +133,21 @@ def _room(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) ->
     return [f"{share:.0%} of one {gpu_name} hold the weights and the cache of {count} responses"]
 
 
-def assumptions(gpu_name: str, machines: Machines, *, measured: bool) -> str:
-    """By which formula the figures come, and what it takes for granted."""
+def assumptions(gpu_name: str, machines: Machines, estimated: Sequence[str]) -> str:
+    """By which formula the figures come, and what it takes for granted; `estimated` beside a history, else empty."""
     gpu = GPUS[gpu_name]
     between = (
         f"Between machines {machines.network * 8 / 1e9:g} Gbit/s, with which no computing overlaps: of each micro-batch"
         " the weights in fp32\nthree times, or the adapter's twice. "
     )
-    if measured:
+    if estimated:
         between = (
-            "Hours of all steps but start are those of --history, for as many prompts, waiting for the network too.\n"
+            f"Hours of all steps but {' and '.join(estimated)} are those of --history, for as many prompts, with "
+            "loading models for each\nshard and waiting for the network. The slowest shard is taken for one of "
+            "those with the most prompts, and the others to take as long.\n"
         )
+        if "evaluate" in estimated:
+            between += "What evaluate takes is not known: --history has no evaluated iteration. It is estimated.\n"
     return f"""\
 FLOP = 2 x parameters x tokens for what is read (prompts once for their K responses, both log-probs, the judge's
 inputs) or generated; 6 x for training, 8 x with gradient checkpointing, with LoRA 4 x and 6 x. Left out: attention's

@@ -51,8 +51,8 @@ def figures_line(figures: Mapping[str, float], equals: str, separator: str) -> s
 
 
 def digits(value: float) -> str:
-    """Three digits or, of large numbers, all before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """Three digits or, of large numbers, all before the point; of those that nothing has, 1e15 and more, three."""
+    return f"{value:,.0f}" if 100 <= value < 1e15 else f"{value:.3g}"
 
 
 def meter(description: str, done: int, total: int, elapsed: float, figures: Mapping[str, float], columns: int) -> str:

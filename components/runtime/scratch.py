@@ -25,9 +25,13 @@ def scratch(kind: str, parent: Path | None = None) -> Iterator[Path]:
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     remove_abandoned(parent)
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{kind}-", dir=parent) as name:
-        folder = Path(name)
-        (folder / OWNER).write_text(json.dumps(processes.identity()))
-        yield folder
+        own(Path(name))
+        yield Path(name)
+
+
+def own(folder: Path) -> None:
+    """Notes that a folder `wind-…` is this process's, and abandoned when that has ended."""
+    (folder / OWNER).write_text(json.dumps(processes.identity()))
 
 
 def remove_abandoned(parent: Path) -> None:

@@ -153,6 +153,12 @@ class Workspace:
         """An empty folder of the step's own."""
         return Path(tempfile.mkdtemp(dir=self.folder))
 
+    def shared_folder(self, name: str) -> Path:
+        """A folder of the step that all its processes on this machine know by its name."""
+        folder = self.cache / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def keep(self, name: str, write: Callable[[Path], object]) -> Manifest:
         """Stores the file that `write` writes."""
         path = self.new_folder() / name

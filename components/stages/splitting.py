@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 COLUMN, LOADING = "shards", "seconds_loading"  # of `history`, with `prompts.shards: auto`
 SECONDS = [f"seconds_{kind}" for kind in SHARDED]
 
+LARGEST = 1e15  # shards; a time for each can be arbitrarily short
+
 logger = logging.getLogger(__name__)
 
 
@@ -63,30 +65,50 @@ def how_many(settings: PromptsConfig, history: pd.DataFrame | None) -> int:
     """
     if settings.shards != "auto":
         return settings.shards
-    most, found = settings.shards_at_most, pace(history)
+    found = pace(history)
     if found is None:
-        return most
-    work, left = settings.per_iteration * found.prompt, 60 * settings.shard_minutes - found.loading
-    if left <= 0:
+        return settings.shards_at_most
+    return automatic(settings, settings.per_iteration * found.prompt, found.loading)
+
+
+def automatic(settings: PromptsConfig, work: float, loading: float) -> int:
+    """How many shards let each take `shard_minutes`, at most `shards_at_most`.
+
+    Each is given as much work as loading takes, if that is more than half of the minutes: smaller ones would do little
+    else.
+
+    Args:
+        settings: with `shards: auto`.
+        work: seconds of one task that had all prompts, without loading models.
+        loading: seconds of any task.
+    """
+    most, seconds = settings.shards_at_most, 60 * settings.shard_minutes
+    if loading > seconds / 2:
         logger.warning(
             "prompts.shard_minutes: loading the models takes %.3g minutes of each task, and %.3g are given for all. "
-            "Raise it, or the shards do little else.",
-            *(found.loading / 60, settings.shard_minutes),
+            "Tasks take about %.3g, so that half of that is work. Raise it to more.",
+            *(loading / 60, settings.shard_minutes, loading / 30),
         )
-        return most
-    wanted = max(1, math.ceil(work / left))
+    left = max(seconds - loading, loading)
+    wanted = max(1, math.ceil(min(work / left, LARGEST)))
     if wanted > most:
         logger.warning(
             "prompts.shard_minutes: %d shards take about %.3g minutes each, and %d would take %.3g. "
             "Raise prompts.most_shards (%d).",
-            *(most, (found.loading + work / most) / 60, wanted, settings.shard_minutes, settings.most_shards),
+            *(most, (loading + work / most) / 60, wanted, (loading + left) / 60, settings.most_shards),
         )
     return min(wanted, most)
+
+
+def largest(prompts: int, shards: int) -> int:
+    """Prompts of the largest of so many shards."""
+    return math.ceil(prompts / shards)
 
 
 def pace(history: pd.DataFrame | None) -> Pace | None:
     """What the last iteration's slowest tasks took; all of it for its prompts where loading was not told apart.
 
+    They are taken to have had the most prompts: of others nothing is known.
     None without an iteration, or where the last one did not count its shards.
     """
     if history is None or not len(history) or COLUMN not in history:
@@ -95,4 +117,4 @@ def pace(history: pd.DataFrame | None) -> Pace | None:
     if math.isnan(last[COLUMN]) or not last["prompts"]:
         return None
     load = 0.0 if math.isnan(told := last.get(LOADING, math.nan)) else float(told)
-    return Pace(load, float((last[SECONDS].sum() - load) * last[COLUMN] / last["prompts"]))
+    return Pace(load, float((last[SECONDS].sum() - load) / largest(int(last["prompts"]), int(last[COLUMN]))))

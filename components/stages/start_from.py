@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from components import prompts
 from components.config import registry
-from components.config.errors import ConfigError
+from components.config.errors import BlobError, ConfigError
 from components.config.marks import Kept, marked
 from components.config.sections import GenerationConfig, PolicyConfig, TrainingConfig
 from components.evaluation import groups
@@ -60,14 +60,12 @@ class Origin:
     def check(self, work: Workspace) -> None:
         """Checks that the run of `work` can continue from here.
 
-        Raises ConfigError for another store and for settings that must be equal and are not; BlobError for a file that
-        is missing from the store.
+        Raises ConfigError for another store without the origin's files, and for settings that must be equal and are
+        not; BlobError for a file that is missing from the store.
         """
         if problems := self.problems(work):
             raise ConfigError("\n".join(problems))
-        started = self.started
-        for manifest in (self.policy, self.optimizer, self.evaluated, started.policy, started.prompts):
-            work.store.require(manifest)
+        self._require_files(work)
 
     def begin(self, work: Workspace) -> Started:
         """What the run of `work` takes from here instead of making it, checked as far as its config may differ.
@@ -88,11 +86,8 @@ class Origin:
         return [*self._differences(work), *self._without_anchor(work.config)]
 
     def _differences(self, work: Workspace) -> list[str]:
-        if self.store_root != work.store.root:
-            return [
-                f"start_from: {self.run} keeps its weights in {self.store_root}, this run in {work.store.root}. "
-                f"Run on the datastore of {self.run}."
-            ]
+        if lacking := self._lacking(work):
+            return [lacking]
         ours = work.config.model_dump()
         # An older run's config lacks what was added since, and the run had what is the default now.
         sections = {
@@ -106,6 +101,29 @@ class Origin:
             for key in marked(RunConfig, Kept)
             if _at(ours, key) != _at(theirs, key)
         ]
+
+    def _lacking(self, work: Workspace) -> str:
+        """What to do where the run began with another store, whose files did not come with it; else empty.
+
+        A datastore that was moved or copied together with its store is used as it lies now, as by a resume.
+        """
+        if self.store_root == work.store.root:
+            return ""
+        try:
+            self._require_files(work)
+        except BlobError as error:
+            return (
+                f"start_from: {self.run} keeps its weights in {self.store_root}, this run in {work.store.root}, which "
+                f"lacks files of it. Copy {self.store_root} there too, or run on the datastore that stands beside it. "
+                f"({error})"
+            )
+        return ""
+
+    def _require_files(self, work: Workspace) -> None:
+        started = self.started
+        began = (started.policy, started.prompts, started.evaluated)
+        for manifest in (self.policy, self.optimizer, self.evaluated, *began):
+            work.store.require(manifest)
 
     def _without_anchor(self, config: RunConfig) -> list[str]:
         if not config.algorithm.on_policy or ANCHOR_FILE in self.optimizer:

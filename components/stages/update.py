@@ -31,7 +31,7 @@ def train_here(work: Workspace, given: TrainInput) -> TrainResult | None:
     from components.training.optimizer import require_finite, save_optimizer
 
     key = _key(work, given)
-    checkpoints = Checkpoints(work.store, key, work.config.training, work.new_folder())
+    checkpoints = Checkpoints(work.store, key, work.config.training, work.shared_folder("unfinished"))
     state = _begin(work, given)
     checkpoints.restore(state)
     if state.anchor is None:

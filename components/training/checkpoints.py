@@ -64,7 +64,7 @@ class Checkpoints:
     store: Store
     key: str
     settings: TrainingConfig
-    scratch: Path  # an empty folder
+    scratch: Path  # a folder that the processes of a machine share, for this alone
     seconds_before: float = 0.0  # that earlier attempts spent up to the state restored
     clock: Callable[[], float] = time.monotonic
 
@@ -76,20 +76,24 @@ class Checkpoints:
         """Takes over the last state that an attempt saved, if there is one.
 
         One that is missing or damaged is reported and not used: training then begins anew, with the same result.
-        Of several processes, all take the one that the first has found.
+        Of several processes, all take the one that the first has found; the first of each machine brings it there.
         """
         while (manifest := self._found()) is not None:
             problem = ""
-            try:
-                self.store.get(manifest, self.scratch)
-            except BlobError as error:
-                problem = str(error)
-            if sharding.in_any(bool(problem)):
+            if sharding.first_of_machine():
+                try:
+                    self.store.get(manifest, self.scratch)
+                except BlobError as error:
+                    problem = str(error)
+            if sharding.in_any(bool(problem)):  # all wait here for the file
                 if self._found() != manifest:
                     continue  # another attempt, still running, has just put a later one in its place
                 logger.warning("the state of unfinished training cannot be used, so it begins anew. %s", problem)
                 return
             self.seconds_before = float(state.restore(self.scratch / FILE)[SECONDS])
+            sharding.in_any(False)  # all have read it then
+            if sharding.first_of_machine():
+                (self.scratch / FILE).unlink()
             self._latest = manifest
             logger.warning("training continues after optimiser step %d, which an earlier attempt saved", state.done)
             return

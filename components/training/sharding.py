@@ -9,6 +9,7 @@ every pass, and are a hundred times as many.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -38,6 +39,11 @@ def world() -> int:
 def rank() -> int:
     """This one's number among them; 0 is the one that writes."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def first_of_machine() -> bool:
+    """Whether this is the process that does what is done once on each machine that trains."""
+    return not dist.is_initialized() or int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def shard(policy: Policy, settings: TrainingConfig) -> Policy:

@@ -119,3 +119,20 @@ def test_no_traceback(here, flow_env, words, part):
     assert part in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert done.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--config", "config", "a.yaml", "run", "--max-workers", "3"], 3),
+        (["run", "--max-workers=5"], 5),
+        (["run", "--max-workers", "3", "--max-workers", "2"], 2),
+        (["run"], 7),
+        (["resume", "--origin-run-id", "1"], 16),  # Metaflow's own
+        (["run", "--max-workers", "many"], 16),
+    ],
+)
+def test_how_many_tasks_are_at_work(monkeypatch, words, expected):
+    monkeypatch.setenv("METAFLOW_RUN_MAX_WORKERS", "7")
+    monkeypatch.delenv("METAFLOW_RESUME_MAX_WORKERS", raising=False)
+    assert command_line.workers(words) == expected

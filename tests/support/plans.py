@@ -25,6 +25,7 @@ judge: {name: verifier, function: "m:f"}
 
 HISTORY = pd.DataFrame(
     {
+        "iteration": [1, 2],
         "prompts": [50, 50],
         "seconds_generate": [1800.0, 5400.0],
         "seconds_score": [360.0, 360.0],

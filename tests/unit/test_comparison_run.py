@@ -103,7 +103,9 @@ def test_an_arm_whose_model_has_no_layers_to_checkpoint_is_named(root, monkeypat
 def test_there_must_be_room_for_what_each_arm_stores(root, monkeypatch):
     """Of all weights and their moments, for two seeds and two iterations; of an adapter beside it hardly anything."""
     asked, check = [], space.check
-    monkeypatch.setattr(space, "check", lambda config, store, *runs: (asked.append(runs), check(config, store, *runs)))
+    monkeypatch.setattr(
+        space, "check", lambda config, store, *runs, **how: (asked.append(runs), check(config, store, *runs, **how))
+    )
     arms = {"whole": {}, "adapted": {"training": {"lora": {"rank": 2}}}, "anchored": {"algorithm": {"name": "jbond"}}}
     started = start(comparison(arms=arms, seeds=[0, 1]), root)
     with open_workspace(comparison(), root, "evaluate") as work:

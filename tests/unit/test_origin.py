@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -173,8 +174,33 @@ def test_every_difference_is_named(origin):
 
 
 def test_another_store(origin, tmp_path):
-    with pytest.raises(ConfigError, match=r"WindFlow/1 keeps its weights in \S+/store, this run in \S+/other\. Run on"):
+    message = (
+        r"WindFlow/1 keeps its weights in \S+/store, this run in \S+/other, which lacks files of it\. Copy \S+/store "
+    )
+    with pytest.raises(ConfigError, match=message):
         check(origin, store=str(tmp_path / "other"))
+
+
+def test_a_store_that_was_moved_or_copied_with_its_datastore(origin, tmp_path):
+    """The run that continues stays there; nothing is read from the old place, and a lost file is named."""
+    remembered = replace(origin, history=pd.DataFrame({"kl": [0.5]}))
+    with open_workspace(config(), origin.store_root, "start") as work:
+        remember(work, remembered)
+    moved = tmp_path / "elsewhere" / "store"
+    moved.parent.mkdir()
+    Path(origin.store_root).rename(moved)
+    for wanted in ("WindFlow/1", "latest"):
+        with open_workspace(config(f"start_from: {wanted}\n"), str(moved), "start") as work:
+            found = find(work)
+            assert found is not None
+            assert found.store_root == origin.store_root
+            found.check(work)
+    assert not Path(origin.store_root).exists()
+    with open_workspace(config("start_from: latest\n"), str(moved), "start") as work:
+        work.store.remove(origin.policy["a"]["sha256"])
+        assert find(work) is None
+        with pytest.raises(ConfigError, match=r"which lacks files of it\. Copy .*is missing"):
+            remembered.check(work)
 
 
 def test_a_file_that_is_gone(origin):

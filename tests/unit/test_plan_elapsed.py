@@ -12,6 +12,7 @@ from components.plan import elapsed, measured
 from components.plan.__main__ import main
 from components.plan.costs import Models
 from components.plan.elapsed import Machines
+from components.plan.history import read
 from components.plan.memory import BF16, memory
 from components.plan.models import PlanError
 from support.plans import HISTORY, LENGTHS, MODELS, POLICY, SMALL, config
@@ -105,13 +106,13 @@ def test_memory_of_an_adapter_on_several_machines():
 def test_hours_from_a_history(tmp_path):
     """A hundred prompts took 7200 s in two shards: 4 GPU hours; this run has twice as many prompts."""
     HISTORY.to_csv(tmp_path / "history.csv")
-    history = measured.read(tmp_path / "history.csv")
+    history = read(tmp_path / "history.csv")
     found = measured.gpu_hours(config(training={"nodes": 2, "processes": 4}), HOURS, history, 2)
     assert found == pytest.approx({"start": 1.0, "generate": 8.0, "score": 0.8, "train": 32.0, "evaluate": 0.4})
     counted = measured.gpu_hours(config(prompts={"shards": "auto"}), HOURS, history.assign(shards=[8, 4]))
-    assert counted["generate"] == pytest.approx(2 * (8 * 0.5 + 4 * 1.5))
+    assert counted["generate"] == pytest.approx(2 * 50 * (0.5 / 7 + 1.5 / 13))  # the largest of 8 shards has 7
     part = measured.gpu_hours(config(), HOURS, history.assign(shards=[math.nan, 4]), 2)
-    assert part["generate"] == pytest.approx(2 * (2 * 0.5 + 4 * 1.5))
+    assert part["generate"] == pytest.approx(2 * 50 * (0.5 / 25 + 1.5 / 13))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_hours_from_a_history(tmp_path):
     [
         (None, "cannot be read"),
         ("", "cannot be read"),
-        ("prompts,seconds_generate\n1,2\n", "has no column seconds_score"),
+        ("iteration,prompts,seconds_generate\n1,1,2\n", "has no column seconds_score"),
         (HISTORY.iloc[:0].to_csv(), "has no rows"),
         (HISTORY.assign(seconds_train=math.nan).to_csv(), "without prompts and seconds"),
         (HISTORY.assign(prompts="many").to_csv(), "without prompts and seconds"),
@@ -130,7 +131,7 @@ def test_a_file_that_is_no_history(tmp_path, text, message):
     if text is not None:
         (tmp_path / "history.csv").write_text(text)
     with pytest.raises(PlanError, match=message):
-        measured.read(tmp_path / "history.csv")
+        read(tmp_path / "history.csv")
 
 
 def test_the_command(tmp_path, capsys):
@@ -145,21 +146,6 @@ def test_the_command(tmp_path, capsys):
     assert "USD at 2 USD an hour, 0.5 on spot machines" in text
     assert "those of --history" in text
     assert "train  " in text
-
-
-def test_options_that_do_not_go_together(tmp_path):
-    (tmp_path / "run.yaml").write_text(SMALL)
-    with pytest.raises(SystemExit):
-        main([str(tmp_path / "run.yaml"), "--parameters", "1e9", "--interruptions", "0.2"])
-    with pytest.raises(SystemExit, match="--history-shards: is how the run of --history was split"):
-        main([str(tmp_path / "run.yaml"), "--parameters", "1e9", "--history-shards", "2"])
-    with pytest.raises(SystemExit, match="--network: the times of --history have the waiting"):
-        main([str(tmp_path / "run.yaml"), "--parameters", "1e9", "--history", "h.csv", "--network", "10"])
-    compare = {"seeds": [0], "budget": {"samples": 8000}, "arms": {"wind": {}, "half": {"share": 0.5}}}
-    (tmp_path / "arms.yaml").write_text(yaml.safe_dump({**yaml.safe_load(SMALL), "compare": compare}))
-    HISTORY.to_csv(tmp_path / "history.csv")
-    with pytest.raises(SystemExit):
-        main([str(tmp_path / "arms.yaml"), "--parameters", "1e9", "--history", str(tmp_path / "history.csv")])
 
 
 def test_much_that_is_done_again_has_a_remedy():

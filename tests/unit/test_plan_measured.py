@@ -9,6 +9,7 @@ import yaml
 
 from components.plan import measured
 from components.plan.__main__ import main
+from components.plan.history import read
 from components.plan.models import PlanError
 from support.plans import HISTORY, SMALL, config
 
@@ -56,7 +57,7 @@ def test_no_interruptions_are_none(tmp_path, capsys, given, rate):
     history = HISTORY.assign(seconds_generate=1800.0, seconds_score=0.0)
     history.to_csv(tmp_path / "history.csv")
     options = ["--parameters", "1e9", "--history", str(tmp_path / "history.csv"), "--history-shards", "2"]
-    main([str(tmp_path / "run.yaml"), *options, "--spot-price", "1", *given])
+    main([str(tmp_path / "run.yaml"), *options, "--price", "2", "--spot-price", "1", *given])
     lost = rate and math.expm1(rate) / rate - 1
     again = f", of which {lost / (1 + lost):.1%} are done again" if rate else ""
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  generate:"))
@@ -82,8 +83,8 @@ def test_options_that_are_no_numbers(tmp_path, capsys, options, message):
 
 
 def test_one_branch_of_a_comparison_is_a_run(tmp_path):
-    HISTORY.assign(arm="wind", seed=0, iteration=[1, 2]).to_csv(tmp_path / "comparison.csv")
-    assert len(measured.read(tmp_path / "comparison.csv")) == 2
+    HISTORY.assign(arm="wind", seed=0).to_csv(tmp_path / "comparison.csv")
+    assert len(read(tmp_path / "comparison.csv")) == 2
 
 
 @pytest.mark.parametrize(
@@ -94,12 +95,21 @@ def test_one_branch_of_a_comparison_is_a_run(tmp_path):
         (HISTORY.assign(seconds_score=[1, math.inf]).to_csv(), "without prompts and seconds"),
         (HISTORY.assign(seconds_generate=[-1.0, 1.0]).to_csv(), "without prompts and seconds"),
         *((HISTORY.assign(shards=[2, n]).to_csv(), "whole number from 1") for n in (0, -2, 1.5, math.inf, "many")),
+        (HISTORY.assign(iteration=[2, 1]).to_csv(), "holds several runs"),
+        (HISTORY.drop(columns="iteration").to_csv(), "has no column iteration"),
+        (HISTORY.assign(iteration=[1, 1.5]).to_csv(), "column iteration is to hold whole numbers"),
+        (HISTORY.assign(prompts=[50, 49.5]).to_csv(), "column prompts is to hold whole numbers"),
+        (HISTORY.assign(prompts=["1" * 400, 50]).to_csv(), "without prompts and seconds"),
+        (HISTORY.assign(shards=["1" * 400, 2]).to_csv(), "whole number from 1"),
+        (HISTORY.assign(shards=[2, 51]).to_csv(), "more shards than prompts"),
+        (HISTORY.assign(seconds_loading=[2160.1, 0]).to_csv(), "seconds_loading is to be from 0"),
+        (HISTORY.assign(seconds_loading=[-1, 0]).to_csv(), "seconds_loading is to be from 0"),
         (HISTORY.assign(iteration=[1, 1]).to_csv(), "holds several runs"),
-        (HISTORY.assign(arm=["wind", "dpo"], iteration=[1, 2]).to_csv(), "holds several runs"),
-        (HISTORY.assign(arm="wind", seed=[0, 1], iteration=[1, 2]).to_csv(), "holds several runs"),
+        (HISTORY.assign(arm=["wind", "dpo"]).to_csv(), "holds several runs"),
+        (HISTORY.assign(arm="wind", seed=[0, 1]).to_csv(), "holds several runs"),
     ],
 )
 def test_figures_that_no_run_has(tmp_path, text, message):
     (tmp_path / "history.csv").write_text(text)
     with pytest.raises(PlanError, match=message):
-        measured.read(tmp_path / "history.csv")
+        read(tmp_path / "history.csv")

@@ -110,6 +110,21 @@ def test_runs_from_one_base_share_it(store, monkeypatch) -> None:
     space.check(config(), store, large, small, large, in_pod=False)
 
 
+@pytest.mark.parametrize(("together", "scratch"), [(1, 12), (2, 24), (3, 30), (16, 30)])
+def test_runs_side_by_side_have_a_scratch_folder_each(store, monkeypatch, together, scratch) -> None:
+    """Of 6, 6 and 3 GB an iteration: twice that in TMPDIR, and as much of saved states in the store beside 47."""
+    small, large = (Space(2_000_000_000, policy, 2 * policy) for policy in (1_000_000_000, 2_000_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(90e9, 0, scratch * 1e9 - 1e8))
+    several = rf" of {min(together, 3)} runs at once" if together > 1 else ""
+    with pytest.raises(StoreError, match=rf"and training{several} needs about {scratch}\.0 GB there"):
+        space.check(config(), store, large, small, large, together=together, in_pod=False)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: store.root)
+    whole = 2 + 3 * 15 + 2 * scratch
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(90e9, 0, whole * 1e9 - 1e8))
+    with pytest.raises(StoreError, match=rf"the run needs about {whole}\.0 GB"):
+        space.check(config(), store, large, small, large, together=together, in_pod=False)
+
+
 @pytest.mark.parametrize(("cluster", "fits"), [("{}", False), ("{steps: {train: {disk: 60000}}}", True)])
 def test_pods_have_a_disk_each(store, cluster: str, fits: bool, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1e15, 0, 1e15))

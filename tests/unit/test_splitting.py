@@ -99,13 +99,21 @@ def test_the_second_iteration_has_the_minutes_that_are_asked_for():
     assert how_many(asked, history) == 7
 
 
+def test_the_slowest_of_uneven_shards_has_the_most_prompts():
+    """Of ten prompts in four shards it has three, which take 30 s: ten prompts in tasks of 20 s are five shards."""
+    history = took(20, 10, prompts=10)
+    assert how_many(settings(per_iteration=10, shard_minutes=20 / 60), history) == 5
+    assert how_many(settings(shard_minutes=1e-300), history) == 50
+
+
 def test_when_loading_alone_takes_longer_a_line_says_so(caplog):
+    """250 prompts took 130 s besides: 6000 take 3120, in tasks of 120 beside as much that loads."""
     with caplog.at_level(logging.WARNING):
-        assert how_many(settings(shard_minutes=2), took(200, 50).assign(seconds_loading=120)) == 50
+        assert how_many(settings(shard_minutes=2), took(200, 50).assign(seconds_loading=120)) == 26
     (line,) = caplog.messages
     assert line == (
         "prompts.shard_minutes: loading the models takes 2 minutes of each task, and 2 are given for all. "
-        "Raise it, or the shards do little else."
+        "Tasks take about 4, so that half of that is work. Raise it to more."
     )
 
 

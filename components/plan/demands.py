@@ -1,0 +1,98 @@
+"""What a plan is asked for: numbers of the command line, and whether they go together with the config."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+
+from components.plan.costs import SMALLEST, Lengths
+from components.plan.measured import SHARDS
+from components.plan.models import PlanError
+from components.run_config import RunConfig
+
+LARGEST = 1e15
+SHOWN = 80  # characters of a word in a message
+PROMPT_TOKENS = 200.0
+
+
+def require_used(given: argparse.Namespace, planned: Sequence[RunConfig]) -> None:
+    """Raises PlanError for an option without which the plan of these runs would be the same."""
+    in_shards = any(not run.algorithm.on_policy for run in planned)
+    if given.history is not None and len(planned) > 1:
+        raise PlanError("--history: is of one run, and this config compares several. Plan one of them, or without it.")
+    if given.history is None and given.history_shards is not None:
+        raise PlanError(f"{SHARDS}: is how the run of --history was split. Give that, too.")
+    if given.interruptions is not None and given.spot_price is None:
+        raise PlanError("--interruptions: are of spot machines. Give their price with --spot-price, too.")
+    if given.spot_price is not None and given.price is None:
+        raise PlanError("--spot-price: is for generate and score. Give the price of the others, --price, too.")
+    if given.spot_price is not None and not in_shards:
+        raise PlanError("--spot-price: is for generate and score, and this run draws in training. Leave it out.")
+    if given.network is not None and given.history is not None:
+        raise PlanError("--network: the times of --history have the waiting for it in them. Leave one of them out.")
+    if given.network is not None and all(run.training.nodes == 1 for run in planned):
+        raise PlanError("--network: is between machines, and training.nodes is 1. Leave it out, or raise that.")
+
+
+def lengths(given: argparse.Namespace, run: RunConfig) -> Lengths:
+    """Of prompts and responses. Raises PlanError for a mean that is above what the config allows."""
+    most = min(run.policy.max_prompt_tokens, run.prompts.drop_longer or math.inf)
+    prompt = min(PROMPT_TOKENS, most) if given.prompt_tokens is None else given.prompt_tokens
+    if prompt > most:
+        key = "policy.max_prompt_tokens" if most == run.policy.max_prompt_tokens else "prompts.drop_longer"
+        raise PlanError(f"--prompt-tokens: {prompt:g} is more than {key}, {most}, allows. Lower it, or raise that.")
+    longest = run.generation.max_new_tokens
+    response = longest / 2 if given.response_tokens is None else given.response_tokens
+    if response > longest:
+        raise PlanError(
+            f"--response-tokens: {response:g} is more than generation.max_new_tokens, {longest}, allows. Lower it, or "
+            "raise that."
+        )
+    return Lengths(prompt, response)
+
+
+def counts(given: Sequence[str], policy: str) -> dict[str, float]:
+    """Parameters by model. Raises PlanError for what is no number or no model's, and for a model given twice."""
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, count = text.rpartition("=")
+        name = name or policy
+        if name in found:
+            raise PlanError(f"--parameters: the size of {name} is given twice. Give it once.")
+        try:
+            found[name] = number(count)
+        except argparse.ArgumentTypeError as error:
+            raise PlanError(f"--parameters {text}: {count!r} is no number. Write it as in 8.0e9.") from error
+        if found[name] < SMALLEST:
+            raise PlanError(
+                f"--parameters {text}: is a model of {found[name]:g} parameters, and one of a single layer has "
+                f"{SMALLEST:,}. Write all of them, for 8 B 8.0e9."
+            )
+    return found
+
+
+def number(text: str, *, or_zero: bool = False) -> float:
+    """A size, length, price or rate. Raises argparse's error for what is none."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not (0 < found <= LARGEST or (or_zero and found == 0)):
+        bounds = "from 0" if or_zero else "above 0 and up"
+        raise argparse.ArgumentTypeError(
+            f"{_shown(text)} is no number {bounds} to {LARGEST:g}. Write it as in 0.5 or 8.0e9"
+        )
+    return found
+
+
+def whole(text: str) -> int:
+    """How many there are of something. Raises argparse's error for what is no whole number above 0."""
+    if not text.isascii() or not text.isdecimal() or len(text) > SHOWN or not 0 < int(text) <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is no whole number from 1 to {LARGEST:g}")
+    return int(text)
+
+
+def _shown(text: str) -> str:
+    """A word of the command line, for a message."""
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
