@@ -19,7 +19,8 @@ from components.data.parts import ENDINGS
 
 SCORE = "score"
 LARGEST = 1e100  # of a score or part: sums and squares of larger ones leave the range of floats
-LONGEST = 200  # characters of a value in an error
+LONGEST = 200  # characters of a value, or of all names in a dict, in an error
+_OF_LISTS = ("__len__", "__iter__")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -45,7 +46,7 @@ def read_answer(value: Any, source: str) -> Answer:
     if SCORE not in value:
         raise JudgeError(
             f"{source} returned a dict without {SCORE!r}, which decides preferences; its names: "
-            f"{', '.join(map(repr, value)) or 'none'}. Add it, a finite number."
+            f"{_cut(', '.join(map(_shown, value))) or 'none'}. Add it, a finite number."
         )
     figures: dict[str, float] = {}
     for name, part in value.items():
@@ -64,7 +65,7 @@ def read_list(value: Any, count: int, source: str) -> list[Any]:
 
     Raises JudgeError for what is no list, tuple, array or tensor of that length.
     """
-    ordered = not isinstance(value, str | bytes | Mapping | Set) and hasattr(value, "__len__")
+    ordered = not isinstance(value, str | bytes | Mapping | Set) and all(hasattr(value, n) for n in _OF_LISTS)
     if not ordered or getattr(value, "shape", None) == ():
         raise JudgeError(f"{source} returned {_shown(value)}. Make it return a list with a score for each response.")
     if len(value) != count:
@@ -101,15 +102,17 @@ def _number(value: Any) -> float | None:
 
     A tensor or an array without dimensions is the number that it holds.
     """
-    if isinstance(value, np.timedelta64) or value is np.ma.masked:  # numpy counts them among its numbers
-        return None
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        value = value.item()
-    if not isinstance(value, Real | Decimal):
+    if isinstance(value, np.timedelta64) or np.ma.is_masked(value):  # numpy counts them among its numbers
         return None
     try:
+        if getattr(value, "shape", None) == () and hasattr(value, "item"):
+            value = value.item()
+        if not isinstance(value, Real | Decimal):
+            return None
         number = float(value)
-    except (OverflowError, ValueError):  # a whole number or a fraction beyond what a float holds; a signalling NaN
+    # A whole number or a fraction beyond what a float holds, a signalling NaN; a tensor without data on the device
+    # `meta`; a type of the user's that breaks the rules of numbers.
+    except (OverflowError, ValueError, RuntimeError, TypeError):
         return None
     return number if math.isfinite(number) else None
 
@@ -125,14 +128,20 @@ def _shown(value: Any) -> str:
         return f"a whole number of {value.bit_length()} bits, which no float holds"
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
         return "a generator, as a function that yields does"
-    text = repr(value)
+    try:
+        return _cut(repr(value))
+    except ValueError:  # such a whole number inside of it
+        return f"a value of type {type(value).__name__} that Python does not write out"
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _check_name(name: Any, source: str) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise JudgeError(
-            f"{source} names a part {name!r}. Use letters, digits and underscores, and no digit at the beginning."
+            f"{source} names a part {_shown(name)}. Use letters, digits and underscores, and no digit at the beginning."
         )
     if name.lower() == SCORE:
         raise JudgeError(f"{source} names a part {name!r} beside {SCORE!r}. Give it a name of its own.")
