@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from components.config.errors import ConfigError
-from components.config.strict_yaml import load_yaml
+from components.config.strict_yaml import MOST_LEVELS, load_yaml
 from components.config.yaml_text import dump_yaml
 
 OVERRIDE = re.compile(r"(?P<key>[A-Za-z_][\w]*(\.[\w-]+)*)=(?P<value>.*)", re.DOTALL)
 # Of the options that Metaflow's `run` and `argo-workflows create` have: those without a value, and those that add up.
 _SWITCHES: tuple[str, ...] = ("auto-emit-argo-events", "notify-on-error", "notify-on-success")
 _SWITCHES += ("enable-heartbeat-daemon", "enable-error-msg-capture")
+SHOWN = 200  # characters of a word in a message
 FLAGS = {"--generate-new-token", "--only-json"}
 FLAGS |= {f"--{no}{name}" for name in _SWITCHES for no in ("", "no-")}
 SEVERAL = {"--tag", "--with", "--incident-io-metadata"}
@@ -34,7 +35,9 @@ def with_overrides(text: str, given: Sequence[str]) -> str:
     for assignment in given:
         found = OVERRIDE.fullmatch(assignment)
         if found is None:
-            raise ConfigError(f"{assignment}: is no setting. Write KEY=VALUE, such as training.learning_rate=1e-5.")
+            raise ConfigError(
+                f"{_cut(assignment)}: is no setting. Write KEY=VALUE, such as training.learning_rate=1e-5."
+            )
         _set(values, found["key"], _value(found["key"], found["value"]))
     return dump_yaml(values)
 
@@ -56,8 +59,8 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
             settings.append(word)
         else:
             raise ConfigError(
-                f"{word}: is neither a setting nor an option. Write settings as KEY=VALUE, options as --max-workers 4, "
-                "and the file of the config as --config FILE."
+                f"{_cut(word)}: is neither a setting nor an option. Write settings as KEY=VALUE, options as "
+                "--max-workers 4, and the file of the config as --config FILE."
             )
     return settings, options
 
@@ -81,13 +84,16 @@ def _value(key: str, text: str) -> Any:
             raise ConfigError("another key follows in it")
     except ConfigError as error:
         raise ConfigError(
-            f"{key}: {text!r} is no YAML value ({str(error).splitlines()[0]}). Put text with special signs in quotes."
+            f"{_cut(key)}: {_cut(repr(text))} is no YAML value ({str(error).splitlines()[0]}). Put text with special "
+            "signs in quotes."
         ) from error
     return read[name]
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *sections, name = key.split(".")
+    if len(sections) >= MOST_LEVELS:
+        raise ConfigError(f"{_cut(key)}: is nested in more than {MOST_LEVELS} levels. Write fewer.")
     inside: Any = values
     for i, section in enumerate(sections):
         if inside.get(section) is None:
@@ -99,3 +105,7 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
                 f"{key}: {where} is {inside!r} in the config and has no settings. Give {where} as a whole."
             )
     inside[name] = value
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

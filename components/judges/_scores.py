@@ -21,6 +21,7 @@ from components.data.parts import ENDINGS
 
 SCORE = "score"
 LARGEST = 1e100  # of a score or part: sums and squares of larger ones leave the range of floats
+_OF_LISTS = ("__len__", "__iter__")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 
 
@@ -65,7 +66,7 @@ def read_list(value: Any, count: int, source: str) -> list[Any]:
 
     Raises JudgeError for what is no list, tuple, array or tensor of that length.
     """
-    ordered = not isinstance(value, str | bytes | Mapping | Set) and hasattr(value, "__len__")
+    ordered = not isinstance(value, str | bytes | Mapping | Set) and all(hasattr(value, n) for n in _OF_LISTS)
     if not ordered or getattr(value, "shape", None) == ():
         raise JudgeError(f"{source} returned {_shown(value)}. Make it return a list with a score for each response.")
     if len(value) != count:
@@ -98,15 +99,17 @@ def _number(value: Any) -> float | None:
 
     A tensor or an array without dimensions is the number that it holds.
     """
-    if isinstance(value, np.timedelta64) or value is np.ma.masked:  # numpy counts them among its numbers
-        return None
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        value = value.item()
-    if not isinstance(value, Real | Decimal):
+    if isinstance(value, np.timedelta64) or np.ma.is_masked(value):  # numpy counts them among its numbers
         return None
     try:
+        if getattr(value, "shape", None) == () and hasattr(value, "item"):
+            value = value.item()
+        if not isinstance(value, Real | Decimal):
+            return None
         number = float(value)
-    except (OverflowError, ValueError):  # a whole number or a fraction beyond what a float holds; a signalling NaN
+    # A whole number or a fraction beyond what a float holds, a signalling NaN; a tensor without data on the device
+    # `meta`; a type of the user's that breaks the rules of numbers.
+    except (OverflowError, ValueError, RuntimeError, TypeError):
         return None
     return number if math.isfinite(number) else None
 
@@ -122,7 +125,10 @@ def _shown(value: Any) -> str:
         return f"a whole number of {value.bit_length()} bits, which no float holds"
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
         return "a generator, as a function that yields does"
-    return cut(repr(value[: MOST_SHOWN + 1] if isinstance(value, str) else value))
+    try:
+        return cut(repr(value[: MOST_SHOWN + 1] if isinstance(value, str) else value))
+    except ValueError:  # a whole number inside of it has more digits than Python writes
+        return f"a value of type {type(value).__name__} that Python does not write out"
 
 
 def _listed(names: Iterable[Any]) -> str:

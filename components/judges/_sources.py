@@ -110,3 +110,7 @@ def _parsed(file: Path) -> ast.Module:
             return ast.parse(file.read_bytes())
     except (SyntaxError, ValueError) as error:  # the latter for null bytes
         raise JudgeError(f"judge.function: {file} is no Python ({error}). Correct it.") from error
+    except (RecursionError, MemoryError) as error:  # which Python's parser raises of thousands of levels
+        raise JudgeError(
+            f"judge.function: {file} nests an expression too deeply for Python. Write it flatter, as a list perhaps."
+        ) from error

@@ -24,7 +24,7 @@ from components.policy.library import PreTrainedTokenizerBase
 TODAY = date(2024, 7, 26)
 TEMPLATE_ERRORS = (
     *(TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError),
-    *(RecursionError, MemoryError),
+    *(RecursionError, MemoryError, SyntaxError),  # the last of what Python makes of {% break %} outside a loop
 )
 SETTINGS = "tokenizer_config.json"
 QUESTION, ANSWER = "Qwhat", "Awhat"  # stand for turns where a template is tried
@@ -105,6 +105,11 @@ class Chat:
             raise PolicyError(
                 f"prompt {prompt_id!r}: {self.called} leaves out what its {lost} turn says. Change "
                 "the prompt's messages, or the template in the model's directory."
+            )
+        if place := templates.address(text, turns):
+            raise PolicyError(
+                f"prompt {prompt_id!r}: {self.called} writes {place}, which is another text in each process. Correct "
+                "the template in the model's directory: it may lack () behind a name."
             )
         return text
 
@@ -193,10 +198,15 @@ def check(chat: Chat, key: str = "policy") -> None:
             f"{key}.model: its chat template cannot be read, line {error.lineno}: {error.message}. Correct it in "
             f"chat_template.jinja or {SETTINGS}."
         ) from error
+    except SyntaxError as error:
+        raise PolicyError(
+            f"{key}.model: its chat template is none that Python can run ({error.msg}). Correct it in "
+            f"chat_template.jinja or {SETTINGS}."
+        ) from error
     except TEMPLATE_ERRORS:
         pass  # the prompts will tell what it refuses
     templates.require_read(template, chat.options, key)
-    if re.search(r"\|\s*random\b|\blipsum\s*\(", template):
+    if templates.draws(template):
         raise PolicyError(f"{key}.model: its chat template draws at random, so no prompt is ever the same. Change it.")
 
 

@@ -54,6 +54,7 @@ def require_settings(directory: Path) -> None:
     config = strict_json.read_object(directory / CONFIG)
     text = config.get("text_config")
     for settings in (config, text if isinstance(text, dict) else {}):
+        _refuse_functions(settings)
         _refuse_quantized(settings)
         _require_counts(settings)
         _require_ids(settings, CONFIG)
@@ -61,6 +62,15 @@ def require_settings(directory: Path) -> None:
     if file.is_file():
         own = text if isinstance(text, dict) and "vocab_size" in text else config
         _require_ids({**strict_json.read_object(file), "vocab_size": own.get("vocab_size")}, file.name)
+
+
+def _refuse_functions(settings: Mapping[str, Any]) -> None:
+    """Of keys that would stand in the place of what the library calls, some of it when a trained policy is saved."""
+    from components.policy.library import PreTrainedConfig
+
+    for name in settings:
+        if name == "_auto_class" or callable(getattr(PreTrainedConfig, name, None)):
+            raise ValueError(f"its {CONFIG} has {name}, which is no setting but the library's own. Remove {name} there")
 
 
 def _refuse_quantized(settings: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ _HEADS_OF_VALUES = (r"^v_head\.",)
 def require_numbers(file: Path) -> list[str]:
     """The names of a file's weights, by its header, which must fit its length.
 
-    Raises ValueError for weights that are whole numbers or floats of 8 bits and fewer.
+    Raises ValueError for weights that are whole or complex numbers, or floats of 8 bits and fewer.
     """
     with safe_open(file, "pt") as header:
         names = list(header.keys())
@@ -41,6 +41,8 @@ def require_numbers(file: Path) -> list[str]:
             kind = header.get_slice(name).get_dtype()
             if name.endswith(".weight") and kind in WHOLE:
                 raise ValueError(f"{name} holds whole numbers ({kind}), which are no trained weights")
+            if kind.startswith("C"):
+                raise ValueError(f"{name} holds complex numbers ({kind}), of which only the real parts would be read")
             if re.match(r"F[468](_|$)", kind):
                 raise ValueError(
                     f"{name} is quantised ({kind}), and {CONFIG} does not say how. Use the model that it was made "

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import lzma
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -24,6 +28,8 @@ SAVED_SPLIT, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what save_to_di
 _NAMES = {"name", "version", "data_dir", "data_files", "description"}  # of a builder's config; the rest is settings
 # What `datasets` raises of a README.md whose metadata is no YAML, or none of a dataset.
 _OF_METADATA = (yaml.YAMLError, TypeError, AttributeError, KeyError)
+# What it raises of a damaged archive, of a format whose library is not installed, and of the folder / (an IndexError).
+_OF_FILES = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, ImportError, IndexError)
 
 
 def dataset(source: str, split: str, subset: str | None, columns: Columns, *, split_key: str) -> Table | list[Path]:
@@ -38,9 +44,10 @@ def dataset(source: str, split: str, subset: str | None, columns: Columns, *, sp
     path = user_path(source, "prompts", PromptError)
     where = str(path) if path.is_dir() else source
     told = _Told()
+    saved = [name for name in (SAVED_SPLITS, SAVED_SPLIT) if (path / name).exists()]
     data: Any
     try:
-        if (path / SAVED_SPLIT).exists() or (path / SAVED_SPLITS).exists():
+        if saved:
             data = datasets.load_from_disk(where)
         else:
             if path.is_dir() and (found := _plain_files(where, subset, split)):
@@ -49,7 +56,12 @@ def dataset(source: str, split: str, subset: str | None, columns: Columns, *, sp
                 data = datasets.load_dataset(where, subset, split=split)
     except PromptError:
         raise
-    except (*_OF_METADATA, OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except (*_OF_METADATA, *_OF_FILES, OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, _OF_METADATA) and saved:
+            raise PromptError(
+                f"{path / saved[0]}: it and the files beside it do not describe a saved dataset ({error}). Save it "
+                "again with save_to_disk."
+            ) from error
         if isinstance(error, _OF_METADATA):
             card = path / "README.md" if path.is_dir() else f"README.md of {source}"
             raise PromptError(
@@ -134,7 +146,7 @@ def _refuse_subset(source: str, where: str, subset: str | None) -> None:
         names = datasets.get_dataset_config_names(where)
     except PromptError:
         raise
-    except (*_OF_METADATA, OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError):
+    except (*_OF_METADATA, *_OF_FILES, OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError):
         return  # then the subset is not what is wrong
     if subset is None and len(names) > 1:
         raise PromptError(f"{source}: has several subsets. Set prompts.subset to one of: {', '.join(names)}.")

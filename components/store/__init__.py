@@ -46,7 +46,7 @@ def open_store(root: str) -> Store:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", bucket):
         raise StoreError(
             f"{root}: {bucket!r} cannot be the name of a bucket: 3 to 63 letters, digits, dots and hyphens. "
-            "Correct METAFLOW_DATASTORE_SYSROOT_S3."
+            "Correct METAFLOW_DATASTORE_SYSROOT_S3, or what --root names."
         )
     from components.store.s3 import S3Store  # boto3 takes a while to import, and a local run does without
 

@@ -135,10 +135,46 @@ def test_today_is_always_the_same_day(monkeypatch):
     assert shown(optional, "Hi", date_string="1 May 2025").startswith("1 May 2025<|im_start|>")
 
 
-@pytest.mark.parametrize("draw", ["{{ ['a', 'b'] | random }}", "{{ [1]|random() }}", "{{ lipsum(1) }}"])
+DRAWS = ["{{ ['a', 'b'] | random }}", "{{ [1]|random() }}", "{{ lipsum(1) }}", "{% filter random %}ab{% endfilter %}"]
+DRAWS += ["{{ ['ab'] | map('random') | join }}", "{% set text = lipsum %}{{ text(n=1) }}"]
+
+
+@pytest.mark.parametrize("draw", DRAWS)
 def test_chance_is_refused(tmp_path, draw):
     with pytest.raises(PolicyError, match="its chat template draws at random"):
         policy(tmp_path, template=ALL + draw)
+
+
+def test_a_name_that_has_nothing_to_do_with_chance(tmp_path):
+    policy(tmp_path, template=ALL + "{% set random = 'b' %}{{ random }}{{ messages | map(attribute='role') | join }}")
+
+
+PLACES = [
+    "messages[0].items",
+    "joiner()",
+    "messages[0].content.upper",
+    "messages | map(attribute='role')",
+    "strftime_now",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_place_in_memory_is_refused(place):
+    with pytest.raises(PolicyError, match=r"^prompt 'p7': the model's chat template writes <.* at 0x[0-9a-f]+>, which"):
+        shown(ALL + "{{ " + place + " }}", "Hi")
+
+
+def test_a_place_in_memory_that_a_user_wrote_stays():
+    assert "<function f at 0x7f00>" in shown(ALL, "What is <function f at 0x7f00>?")
+
+
+@pytest.mark.parametrize("template", ["{% break %}", 21 * "{% for m in messages %}" + "a" + 21 * "{% endfor %}"])
+def test_a_template_that_python_cannot_run(tmp_path, template):
+    message = (
+        r"^policy\.model: its chat template is none that Python can run \(.*\)\. Correct it in chat_template\.jinja"
+    )
+    with pytest.raises(PolicyError, match=message):
+        policy(tmp_path, template=template)
 
 
 # Options and choices

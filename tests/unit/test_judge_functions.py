@@ -233,3 +233,10 @@ def test_what_is_no_python(place):
     place(judges__one="import helper_broken\ndef score(response, prompt):\n    return 1", judges__helper_broken="1 +")
     with pytest.raises(JudgeError, match=r"^judge\.function: /.*helper_broken\.py is no Python \(invalid syntax"):
         score("judges/one.py:score", "a")
+
+
+@pytest.mark.parametrize("deep", ["+".join(20_000 * "1"), 20_000 * "-" + "1"])  # a RecursionError and a MemoryError
+def test_what_is_too_deep_for_python(place, deep):
+    place(judges__one="from helper_deep import score", judges__helper_deep=f"score = {deep}")
+    with pytest.raises(JudgeError, match=r"^judge\.function: /.*helper_deep\.py nests an expression too deeply"):
+        score("judges/one.py:score", "a")

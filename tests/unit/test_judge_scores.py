@@ -54,6 +54,12 @@ VALUES = {
     "time": np.timedelta64(5, "s"),
     "numpy text": np.str_("1"),
     "masked": np.ma.masked,
+    "masked array": np.ma.array(1.0, mask=True),
+    "tensor without data": torch.ones((), device="meta"),
+    "digits inside": [10**5000],
+    "other rules": type("Odd", (float,), {"__float__": lambda _: "x"})(1),
+    "many names": {f"name{number}": 1 for number in range(1000)},
+    "digits as a name": {10**5000: 1},
     "generator": (score for score in [1]),
     "function": len,
     "long text": "x" * 10_000,
@@ -94,6 +100,7 @@ def test_numbers_of_every_kind(response, number):
         *(("array", "array([1.])"), ("matrix", "tensor([[1.]])"), ("function", "<built-in function len>")),
         ("generator", "a generator, as a function that yields does"),
         ("long text", "'" + 199 * "x" + "…"),
+        ("digits inside", "a value of type list that Python does not write out"),
     ],
 )
 @pytest.mark.parametrize("workers", [1, 2])
@@ -122,13 +129,37 @@ def test_numbers_whose_sums_would_be_none(response, said):
     assert str(caught.value).endswith(f"{said}. Make it a number from -1e+100 to 1e+100.")
 
 
-@pytest.mark.parametrize("response", ["numpy complex", "date", "time", "numpy text", "masked"])
-def test_what_numpy_counts_among_its_scalars(response):
-    with pytest.raises(JudgeError, match=r"^prompt 'two', response 1: .* Make it return a finite number\.$"):
+@pytest.mark.parametrize(
+    "response",
+    ["numpy complex", "date", "time", "numpy text", "masked", "masked array", "tensor without data", "other rules"],
+)
+def test_what_looks_like_a_number(response):
+    with pytest.raises(JudgeError, match=r"(?s)^prompt 'two', response 1: .* Make it return a finite number\.$"):
         score(response)
 
 
+@pytest.mark.parametrize(
+    ("response", "names"),
+    [
+        ("digits as a name", "a whole number of 16610 bits"),
+        ("many names", "'name0', 'name1'"),
+    ],  # log2(10**5000) = 16609.6
+)
+def test_names_of_a_dict_without_score(response, names):
+    with pytest.raises(JudgeError, match=f"returned a dict without 'score'.* its names: {names}") as caught:
+        score(response)
+    assert len(str(caught.value)) < 500
+
+
+class Unordered:
+    """Has a length, and nothing in it can be taken."""
+
+    def __len__(self):
+        return 2
+
+
 RETURNED = {
+    "only a length": Unordered(),
     "tuple": (1, 2),
     "one array": np.array([1.0, 2.0]),
     "one tensor": torch.tensor([1.0, 2.0]),
@@ -162,6 +193,7 @@ BOTH = "prompt 'one', response 0 to prompt 'one', response 1"
         ("long", BOTH, "returned 3 scores for 2 responses. Return one for each, in order."),
         ("two characters", BOTH, "returned '12'. Make it return a list with a score for each response."),
         ("dict", BOTH, "returned {'score': 1, 'part': 2}. Make it return a list with a score for each response."),
+        ("only a length", BOTH, "returned <"),
         ("set", BOTH, "returned {1, 2}. Make it return a list with a score for each response."),
         ("int", BOTH, "returned 3. Make it return a list with a score for each response."),
         ("tensor", BOTH, "returned tensor(0.7500). Make it return a list with a score for each response."),

@@ -56,6 +56,9 @@ def test_the_last_of_two_wins() -> None:
     ("given", "message"),
     [
         ("iterations", "iterations: is no setting. Write KEY=VALUE"),
+        ("x" * 5000, "x" * 200 + "…: is no setting."),
+        ("seed=" + "[" * 5000, "seed: '" + "[" * 199 + "… is no YAML value"),
+        (".".join("a" * 3000) + "=1", "a." * 100 + "…: is nested in more than 50 levels."),
         ("=3", "=3: is no setting."),
         ("training.epochs.more=1", "training.epochs.more: training.epochs is 2 in the config and has no settings."),
         ("seed=[1", "seed: '[1' is no YAML value"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 from pathlib import Path
 
 import pandas as pd
@@ -199,6 +200,42 @@ def test_a_dataset_with_a_script():
     message = refusal("folder")
     assert message.startswith("folder: split 'train' of this dataset cannot be loaded (")
     assert "folder.py" in message
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "said"),
+    [
+        ("a.zip", b"junk", "File is not a zip file"),
+        ("a.tar", b"junk", "truncated header"),
+        ("a.jsonl.xz", b"junk", "Input format not supported"),
+        ("a.jsonl.xz", lzma.compress(b"{}")[:-8], "ended before the end"),
+        ("a.lance", b"junk", "No module named 'lance'"),
+    ],
+)
+def test_a_dataset_in_a_damaged_archive_or_without_its_library(file, data, said):
+    write(f"folder/{file}", data)
+    message = refusal("folder")
+    assert message.startswith("folder: split 'train' of this dataset cannot be loaded (")
+    assert said in message
+
+
+def test_the_folder_of_all_folders_is_no_dataset():
+    assert refusal("/").startswith("/: split 'train' of this dataset cannot be loaded (")
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"dataset_dict.json": '{"splits": 3}'}, "dataset_dict.json"),
+        ({"state.json": "[]", "dataset_info.json": "3"}, "state.json"),
+    ],
+)
+def test_a_saved_dataset_that_is_damaged_is_told_by_its_file(files, named):
+    for name, text in files.items():
+        write(f"saved/{name}", text)
+    message = refusal("saved")
+    assert message.startswith(f"saved/{named}: it and the files beside it do not describe a saved dataset (")
+    assert message.endswith("Save it again with save_to_disk.")
 
 
 def test_a_number_of_thousands_of_digits():

@@ -128,6 +128,8 @@ NAMED: dict[str, list[object]] = {
     "tie_word_embeddings": ["yes"],
     "return_dict": [False],
     "auto_map": [{"AutoConfig": "x.Y"}, 3],
+    **{name: [3] for name in ("save_pretrained", "to_json_file", "get_text_config", "__class__")},
+    "_auto_class": ["x"],
 }
 # Others, which the library finds wrong in words of its own; the message names the file.
 UNNAMED: dict[str, list[object]] = {
@@ -204,6 +206,10 @@ CASES: dict[str, tuple[Damage, tuple[str, ...]]] = {
         )
         for dtype in (torch.int64, torch.uint8, torch.bool)
     },
+    "weights: complex": (
+        reweighted(lambda found: found.update({LAYER: found[LAYER].to(torch.complex64)})),
+        (WEIGHTS, LAYER, "complex numbers (C64)"),
+    ),
     "weights: NaN": (reweighted(lambda found: found[LAYER].fill_(torch.nan)), ("NaN", "weights are damaged")),
     "index: no weights": (sharded({"metadata": {}, "weight_map": {}}), (INDEX, "names no weight")),
     "index: no map": (sharded({"metadata": {}}), (INDEX,)),
