@@ -18,6 +18,7 @@ from metaflow.util import get_username
 import standing
 from components.config.errors import BlobError, ConfigError, StoreError, UserError
 from components.config.schema import validated
+from components.plan.splitting import loading
 from components.reporting import commands
 from components.reporting.cards import StepProgress, show_place
 from components.run_config import RunConfig, parse
@@ -26,7 +27,6 @@ from components.runtime.heartbeat import Heartbeat
 from components.runtime.reports import Reporter
 from components.runtime.terminal import visible
 from components.stages.context import Workspace, open_workspace
-from components.stages.splitting import loading
 from components.store import Manifest, open_store, store_root
 from components.store.references import manifests
 from components.store.task_notes import STORED, Task, noted

@@ -10,12 +10,12 @@ from types import MappingProxyType
 import numpy as np
 
 from components.config.steps import SHARDED
+from components.plan import splitting
 from components.plan.costs import Models
 from components.plan.models import PlanError
 from components.plan.space import FP32
 from components.reporting.text import digits
 from components.run_config import RunConfig
-from components.stages import splitting
 
 # Simulated iterations, of which the mean is taken, and the most tasks of all of them together.
 TRIES, MOST_TASKS = 2000, 1_000_000

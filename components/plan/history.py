@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from components.config.steps import SHARDED, TIMED
 from components.plan.models import PlanError
-from components.stages.splitting import COLUMN, LOADING
+from components.plan.splitting import COLUMN, LOADING
 
 if TYPE_CHECKING:
     import pandas as pd

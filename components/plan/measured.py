@@ -15,8 +15,8 @@ import numpy as np
 from components.config.steps import SHARDED
 from components.plan.history import WIN_RATE
 from components.plan.models import PlanError
+from components.plan.splitting import COLUMN, LOADING, largest
 from components.run_config import RunConfig
-from components.stages.splitting import COLUMN, LOADING, largest
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from components.plan.memory import BF16, bytes_of, cache, engine_weights, memory
 from components.plan.models import PlanError
 from components.reporting.text import aligned, digits
 from components.run_config import RunConfig
-from components.stages.start_from import LATEST
+from components.run_config.fields import LATEST
 
 GB = 1e9
 

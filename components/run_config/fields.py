@@ -38,7 +38,8 @@ DEMO_JUDGE = {"name": "verifier", "function": "components.demo:score"}
 # In place of a judge that nobody named, for as long as it takes to refuse the config with all that is wrong with it.
 NOT_GIVEN = cast(Judge, None)
 
-_RUN = "latest|[^/]+/[^/]+"
+LATEST = "latest"  # of `start_from`: the newest run that can be continued
+_RUN = f"{LATEST}|[^/]+/[^/]+"
 
 AlgorithmField = Annotated[SerializeAsAny[BaseAlgorithm], PlugIn("algorithms", BaseAlgorithm)]
 JudgeField = Annotated[SerializeAsAny[Judge], PlugIn("judges", Judge)]

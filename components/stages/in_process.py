@@ -12,8 +12,8 @@ import pandas as pd
 
 from components import stages
 from components.evaluation.metrics import Evaluated
+from components.plan import splitting
 from components.run_config import RunConfig
-from components.stages import splitting
 from components.stages.context import Workspace, open_workspace
 from components.stages.handover import EvaluateInput, Started, TrainInput, TrainResult
 from components.store import Manifest

@@ -12,8 +12,9 @@ from components.config.errors import ConfigError
 from components.data import rollouts
 from components.evaluation import metrics
 from components.judges import summed
+from components.plan import splitting
 from components.run_config import RunConfig
-from components.stages import evaluating, sampling, scoring, splitting, update
+from components.stages import evaluating, sampling, scoring, update
 from components.stages.context import SHARD_FILE, Workspace
 from components.stages.handover import EvaluateInput, Node, TrainInput, TrainResult
 from components.store import Manifest

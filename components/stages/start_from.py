@@ -24,6 +24,7 @@ from components.judges import Judge
 from components.plan import space
 from components.prompts.config import PromptsConfig
 from components.run_config import RunConfig
+from components.run_config.fields import LATEST
 from components.stages import runs
 from components.stages.context import ANCHOR_FILE, Workspace
 from components.stages.handover import Started
@@ -34,7 +35,6 @@ from components.training import checks
 if TYPE_CHECKING:
     import pandas as pd
 
-LATEST = "latest"
 NOTE = "finished-"  # begins the names of notes of finished runs
 HISTORY = "history.parquet"
 ARTIFACTS = (

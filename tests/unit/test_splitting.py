@@ -12,13 +12,13 @@ import yaml
 
 from components import stages
 from components.config.errors import ConfigError
+from components.plan.splitting import how_many, of_a_shard
 from components.policy import model as policies
 from components.prompts.config import PromptsConfig
 from components.run_config import parse
 from components.runtime.progress import Stopwatch
 from components.stages.context import open_workspace
 from components.stages.in_process import Pipeline
-from components.stages.splitting import how_many, of_a_shard
 from support.runs import smoke
 
 
