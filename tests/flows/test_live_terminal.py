@@ -50,7 +50,7 @@ def test_a_run_is_one_place_and_what_it_leaves(run, tmp_path: Path) -> None:
     assert "the policy's win rate against the reference is" in whole
     assert re.search(r"^see every sample +wind samples WindFlow/\d+$", whole, re.MULTILINE)
     assert [row for row in rows if "Task " in row or "running for" in row or "%|" in row] == []
-    assert len(rows) < 60
+    assert len(rows) < 60, "\n".join(rows)
     # All lines are in the file that is named.
     [log] = (tmp_path / "scratch").glob("wind-run-*.log")
     assert f"All lines of this run go to {log}" in whole
