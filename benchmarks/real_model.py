@@ -25,6 +25,7 @@ from real_model_run import Arm, Run
 
 from components.algorithms import BaseAlgorithm
 from components.config import registry
+from components.runtime.processes import die_with_parent
 
 
 def run_of(arm: Arm) -> type[Run]:
@@ -71,7 +72,8 @@ def main(kind: type[Run] | None = None) -> None:
     assert all(set(arm) <= known for arm in arms)
     todo = [arm for arm in arms if json.dumps(asdict(Arm(**arm)), sort_keys=True) not in done]
     context = multiprocessing.get_context("spawn")
-    with context.Pool(options.processes, maxtasksperchild=1) as pool:
+    alone = {"initializer": die_with_parent, "initargs": (os.getpid(),)}
+    with context.Pool(options.processes, maxtasksperchild=1, **alone) as pool:
         jobs = [(kind, arm, options.model, options.search, options.results) for arm in todo]
         for _ in pool.imap_unordered(_one, jobs):
             pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from components.config.errors import ConfigError, EngineError, PolicyError
 from components.config.steps import SPENT
 from components.plan import space
 from components.run_config import RunConfig, checked
+from components.runtime.processes import die_with_parent
 from components.runtime.progress import Progress, silent
 from components.stages.context import Workspace, open_workspace
 from components.stages.handover import Started
@@ -86,7 +88,8 @@ def _told_of(arm: str) -> Iterator[None]:
     try:
         yield
     except (ConfigError, EngineError, PolicyError) as error:
-        raise ConfigError(f"compare.arms.{arm}.{error}") from error
+        known = str(error).startswith(f"compare.arms.{arm}.")  # as an error that the arm's own config raised
+        raise ConfigError(str(error) if known else f"compare.arms.{arm}.{error}") from error
 
 
 def branch_config(config: RunConfig, branch: Branch, started: Started, store_root: str) -> RunConfig:
@@ -157,7 +160,8 @@ def run_in_process(
     started = _started(config, store_root, folder, processes)
     histories: dict[Branch, pd.DataFrame] = {}
     todo = branches(config)
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    context, parent = get_context("spawn"), (os.getpid(),)
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=die_with_parent, initargs=parent) as pool:
         futures = {pool.submit(_history, config, branch, started, store_root, folder): branch for branch in todo}
         try:
             for done, future in enumerate(as_completed(futures)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,23 @@ def test_the_recorded_search_covers_every_arm_of_the_comparison():
     assert trials[[arm["algorithm"]["name"] for arm in arms.values()]].min() >= 6
     again = parse((ROOT / "benchmarks" / "search.yaml").read_text())["compare"]["arms"]
     assert {name.rpartition(".")[0] for name in again} == set(trials.index)
+
+
+def test_the_equal_search_is_equal_and_the_documents_have_its_table():
+    """Six trials of each algorithm with the same samples, but for J-BOND's rounding; settings are those of the file."""
+    recorded = ROOT / "benchmarks" / "results" / "equal_search.csv"
+    trials = pd.read_csv(recorded)
+    assert trials.groupby("algorithm").size().to_dict() == dict.fromkeys(
+        ("bond", "dpo", "grpo", "jbond", "sppo", "wind"), 6
+    )
+    assert trials["samples"].between(14_300, 14_336).all()
+    arms = parse((ROOT / "benchmarks" / "equal_search.yaml").read_text())["compare"]["arms"]
+    written = {name: (arm["algorithm"]["name"], arm["training"]["learning_rate"]) for name, arm in arms.items()}
+    settings = trials.set_index("arm")["settings"].map(json.loads)
+    assert {name: (one["algorithm"]["name"], one["training"]["learning_rate"]) for name, one in settings.items()} == (
+        written
+    )
+    assert run("search_table.py", recorded).strip() in (ROOT / "docs" / "comparison.md").read_text("utf-8")
 
 
 @pytest.mark.slow
