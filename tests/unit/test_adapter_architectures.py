@@ -51,7 +51,10 @@ def test_kept_loaded_and_merged(name, tmp_path):
     assert len(load_file(tmp_path / "policy" / "adapter" / "adapter_model.safetensors")) == len(weights)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "policy", dtype=torch.float32)
     lora.load(again.eval(), tmp_path / "policy" / "adapter")
-    assert torch.equal(logits(again), logits(model))
+    loaded = lora.weights(again)
+    assert all(torch.equal(loaded[key], parameter) for key, parameter in weights.items())
+    # Not to the bit: some processors multiply an expert's few rows in another order where they lie otherwise in memory.
+    torch.testing.assert_close(logits(again), logits(model), rtol=1e-6, atol=1e-6 * logits(model).abs().max().item())
     lora.merge(tmp_path / "policy", tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
     assert not (tmp_path / "merged" / "adapter").exists()

@@ -225,7 +225,7 @@ def test_each_prompt_stands_for_itself(settings):
     rows = [Group(*(tensor[i : i + 1] for tensor in tensors)) for i in (0, 1)]
     together = wind.loss(both)
     assert together.shape == (2, 4)
-    torch.testing.assert_close(together, torch.cat([wind.loss(row) for row in rows]), rtol=0, atol=1e-14)
+    torch.testing.assert_close(together, torch.cat([wind.loss(row) for row in rows]), rtol=1e-14, atol=1e-13)
 
 
 @pytest.mark.parametrize(
