@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import math
 import os
 import socket
 import ssl
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -16,13 +17,18 @@ import anyio
 import httpx2
 
 from components.config.errors import JudgeError
+from components.judges._retry_after import wished
 
 LARGEST = 64 * 2**20  # bytes; 100,000 scores with ten parts take 20 MB
 PIECE = 2**14  # packed bytes at a time: the hardest take milliseconds, and the limit of time is heeded in between
+GZIP = b"\x1f"  # begins a member
 UNPACKED = 2**20  # bytes that are unpacked at a time
-# Headers that are not handed on: of a body as it was sent; of its type, for JSON is UTF-8 whatever they claim; and one
-# of a vendor's own, which the client of `openai` would heed before Retry-After.
-_DROPPED = (b"content-encoding", b"content-length", b"transfer-encoding", b"content-type", b"retry-after-ms")
+# Headers that are not handed on: of a body as it was sent; of its type, for JSON is UTF-8 whatever they claim; and
+# those of a vendor's own, which the client of `openai` would heed before the status and Retry-After.
+_DROPPED = (
+    *(b"content-encoding", b"content-length", b"transfer-encoding", b"content-type"),
+    *(b"retry-after-ms", b"x-should-retry"),
+)
 
 
 class UnreadableError(Exception):
@@ -71,24 +77,35 @@ class BoundedClient(httpx2.AsyncClient):
             raise httpx2.ReadError("the connection broke off", request=request) from error
         return httpx2.Response(
             answer.status_code,
-            headers=[(name, value) for name, value in answer.headers.raw if name.lower() not in _DROPPED],
+            headers=_handed_on(answer.headers),
             content=body,
             request=request,
             extensions={"reason_phrase": answer.reason_phrase.encode("ascii", "replace")},
         )
 
 
+def _handed_on(headers: httpx2.Headers) -> list[tuple[bytes, bytes]]:
+    """An answer's headers, with Retry-After as `wished` reads it: the client of `openai` reads some otherwise."""
+    seconds = wished(headers)
+    dropped = (*_DROPPED, *([b"retry-after"] if seconds is None or math.isfinite(seconds) else []))
+    kept = [(name, value) for name, value in headers.raw if name.lower() not in dropped]
+    if seconds is not None and math.isfinite(seconds):
+        kept.append((b"Retry-After", f"{seconds:.3f}".encode()))
+    return kept
+
+
 async def _body(answer: httpx2.Response) -> bytes:
     """Unpacked, so that a few bytes cannot become many, nor take long: each piece is a chance to be interrupted."""
-    body, packed, unpack = bytearray(), 0, _unpacking(answer)
+    body, packed, unpacking = bytearray(), 0, _unpacking(answer)
     async for part in answer.aiter_raw():
         packed += len(part)
         for begin in range(0, len(part), PIECE):
-            for piece in unpack(part[begin : begin + PIECE]):
+            for piece in unpacking.pieces(part[begin : begin + PIECE]):
                 body += piece
                 _bound(len(body))
             _bound(packed)
             await asyncio.sleep(0)
+    unpacking.end()
     return bytes(body.removeprefix(codecs.BOM_UTF8))
 
 
@@ -97,24 +114,49 @@ def _bound(size: int) -> None:
         raise UnreadableError(f"more than {LARGEST / 2**20:.0f} MiB")
 
 
-def _unpacking(answer: httpx2.Response) -> Callable[[bytes], Iterator[bytes]]:
+class _Plain:
+    """A body as it is sent."""
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        yield data
+
+    def end(self) -> None:
+        pass
+
+
+class _Gzip(_Plain):
+    """A body that is packed, in one member or several (RFC 1952, section 2.2)."""
+
+    def __init__(self, request: httpx2.Request) -> None:
+        self._request, self._member, self._begun = request, zlib.decompressobj(zlib.MAX_WBITS | 16), False
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._member.eof:
+                if not data.startswith(GZIP):  # as some servers pad a body
+                    return
+                self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            self._begun = True
+            try:
+                yield self._member.decompress(data, UNPACKED)
+            except zlib.error as error:
+                raise httpx2.DecodingError(str(error), request=self._request) from None
+            data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+
+    def end(self) -> None:
+        """Raises DecodingError for a body of which the end is missing."""
+        if self._begun and not self._member.eof:
+            raise httpx2.DecodingError("the packed body ends early", request=self._request)
+
+
+def _unpacking(answer: httpx2.Response) -> _Plain:
     """What makes pieces of an answer's text of a piece of what is sent."""
     coding = answer.headers.get("content-encoding", "").strip().lower()
     if coding in ("", "identity"):
-        return lambda data: iter((data,))
+        return _Plain()
     if coding not in ("gzip", "x-gzip"):
         raise UnreadableError(f"a body packed as {coding[:100]!r} where gzip alone was asked for")
-    gzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
-
-    def unpack(data: bytes) -> Iterator[bytes]:
-        while data and not gzip.eof:
-            try:
-                yield gzip.decompress(data, UNPACKED)
-            except zlib.error as error:
-                raise httpx2.DecodingError(str(error), request=answer.request) from None
-            data = gzip.unconsumed_tail
-
-    return unpack
+    return _Gzip(answer.request)
 
 
 def _below(error: BaseException) -> BaseException | None:

@@ -184,9 +184,13 @@ class ChatSettings(EndpointSettings):
         )
 
 
+PROBABLE = 1e-3  # a log-prob is 0 at most, but for its rounding
+MOST_TOKENS = 10**12  # of one answer
+
+
 class _Top(BaseModel):
     token: str
-    logprob: float
+    logprob: float = Field(le=PROBABLE)
 
 
 class _Token(_Top):
@@ -209,8 +213,9 @@ class _Choice(BaseModel):
 
 
 class _Used(BaseModel):
-    prompt_tokens: int | None = None  # an endpoint that does not count says nothing, or null
-    completion_tokens: int | None = None
+    # An endpoint that does not count says nothing, or null.
+    prompt_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
+    completion_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
 
 
 class _Completion(BaseModel):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -12,13 +14,26 @@ LEAST = 8  # characters of a key that names may not hold; a shorter one is a pla
 
 
 def without(key: str | None, text: str) -> str:
-    """A text without the key, be it as it is or as URLs, HTML, JSON or Python write it."""
+    """A text without the key, be it as it is or as URLs, HTML, JSON, Python or base64 write it."""
     if not key:
         return text
-    escaped = {json.dumps(key)[1:-1], repr(key)[1:-1], quote(key), quote(key, safe=""), html.escape(key)}
-    for written in sorted({key, *escaped}, key=len, reverse=True):
+    bare = json.dumps(key)[1:-1]
+    escaped = {
+        bare,
+        bare.replace("/", "\\/"),
+        repr(key)[1:-1],
+        html.escape(key),
+        base64.b64encode(key.encode()).decode(),
+    }
+    quoted = {quote(key), quote(key, safe="")}
+    for written in sorted({key, *escaped, *quoted, *map(_lower, quoted)}, key=len, reverse=True):
         text = text.replace(written, IN_PLACE)
     return text
+
+
+def _lower(quoted: str) -> str:
+    """A part of a URL with small letters in its escapes, `%2f`."""
+    return re.sub("%..", lambda sign: sign[0].lower(), quoted)
 
 
 def cleaned(key: str | None, value: Any) -> Any:

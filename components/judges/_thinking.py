@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 MARKS = ("<think>", "</think>")
+_BLANKS = re.compile(r"\s*")
 
 
 def _marks(value: Any) -> Any:
@@ -39,13 +41,13 @@ def cut(text: str, opening: str, closing: str, *, prompt_end: str = "") -> str:
     """
     begins, ends = text.find(opening), text.find(closing)
     inside = prompt_end.rstrip().endswith(opening) or (ends >= 0 and (begins < 0 or ends < begins))
-    kept = []
-    while text:
-        part, found, rest = text.partition(closing if inside else opening)
-        if inside:
-            text = rest.lstrip() if found else ""
-        else:
-            kept.append(part)
-            text = rest
+    kept, at = [], 0
+    while 0 <= at < len(text):
+        place = text.find(closing if inside else opening, at)
+        if not inside:
+            kept.append(text[at:] if place < 0 else text[at:place])
+        at = -1 if place < 0 else place + len(closing if inside else opening)
+        if inside and at >= 0:
+            at = _BLANKS.match(text, at).end()  # type: ignore[union-attr]  # matches everywhere
         inside = not inside
     return "".join(kept)

@@ -19,7 +19,7 @@ def first_wins(reply: Reply, verdicts: Sequence[str]) -> float | None:
 
     The verdict is the answer's first or last line, without marks around it and what stands before a colon: `A`,
     `**A**`, `[[A]]`, `Verdict: A`, `Response A.`; thinking does not count. With log-probs it is P(a) / (P(a) + P(b)) in
-    the place of the verdict's token, else 1 or 0.
+    the place of the verdict's token, outside thinking too, else 1 or 0.
     """
     lines = _lines(reply.text)
     read = [_word(line) for line in lines]
@@ -27,13 +27,31 @@ def first_wins(reply: Reply, verdicts: Sequence[str]) -> float | None:
     if len(found) != 1:
         return None
     verdict = found.pop()
-    places = [tops for token, tops in reply.tokens if token.strip() == verdict]
-    first, second = (
-        probability_of(places[0 if read[0] == verdict else -1], word) if places else 0.0 for word in verdicts
-    )
+    tops = _tops(reply, verdict, first=read[0] == verdict)
+    first, second = (probability_of(tops, word) for word in verdicts)
     if first + second == 0:
         return 1.0 if verdict == verdicts[0] else 0.0
     return first / (first + second)
+
+
+def _tops(reply: Reply, verdict: str, *, first: bool) -> dict[str, float]:
+    """The likeliest tokens in the verdict's place: the last token like it in the answer's first, or last, line.
+
+    None where no token is like it, as where it is one with what stands around it.
+    """
+    text = "".join(token for token, _ in reply.tokens)
+    thought = text.rfind(MARKS[1])
+    at = 0 if thought < 0 else thought + len(MARKS[1])
+    lines = [(place.start(), place.end()) for place in re.finditer(r"[^\n]*\S[^\n]*", text[at:])]
+    if not lines:
+        return {}
+    begin, end = (at + place for place in lines[0 if first else -1])
+    found, place = {}, 0
+    for token, tops in reply.tokens:
+        if token.strip() == verdict and begin <= place + len(token) - len(token.lstrip()) < end:
+            found = tops
+        place += len(token)
+    return found
 
 
 def score(reply: Reply, scale: Sequence[float]) -> float | None:

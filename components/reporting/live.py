@@ -65,6 +65,7 @@ class _Branch:
     win_rate: str = ""
     seconds: float | None = None
     loss: float | None = None
+    over: bool = False  # nothing is left to do of it: its last iteration was evaluated
 
     def seconds_an_iteration(self) -> float | None:
         """By the clock where an iteration has been watched from beginning to end, else what its steps say."""
@@ -93,10 +94,14 @@ class Picture:
     def ends(self, task: str, *, well: bool) -> None:
         """A task is over."""
         over = self._tasks.pop(task, None)
-        if well and over is not None and over.place is not None and over.place.shard is not None:
-            done = self._branches[over.place.branch].done
+        place = None if over is None else over.place
+        if not well or place is None:
+            return
+        branch = self._branches[place.branch]
+        if place.shard is not None:
             step = task.partition("/")[0]
-            done[step] = done.get(step, 0) + 1
+            branch.done[step] = branch.done.get(step, 0) + 1
+        branch.over = branch.over or (place.kind == "evaluate" and place.iteration == place.last)
 
     def told(self, record: Mapping[str, Any], now: float) -> None:
         """Takes in a record of `components.runtime.reports`; one of a task that is over comes too late."""
@@ -129,8 +134,9 @@ class Picture:
         count = len(self._tasks)
         head = [self.name, f"running for {duration(now - self._began)}", f"{count} task{'s' * (count != 1)} at work"]
         above = _wrapped(head, columns)
+        arms = any(self._branches)  # then what comes before them has no place of its own any more
         for name, branch in self._branches.items():
-            if branch.place is not None:
+            if branch.place is not None and (name or not arms):
                 above += _wrapped(list(self._standing(name, branch, now, clock)), columns)
         below = [_task_line(name, task, now, columns) for name, task in self._tasks.items()]
         room = max(rows - len(above), 1)
@@ -155,7 +161,9 @@ class Picture:
             yield f"loss {branch.loss:.3g}"
         if branch.win_rate:
             yield f"win rate {branch.win_rate}"
-        if place.iteration and place.kind != "end":
+        if branch.over:
+            yield from ["evaluated"] if name else []
+        elif place.iteration and place.kind != "end":
             yield _end(branch, place, self._seconds_of_tasks(name, now), now, clock)
 
     def _works(self, branch: str) -> list[_Work]:

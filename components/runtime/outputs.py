@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -23,6 +25,8 @@ def checked() -> Iterator[None]:
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this: what asks it whether it is a terminal needs one
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w"), encoding="utf-8"))
         if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
             setattr(sys, name, _checked(stream))
     try:
@@ -42,12 +46,14 @@ class _Output(io.FileIO):
         if self._failed:
             return len(data)
         try:
-            return super().write(data)
+            while (written := super().write(data)) is None:  # a pipe that does not block, and is full
+                select.select([], [self], [])
         except OSError as error:
             self._failed = True
             if error.errno == errno.EPIPE:
                 raise SystemExit(NOBODY_READS) from None
             raise SystemExit(f"error: output cannot be written ({error.strerror}). Send it elsewhere.") from None
+        return written
 
 
 def _checked(stream: io.TextIOWrapper) -> TextIO:
@@ -55,7 +61,7 @@ def _checked(stream: io.TextIOWrapper) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(_Output(stream.fileno(), "wb", closefd=False)),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="backslashreplace" if stream.errors == "strict" else stream.errors,  # not every terminal has every sign
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
