@@ -14,6 +14,7 @@ from components.plan.models import PlanError
 from support.plans import HISTORY, SMALL, config
 
 HOURS = {"start": 1.0, "generate": 8.0, "score": 4.0, "train": 16.0, "evaluate": 2.0}  # planned, of two iterations
+ENDS = [(index, end) for index in (True, False) for end in (",\n", ",1\n", ",1,2\n")]  # of rows, not of the header
 
 
 def test_the_shards_of_a_history_are_its_own():
@@ -105,6 +106,7 @@ def test_one_branch_of_a_comparison_is_a_run(tmp_path):
         (HISTORY.assign(seconds_loading=[2160.1, 0]).to_csv(), "seconds_loading is to be from 0"),
         (HISTORY.assign(seconds_loading=[-1, 0]).to_csv(), "seconds_loading is to be from 0"),
         (HISTORY.assign(iteration=[1, 1]).to_csv(), "holds several runs"),
+        *((HISTORY.to_csv(index=i).replace("\n", end).replace(end, "\n", 1), "more fields") for i, end in ENDS),
         (HISTORY.assign(arm=["wind", "dpo"]).to_csv(), "holds several runs"),
         (HISTORY.assign(arm="wind", seed=[0, 1]).to_csv(), "holds several runs"),
     ],
