@@ -101,7 +101,7 @@ def _plan(given: argparse.Namespace) -> str:
         hours, loading = gpu_hours(run, models, lengths, GPUS[given.gpu]), {}
         if history is not None:
             hours = measured.gpu_hours(run, hours, history, given.history_shards)
-            loading = measured.loading(history)
+            loading = {} if run.algorithm.on_policy else measured.loading(history)
         if several or run.start_from is not None:  # one together; what another run has done
             del hours["start"]
         steps = elapsed.steps(run, models, hours, machines, loading)

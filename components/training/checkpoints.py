@@ -88,7 +88,9 @@ class Checkpoints:
             if sharding.in_any(bool(problem)):  # all wait here for the file
                 if self._found() != manifest:
                     continue  # another attempt, still running, has just put a later one in its place
-                logger.warning("the state of unfinished training cannot be used, so it begins anew. %s", problem)
+                # Of several machines, one that could read it has no reason of its own.
+                why = problem or "Another machine could not read it; what that one says tells why."
+                logger.warning("the state of unfinished training cannot be used, so it begins anew. %s", why)
                 return
             self.seconds_before = float(state.restore(self.scratch / FILE)[SECONDS])
             sharding.in_any(False)  # all have read it then

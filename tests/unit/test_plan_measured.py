@@ -29,6 +29,16 @@ def test_the_shards_of_a_history_are_its_own():
             measured.gpu_hours(config(prompts={"shards": shards}), HOURS, HISTORY.assign(shards=4), 2)
     drawn_in_training = measured.gpu_hours(config(algorithm={"name": "jbond"}), HOURS, HISTORY)
     assert drawn_in_training["train"] == pytest.approx(4.0)
+    assert drawn_in_training["generate"] == drawn_in_training["score"] == 0.0
+
+
+@pytest.mark.parametrize("seconds", [[0.0, 0.0], [1e-3, 2e-3], [3.7, 1e-3]])  # of the last, the first has imports in it
+def test_a_history_of_an_algorithm_that_draws_in_training(seconds):
+    history = HISTORY.assign(seconds_generate=seconds, seconds_score=seconds)
+    with pytest.raises(PlanError, match=r"^--history: generate and score took no time in it, .* wind draws before"):
+        measured.gpu_hours(config(), HOURS, history, 2)
+    found = measured.gpu_hours(config(algorithm={"name": "jbond"}), HOURS, history)
+    assert (found["generate"], found["score"], found["train"]) == (0.0, 0.0, pytest.approx(4.0))
 
 
 def test_a_historys_times_have_the_waiting_for_the_network_in_them(tmp_path, capsys):
