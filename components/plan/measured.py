@@ -15,7 +15,7 @@ import numpy as np
 from components.config.steps import SHARDED
 from components.plan.history import WIN_RATE
 from components.plan.models import PlanError
-from components.plan.splitting import COLUMN, LOADING, largest
+from components.plan.splitting import COLUMN, LOADING, SECONDS, largest
 from components.run_config import RunConfig
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def gpu_hours(
     prompts = history["prompts"]
     found, counted, load = dict(planned), _shards(config, history, shards), _loading(history)
     most = [largest(int(p), int(s)) for p, s in zip(prompts, np.broadcast_to(counted, len(prompts)), strict=True)]
-    if not config.algorithm.on_policy and sum(history[f"seconds_{kind}"] for kind in SHARDED).min() < NOTHING:
+    if not config.algorithm.on_policy and history[SECONDS].sum(axis=1).min() < NOTHING:
         raise PlanError(
             f"--history: generate and score took no time in it, as with an algorithm that draws in training; "
             f"{config.algorithm.name} draws before. Give the history of a run of {config.algorithm.name} or its like."

@@ -67,6 +67,7 @@ def _latest(work: Workspace) -> Origin | None:
 
 def remember(work: Workspace, origin: Origin) -> None:
     """Leaves a note of how a run ended, for `find` and for the house-keeping of the store."""
+    assert origin.history is not None  # a run that has just ended
     values = {name: getattr(origin, name) for name in NOTED}
     values |= {"started": asdict(origin.started), "history": work.keep(HISTORY, origin.history.to_parquet)}
     work.store.write_note(_name(origin.run), json.dumps(values))

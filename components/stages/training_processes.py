@@ -165,7 +165,7 @@ def _meet(backend: str, meeting: str, minutes: float | None) -> None:
     if (url := urlsplit(meeting)).scheme == "file":
         # torch takes the path as the URL spells it: with a space, "%20", it names a file that cannot be made, and
         # torch tries without end.
-        store = dist.FileStore(os.fsdecode(unquote_to_bytes(url.path)), world)
+        store = dist.FileStore(os.fsdecode(unquote_to_bytes(url.path)), world)  # type: ignore[attr-defined]
         store.set_timeout(timeout or MEETING)
         place = {"store": store}
     dist.init_process_group(backend, timeout=timeout, rank=int(os.environ["RANK"]), world_size=world, **place)

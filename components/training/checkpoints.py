@@ -88,8 +88,8 @@ class Checkpoints:
             if sharding.in_any(bool(problem)):  # all wait here for the file
                 if self._found() != manifest:
                     continue  # another attempt, still running, has just put a later one in its place
-                # Of several machines, one that could read it has no reason of its own.
-                why = problem or "Another machine could not read it; what that one says tells why."
+                # Only the process that could not bring it here knows why, on one machine of several.
+                why = problem or "Another process or machine could not read it, and its own line says why."
                 logger.warning("the state of unfinished training cannot be used, so it begins anew. %s", why)
                 return
             self.seconds_before = float(state.restore(self.scratch / FILE)[SECONDS])

@@ -125,3 +125,14 @@ def test_figures_that_no_run_has(tmp_path, text, message):
     (tmp_path / "history.csv").write_text(text)
     with pytest.raises(PlanError, match=message):
         read(tmp_path / "history.csv")
+
+
+@pytest.mark.parametrize("compare", [None, {"arms": {"one": {}, "other": {"training": {"epochs": 2}}}}])
+def test_a_warning_comes_once_in_a_plan(tmp_path, caplog, compare):
+    """Also of arms that are alike in what it tells of; again in the next plan."""
+    values = {**yaml.safe_load(SMALL), "compare": compare}
+    values["prompts"] |= {"shards": "auto", "most_shards": 2, "shard_minutes": 1e-6}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    for count in (1, 2):
+        main([str(tmp_path / "run.yaml"), "--parameters", "1e9"])
+        assert len([line for line in caplog.messages if "Raise prompts.most_shards (2)" in line]) == count
