@@ -21,8 +21,10 @@ CONFIG, CONFIG_VALUE, VARIABLE = "--config", "--config-value", "METAFLOW_FLOW_CO
 WORKERS, ROOT, RUN_ID_FILE = "--max-workers", "--datastore-root", "--run-id-file"
 LOCAL_ROOT = "METAFLOW_DATASTORE_SYSROOT_LOCAL"
 KINDS = ("datastore", "metadata")
+LAUNCHING = {"run", "resume"}  # commands that start tasks
 AT_ONCE = "WIND_AT_ONCE"  # environment variable: how many tasks of a run may be at work on this machine
 USUAL_WORKERS = 16  # Metaflow's own
+MOST_WORKERS = 1_000_000
 
 
 class OptionError(UserError):
@@ -30,28 +32,40 @@ class OptionError(UserError):
 
 
 def workers(arguments: Sequence[str]) -> int:
-    """How many tasks a `run` or `resume` has at once, by its options or Metaflow's environment variables."""
+    """How many tasks a `run` or `resume` has at once, by its options or Metaflow's environment variables.
+
+    Raises OptionError for what is no such number; of none Metaflow would never start a task.
+    """
     words = [part for word in arguments for part in word.split("=", 1)]
-    command = next((word.upper() for word in words if word in ("run", "resume")), "RUN")
-    given = [value for option, value in pairwise(words) if option == WORKERS]
-    found = given[-1] if given else os.environ.get(f"METAFLOW_{command}_MAX_WORKERS", "")
-    return int(found) if found.isascii() and found.isdecimal() else USUAL_WORKERS
+    command = next((word.upper() for word in words if word in LAUNCHING), "RUN")
+    variable = f"METAFLOW_{command}_MAX_WORKERS"
+    given = [(WORKERS, value) for option, value in pairwise(words) if option == WORKERS]
+    if not given and not os.environ.get(variable):
+        return USUAL_WORKERS
+    source, said = given[-1] if given else (variable, os.environ[variable])
+    try:
+        found = int(said)  # as Metaflow reads it, with signs, spaces and digits of any script
+    except ValueError:  # also of thousands of digits
+        found = 0
+    if not 1 <= found <= MOST_WORKERS:
+        raise OptionError(f"{source}: {cut(said)} is no number of tasks. Use 1 or more, up to {MOST_WORKERS}.")
+    return found
 
 
 def check(arguments: Sequence[str]) -> None:
     """Raises UserError for what Metaflow cannot run with.
 
-    That is a config file that cannot be read, no workers, a datastore or a --run-id-file without a place, and control
-    characters, which Metaflow would send to the terminal.
+    That is a config file that cannot be read, no number of workers, a datastore or a --run-id-file without a place,
+    and control characters, which Metaflow would send to the terminal.
     """
     _require_plain(arguments)
+    if LAUNCHING & set(arguments):
+        workers(arguments)
     words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for path in map(Path, _configs(words)):
         if not _is_pipe(path):  # what comes through one can be read once
             read_text(path)
     for option, value in pairwise(words):
-        if option == WORKERS and value.lstrip("-").isdecimal() and int(value) < 1:
-            raise OptionError(f"{WORKERS}: {value} would never run a task. Use 1 or more.")
         if option == ROOT and "://" not in value:
             _require_place(user_path(value, ROOT, StoreError))
         if option == RUN_ID_FILE:

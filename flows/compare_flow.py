@@ -43,11 +43,14 @@ class CompareFlow(Iteration):
     def start(self):
         """Make what all branches share: base policy, prompts, the reference's responses for evaluation."""
         from components.comparison import arms
+        from components.runtime import gpus
 
         with told_plainly():
             self.remember_store()
+        shown = len(gpus.visible())  # before the step takes some of them for itself
+        together = arms.at_once(self.settings, int(os.environ.get(AT_ONCE, "1")), shown)
         with self.work("start") as work:
-            self.started = arms.start(work, together=int(os.environ.get(AT_ONCE, "1")))
+            self.started = arms.start(work, together=together)
         self.branches = arms.branches(self.settings)
         self.next(self.branch, foreach="branches")
 

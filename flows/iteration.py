@@ -12,7 +12,7 @@ from nodes import this_node
 
 if TYPE_CHECKING:
     from components.stages.handover import Started
-    from components.stages.start_from import Origin
+    from components.stages.origin import Origin
 
 # Where several nodes train, `spread` starts and `collect` joins them; elsewhere both are left out.
 STEPS = (*BODY[:-2], "spread", "train", "collect", "evaluate")

@@ -51,13 +51,12 @@ def main(flow: Any) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by `wind run` since it began
     # Metaflow looks for the origin's config under the option as a word of its own, or else takes another run's.
     sys.argv = [part for word in sys.argv for part in (word.split("=", 1) if word.startswith(ORIGIN) else [word])]
-    launched = {"run", "resume"} & set(sys.argv[1:])
+    launched = command_line.LAUNCHING & set(sys.argv[1:])
     written = getattr(flow, "_flow_cls", flow)  # mutators wrap it
     came: list[int] = []
     if launched:
         os.environ[LAUNCHER] = str(os.getpid())
         os.environ.pop(processes.PARENT, None)  # of a run that a task starts
-        os.environ[command_line.AT_ONCE] = str(command_line.workers(sys.argv[1:]))
         for command in ("RUN", "RESUME"):
             os.environ.setdefault(f"METAFLOW_{command}_MAX_NUM_SPLITS", MOST_SPLITS)
         # Else Metaflow names all steps that have not started, every five minutes; `evaluate` says what is to come.
@@ -76,6 +75,8 @@ def main(flow: Any) -> None:
     try:
         if "step" not in sys.argv[1:]:  # a task is given its config
             command_line.check(sys.argv[1:])
+        if launched:
+            os.environ[command_line.AT_ONCE] = str(command_line.workers(sys.argv[1:]))
         if (launched or {"argo-workflows", "create"} <= {*sys.argv}) and "--help" not in sys.argv:
             check_s3(sys.argv[1:])
         if "resume" in launched and "--help" not in sys.argv:

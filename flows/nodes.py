@@ -71,7 +71,7 @@ def _meeting(attempt: str, *, first: bool) -> Iterator[Path]:
     ones leave goes as an abandoned scratch folder. Raises PermissionError for a folder that another has made.
     """
     name = hashlib.sha256(f"{os.getuid()}/{attempt}".encode()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"{scratch.PREFIX}meeting-{name}"
+    folder = Path(tempfile.gettempdir()) / f"{scratch.MEETINGS}{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if found.st_uid != os.getuid() or found.st_mode & 0o77 or folder.is_symlink():

@@ -44,6 +44,13 @@ def branches(config: RunConfig) -> list[Branch]:
     return [Branch(arm, seed) for seed in config.compare.seeds for arm in config.compare.arms]
 
 
+def at_once(config: RunConfig, tasks: int, gpus: int) -> int:
+    """How many branches train at once on a machine with so many GPUs that runs so many tasks; no GPU is shared."""
+    assert config.compare is not None
+    fewest = min(config.arm(name).num_gpus("train") for name in config.compare.arms)
+    return min(tasks, max(1, gpus // fewest)) if gpus else tasks
+
+
 def start(work: Workspace, *, together: int = 1) -> Started:
     """What all branches share; see `stages.start`. So many of them, at most, are `together` at work on one machine.
 

@@ -10,12 +10,15 @@ are in `components.plan.costs`.
 from __future__ import annotations
 
 import argparse
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from components.config.paths import argument
 from components.config.strict_yaml import load_yaml, read_text
-from components.plan import demands, elapsed, measured
+from components.plan import demands, elapsed, measured, splitting
 from components.plan.demands import LARGEST
 from components.plan.history import read
 from components.plan.memory import stored
@@ -32,9 +35,26 @@ INTERRUPTIONS = 0.05  # of a spot machine, an hour
 def main(arguments: list[str] | None = None, prog: str = "wind plan") -> None:
     """The command line; see `plain_errors`."""
     given = _parser(prog).parse_args(arguments)
-    with plain_errors(), waiting(f"planning {given.config}"):
+    with plain_errors(), waiting(f"planning {given.config}"), _warned_once():
         planned = _plan(given)
     print(visible(planned))
+
+
+@contextmanager
+def _warned_once() -> Iterator[None]:
+    """Shards are counted several times for a plan, and for each run of a comparison; each warning is given once."""
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        before = len(said)
+        said.add(record.getMessage())
+        return len(said) > before
+
+    splitting.logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        splitting.logger.removeFilter(is_new)
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -101,7 +121,7 @@ def _plan(given: argparse.Namespace) -> str:
         hours, loading = gpu_hours(run, models, lengths, GPUS[given.gpu]), {}
         if history is not None:
             hours = measured.gpu_hours(run, hours, history, given.history_shards)
-            loading = measured.loading(history)
+            loading = {} if run.algorithm.on_policy else measured.loading(history)
         if several or run.start_from is not None:  # one together; what another run has done
             del hours["start"]
         steps = elapsed.steps(run, models, hours, machines, loading)

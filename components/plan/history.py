@@ -34,6 +34,8 @@ def read(path: Path) -> pd.DataFrame:
             f"--history {path}: cannot be read ({error}). Write it with Run(...).data.history.to_csv, and not "
             "compressed."
         ) from error
+    if not isinstance(history.index, pd.RangeIndex):  # else the first fields become one, and all others move
+        raise PlanError(f"--history {path}: has rows with more fields than the first line has names. Write it anew.")
     times = [f"seconds_{kind}" for kind in TIMED]
     needed = [ITERATION, "prompts", *times]
     if missing := [name for name in needed if name not in history]:

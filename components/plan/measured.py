@@ -15,13 +15,14 @@ import numpy as np
 from components.config.steps import SHARDED
 from components.plan.history import WIN_RATE
 from components.plan.models import PlanError
-from components.plan.splitting import COLUMN, LOADING, largest
+from components.plan.splitting import COLUMN, LOADING, SECONDS, largest
 from components.run_config import RunConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHARDS = "--history-shards"
+NOTHING = 0.01  # seconds of an iteration's generate and score: loading a policy alone takes longer
 
 
 def gpu_hours(
@@ -40,14 +41,21 @@ def gpu_hours(
         shards: of its iterations, which tell their own if they were split automatically.
 
     Raises:
-        PlanError: the number of shards is not known, more than the prompts, or given where it counts for nothing.
+        PlanError: the number of shards is not known, more than the prompts, or given where it counts for nothing; the
+            history is of an on-policy algorithm, and this config's is none.
     """
     t, n = config.iterations, config.prompts.per_iteration
     prompts = history["prompts"]
     found, counted, load = dict(planned), _shards(config, history, shards), _loading(history)
     most = [largest(int(p), int(s)) for p, s in zip(prompts, np.broadcast_to(counted, len(prompts)), strict=True)]
+    if not config.algorithm.on_policy and history[SECONDS].sum(axis=1).min() < NOTHING:
+        raise PlanError(
+            f"--history: generate and score took no time in it, as with an algorithm that draws in training; "
+            f"{config.algorithm.name} draws before. Give the history of a run of {config.algorithm.name} or its like."
+        )
     for kind in SHARDED:
         working = history[f"seconds_{kind}"] - load[kind].fillna(0.0)
+        working *= not config.algorithm.on_policy  # whose training does this, and these steps nothing
         found[kind] = float((working * prompts / most).sum()) * config.num_gpus(kind)
     found["train"] = float(history["seconds_train"].sum()) * config.num_gpus("train") * config.training.nodes
     for kind in (*SHARDED, "train"):

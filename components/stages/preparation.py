@@ -24,7 +24,7 @@ from components.training import checks
 
 if TYPE_CHECKING:
     from components.policy.model import Policy
-    from components.stages.start_from import Origin
+    from components.stages.origin import Origin
 
 logger = logging.getLogger(__name__)
 PARTS = 4  # of the work on the base policy: loaded and examined, checked, precision chosen, stored

@@ -24,6 +24,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import torch
 from torch import distributed as dist
@@ -36,6 +37,7 @@ from components.stages.handover import Node, TrainInput, TrainResult
 
 POLL = 0.5  # seconds
 GRACE = 10.0  # seconds to end in when another of the processes has failed
+MEETING = timedelta(minutes=30)  # to wait for the others of one machine; torch's own
 
 
 def train(work: Workspace, given: TrainInput, node: Node) -> TrainResult | None:
@@ -138,13 +140,7 @@ def work_in_group(folder: Path) -> None:
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     job: dict[str, Any] = json.loads((folder / "job.json").read_text())
-    dist.init_process_group(
-        "nccl" if cuda else "gloo",
-        init_method=job["meeting"],
-        timeout=None if job["minutes"] is None else timedelta(minutes=job["minutes"]),
-        rank=int(os.environ["RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
-    )
+    _meet("nccl" if cuda else "gloo", job["meeting"], job["minutes"])
     try:
         config = RunConfig.model_validate(job["config"])
         with open_workspace(
@@ -160,6 +156,19 @@ def work_in_group(folder: Path) -> None:
             (folder / "trained.json").write_text(json.dumps(asdict(trained)))
     finally:
         dist.destroy_process_group()
+
+
+def _meet(backend: str, meeting: str, minutes: float | None) -> None:
+    """Joins the group of all processes, at a URL; each step of that and each exchange may take so many minutes."""
+    timeout, world = None if minutes is None else timedelta(minutes=minutes), int(os.environ["WORLD_SIZE"])
+    place: dict[str, Any] = {"init_method": meeting}
+    if (url := urlsplit(meeting)).scheme == "file":
+        # torch takes the path as the URL spells it: with a space, "%20", it names a file that cannot be made, and
+        # torch tries without end.
+        store = dist.FileStore(os.fsdecode(unquote_to_bytes(url.path)), world)  # type: ignore[attr-defined]
+        store.set_timeout(timeout or MEETING)
+        place = {"store": store}
+    dist.init_process_group(backend, timeout=timeout, rank=int(os.environ["RANK"]), world_size=world, **place)
 
 
 def _writer(folder: Path) -> Progress:

@@ -43,7 +43,12 @@ def _problem(name: str, content: Mapping[str, Any]) -> str | None:
     kind = next((kind for begin, kind in KINDS.items() if name.startswith(begin)), None)
     if kind is None:
         return "no kind of note has such a name"
-    wrong = [key for key, is_right in kind.items() if not is_right(_at(content, key))]
+    return lacking(content, kind)
+
+
+def lacking(content: Mapping[str, Any], asked: Mapping[str, Callable[[object], bool]]) -> str | None:
+    """The first thing that a note should hold and does not, as a sentence; None if all is there."""
+    wrong = [key for key, is_right in asked.items() if not is_right(_at(content, key))]
     return f"{wrong[0] or 'its content'} is missing or not what it must be" if wrong else None
 
 
@@ -55,6 +60,14 @@ def _at(content: Any, key: str) -> object:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _is_bool(value: object) -> bool:
@@ -106,4 +119,16 @@ KINDS: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
     "training-": {"": _is_manifest},
     "benchmarks-": {"scores": _is_list},
     "compiled-": {"archive": is_entry},
+}
+# What the note of a finished run must hold besides for another to continue from it. Without, its files are known all
+# the same, so the house-keeping does not ask for it.
+CONTINUED: Mapping[str, Callable[[object], bool]] = {
+    "iteration": _is_count,
+    "store_root": _is_text,
+    "started.reward": _is_number,
+    "started.precision": _is_text,
+    **{
+        f"config.{section}": _is_object
+        for section in ("policy", "prompts", "generation", "judge", "algorithm", "training", "evaluation")
+    },
 }

@@ -88,7 +88,9 @@ class Checkpoints:
             if sharding.in_any(bool(problem)):  # all wait here for the file
                 if self._found() != manifest:
                     continue  # another attempt, still running, has just put a later one in its place
-                logger.warning("the state of unfinished training cannot be used, so it begins anew. %s", problem)
+                # Only the process that could not bring it here knows why, on one machine of several.
+                why = problem or "Another process or machine could not read it, and its own line says why."
+                logger.warning("the state of unfinished training cannot be used, so it begins anew. %s", why)
                 return
             self.seconds_before = float(state.restore(self.scratch / FILE)[SECONDS])
             sharding.in_any(False)  # all have read it then

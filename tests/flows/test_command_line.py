@@ -129,10 +129,25 @@ def test_no_traceback(here, flow_env, words, part):
         (["run", "--max-workers", "3", "--max-workers", "2"], 2),
         (["run"], 7),
         (["resume", "--origin-run-id", "1"], 16),  # Metaflow's own
-        (["run", "--max-workers", "many"], 16),
+        (["run", "--max-workers", "+3"], 3),
     ],
 )
 def test_how_many_tasks_are_at_work(monkeypatch, words, expected):
     monkeypatch.setenv("METAFLOW_RUN_MAX_WORKERS", "7")
     monkeypatch.delenv("METAFLOW_RESUME_MAX_WORKERS", raising=False)
     assert command_line.workers(words) == expected
+
+
+@pytest.mark.parametrize("value", ["0", "+0", "-3", "00", " 0 ", "\u0660", "9" * 5000, "9" * 4000, "many", "1.5"])
+@pytest.mark.parametrize("command", ["run", "resume"])
+def test_no_number_of_tasks(here, monkeypatch, command, value):
+    """By the option or the variable; the option goes before."""
+    variable = f"METAFLOW_{command.upper()}_MAX_WORKERS"
+    monkeypatch.setenv(variable, "2")
+    with pytest.raises(UserError, match=r"^--max-workers: .{1,201} is no number of tasks\. Use 1 or more"):
+        command_line.check([command, "--max-workers", value])
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=rf"^{variable}: .{{1,201}} is no number of tasks\. Use 1 or more"):
+        command_line.check([command])
+    command_line.check([command, "--max-workers", "2"])
+    command_line.check(["show"])  # starts none

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from components.comparison.arms import at_once
 from components.config.compare import prompts_within
 from components.config.errors import ConfigError
 from components.run_config import RunConfig, parse
@@ -193,3 +194,19 @@ def test_what_does_not_fit_an_arm_is_named_where_it_stands():
     )
     with pytest.raises(ConfigError, match=r"^compare\.arms\.b\.training\.micro_batch_size: 9999 exceeds"):
         parse(f"demo: {{}}\ncompare: {{arms: {arms.replace('rloo', 'wind')}}}")
+
+
+@pytest.mark.parametrize(
+    ("processes", "tasks", "gpus", "expected"),
+    [
+        ((1, 1), 16, 0, 16),  # without GPUs
+        ((1, 1), 16, 4, 4),
+        ((1, 1), 3, 4, 3),
+        ((2, 4), 16, 8, 4),  # all of the arm that needs fewer
+        ((4, 4), 16, 6, 1),
+        ((8, 8), 16, 4, 1),  # never begins, as the step itself says
+    ],
+)
+def test_no_more_branches_train_at_once_than_there_are_gpus_for(processes, tasks, gpus, expected):
+    one, other = (f"{{training: {{processes: {count}}}}}" for count in processes)
+    assert at_once(parsed(f"{{arms: {{one: {one}, other: {other}}}}}"), tasks, gpus) == expected

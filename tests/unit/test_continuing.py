@@ -14,7 +14,7 @@ from components.data.records import Prompt
 from components.run_config import RunConfig, parse
 from components.stages.context import open_workspace
 from components.stages.handover import Started
-from components.stages.start_from import Origin
+from components.stages.origin import Origin
 from support.models.words import SHAPE
 
 CONFIG = """

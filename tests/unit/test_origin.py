@@ -13,7 +13,8 @@ from components.config.errors import BlobError, ConfigError, StoreError
 from components.run_config import RunConfig, parse
 from components.stages.context import open_workspace
 from components.stages.handover import Started
-from components.stages.start_from import Origin, find, remember
+from components.stages.origin import Origin
+from components.stages.start_from import find, remember
 from components.store.references import uses
 
 CONFIG = """

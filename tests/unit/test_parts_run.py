@@ -20,7 +20,7 @@ from components.evaluation.parts import tidy
 from components.run_config import RunConfig, parse
 from components.stages.context import open_workspace
 from components.stages.in_process import Pipeline
-from components.stages.start_from import Origin
+from components.stages.origin import Origin
 from support.part_judges import judged
 from support.runs import TOTAL
 

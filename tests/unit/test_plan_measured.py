@@ -14,6 +14,7 @@ from components.plan.models import PlanError
 from support.plans import HISTORY, SMALL, config
 
 HOURS = {"start": 1.0, "generate": 8.0, "score": 4.0, "train": 16.0, "evaluate": 2.0}  # planned, of two iterations
+ENDS = [(index, end) for index in (True, False) for end in (",\n", ",1\n", ",1,2\n")]  # of rows, not of the header
 
 
 def test_the_shards_of_a_history_are_its_own():
@@ -28,6 +29,16 @@ def test_the_shards_of_a_history_are_its_own():
             measured.gpu_hours(config(prompts={"shards": shards}), HOURS, HISTORY.assign(shards=4), 2)
     drawn_in_training = measured.gpu_hours(config(algorithm={"name": "jbond"}), HOURS, HISTORY)
     assert drawn_in_training["train"] == pytest.approx(4.0)
+    assert drawn_in_training["generate"] == drawn_in_training["score"] == 0.0
+
+
+@pytest.mark.parametrize("seconds", [[0.0, 0.0], [1e-3, 2e-3], [3.7, 1e-3]])  # of the last, the first has imports in it
+def test_a_history_of_an_algorithm_that_draws_in_training(seconds):
+    history = HISTORY.assign(seconds_generate=seconds, seconds_score=seconds)
+    with pytest.raises(PlanError, match=r"^--history: generate and score took no time in it, .* wind draws before"):
+        measured.gpu_hours(config(), HOURS, history, 2)
+    found = measured.gpu_hours(config(algorithm={"name": "jbond"}), HOURS, history)
+    assert (found["generate"], found["score"], found["train"]) == (0.0, 0.0, pytest.approx(4.0))
 
 
 def test_a_historys_times_have_the_waiting_for_the_network_in_them(tmp_path, capsys):
@@ -105,6 +116,7 @@ def test_one_branch_of_a_comparison_is_a_run(tmp_path):
         (HISTORY.assign(seconds_loading=[2160.1, 0]).to_csv(), "seconds_loading is to be from 0"),
         (HISTORY.assign(seconds_loading=[-1, 0]).to_csv(), "seconds_loading is to be from 0"),
         (HISTORY.assign(iteration=[1, 1]).to_csv(), "holds several runs"),
+        *((HISTORY.to_csv(index=i).replace("\n", end).replace(end, "\n", 1), "more fields") for i, end in ENDS),
         (HISTORY.assign(arm=["wind", "dpo"]).to_csv(), "holds several runs"),
         (HISTORY.assign(arm="wind", seed=[0, 1]).to_csv(), "holds several runs"),
     ],
@@ -113,3 +125,14 @@ def test_figures_that_no_run_has(tmp_path, text, message):
     (tmp_path / "history.csv").write_text(text)
     with pytest.raises(PlanError, match=message):
         read(tmp_path / "history.csv")
+
+
+@pytest.mark.parametrize("compare", [None, {"arms": {"one": {}, "other": {"training": {"epochs": 2}}}}])
+def test_a_warning_comes_once_in_a_plan(tmp_path, caplog, compare):
+    """Also of arms that are alike in what it tells of; again in the next plan."""
+    values = {**yaml.safe_load(SMALL), "compare": compare}
+    values["prompts"] |= {"shards": "auto", "most_shards": 2, "shard_minutes": 1e-6}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    for count in (1, 2):
+        main([str(tmp_path / "run.yaml"), "--parameters", "1e9"])
+        assert len([line for line in caplog.messages if "Raise prompts.most_shards (2)" in line]) == count

@@ -108,7 +108,7 @@ def test_what_is_ignored_stays_ignored(tmp_path: Path) -> None:
 
 
 def test_others_folders_stay(tmp_path: Path) -> None:
-    """Another machine's, one of an earlier version, a link, a file, and what is no JSON; an old empty one goes."""
+    """Another machine's, one of an earlier version, a link, a file, and a new one; an old empty one goes."""
     gone = {**processes.identity(), "started": "0"}
     for name, owner in [("wind-a", {**gone, "machine": "another"}), ("wind-b", "no identity"), ("wind-e", gone)]:
         (tmp_path / name).mkdir()
@@ -128,6 +128,20 @@ def test_others_folders_stay(tmp_path: Path) -> None:
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["elsewhere", "wind-a", "wind-b", "wind-c", "wind-d", "wind-link", "wind-new"]
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == [OWNER]
+
+
+@pytest.mark.parametrize("owner", ["", '{"pid": 1', "[1]", "{}", '"text"', "null", b"\xff\xfe", "[" * 100_000, None])
+def test_what_nobody_owns_goes_after_a_day(tmp_path: Path, owner: str | bytes | None) -> None:
+    """A file of owners that was cut off, or, where nodes met, none at all; with what else is there."""
+    for name in ("wind-meeting-new", "wind-meeting-old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "meeting").write_text("where")
+        if owner is not None:
+            (tmp_path / name / OWNER).write_bytes(owner if isinstance(owner, bytes) else owner.encode())
+    os.utime(tmp_path / "wind-meeting-old", (time.time() - UNOWNED - 60,) * 2)
+    with scratch("score", tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["wind-meeting-new"]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
