@@ -15,7 +15,7 @@ from base import BadConfig
 from components.config.errors import UserError
 from components.config.paths import user_path
 from components.judges._functions import taken_by
-from components.judges._sources import locate, named_data
+from components.judges._sources import locate, may_define, named_data
 from components.prompts.files import matching, suffix
 from components.prompts.sources import NAMED, PATTERN
 
@@ -94,7 +94,8 @@ def _shipped(key: str, value: str, mounts: Sequence[PurePosixPath]) -> dict[str,
     if not path.exists():
         if matches := matching(path):  # as a run expands the pattern
             return {name: file for match in matches for name, file in _shipped(key, match, mounts).items()}
-        if (suffix(path) in NAMED or PATTERN.search(value)) and not path.is_absolute():
+        is_path = not key.startswith("prompts.") or suffix(path) in NAMED or PATTERN.search(value)
+        if is_path and not path.is_absolute():
             raise BadConfig(f"{key}: {value}: there is no such file here ({path.absolute()}). Correct the path.")
         return {}  # a dataset's name, or a file of the image
     inside = _inside(key, value)
@@ -124,16 +125,18 @@ def _function(function: str, mounts: Sequence[PurePosixPath]) -> dict[str, Path]
 
 
 def _function_files(function: str, mounts: Sequence[PurePosixPath]) -> dict[str, Path]:
-    place = function.rpartition(":")[0]
+    place, _, name = function.rpartition(":")
     is_file = place.endswith(".py")
     path = user_path(place, "judge.function", BadConfig)
-    if is_file and (_under(path, mounts) or not path.exists()):
-        return _shipped("judge.function", place, mounts)
+    if is_file and (_under(path, mounts) or (path.is_absolute() and not path.exists())):  # of a volume or the image
+        return {}
     source = locate(place)
     if source is None:
         return {}
     inside = PurePosixPath(_inside("judge.function", place)).parent if is_file else PurePosixPath()
     found = [file for module in source.files().values() for file in module]
+    if not may_define(source.file, name):
+        raise BadConfig(f"judge.function: {place} has no {name!r}. Define it there, or correct the name.")
     here = {name: Path.cwd() / name for file in found for name in _below_here(named_data(file))}
     beside = [data for file in found for data in named_data(file) if data.is_relative_to(source.folder)]
     shipped = {str(inside / file.relative_to(source.folder)): file.resolve() for file in [*found, *beside]}

@@ -92,9 +92,9 @@ def levels(results: pd.DataFrame, given: Sequence[float] | None = None) -> dict[
 
 
 def best(results: pd.DataFrame) -> str:
-    """The arm with the highest final win rate; the first of those that tie."""
+    """The arm with the highest final win rate; the first of those that tie, and one without a win rate last."""
     ended = summary(results)
-    return str(ended["arm"].iloc[int(ended["win_rate"].to_numpy().argmax())])
+    return str(ended["arm"].iloc[int(ended["win_rate"].fillna(-math.inf).to_numpy().argmax())])
 
 
 def to_reach(results: pd.DataFrame, wanted: Mapping[str, float]) -> pd.DataFrame:
@@ -140,12 +140,15 @@ def verdict(results: pd.DataFrame, arm: str, other: str) -> str:
 
 
 def _by_seed(results: pd.DataFrame) -> pd.DataFrame:
-    """Final win rates: a row per seed, a column per arm."""
+    """Final win rates: a row per seed, a column per arm; none for an arm or a seed without any."""
     return final(results).pivot_table(index="seed", columns="arm", values="win_rate")
 
 
 def _verdict(finals: pd.DataFrame, arm: str, other: str) -> str:
-    differences = (finals[arm] - finals[other]).dropna().to_numpy()
+    known = arm in finals and other in finals  # of arms with a win rate
+    differences = (finals[arm] - finals[other]).dropna().to_numpy() if known else np.empty(0)
+    if not len(differences):
+        return f"{arm} against {other}: not known, since no seed has a final win rate of both."
     pairs = math.comb(finals.shape[1], 2)
     mean, low, high = interval(differences, 1 - 0.05 / pairs)
     side = "above" if mean >= 0 else "below"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, PositiveInt, field_validator
 
 from components.config.cron import check_cron, check_time_zone
-from components.config.kube_names import Image, Labels, Mounts, Name, Toleration
+from components.config.kube_names import Image, Labels, Mounts, Name, Project, Toleration
 from components.config.schema import Section
 
 
@@ -63,7 +63,7 @@ class ClusterConfig(PodConfig):
     """
 
     root: bool = Field(False, description="whether images that run as root may; the project's own do not")
-    project: str | None = Field(None, description="Metaflow's @project: keeps the deployments of branches apart")
+    project: Project | None = Field(None, description="Metaflow's @project: keeps the deployments of branches apart")
     schedule: ScheduleConfig | None = None
     retries: int = Field(3, ge=0, le=9, description="of a task that fails")
     minutes_between_retries: int = Field(2, ge=0, description="before a task that failed runs again")

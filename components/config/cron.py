@@ -35,7 +35,7 @@ def _values(word: str, name: str, least: int, greatest: int, names: list[str]) -
 
     def number(item: str) -> int:
         known = item.upper() in names
-        value = least + names.index(item.upper()) if known else int(item) if re.fullmatch(r"\d{1,4}", item) else -1
+        value = least + names.index(item.upper()) if known else int(item) if re.fullmatch(r"[0-9]{1,4}", item) else -1
         if not least <= value <= greatest:
             also = f" or {names[0]} to {names[-1]}" if names else ""
             use = f"Use {least} to {greatest}{also}, ranges, lists and steps of them."
@@ -48,7 +48,7 @@ def _values(word: str, name: str, least: int, greatest: int, names: list[str]) -
         first, dash, last = values.partition("-")
         begin = least if values in ("*", "?") else number(first)
         end = number(last) if dash else greatest if slash or values in ("*", "?") else begin
-        if begin > end or (slash and not re.fullmatch(r"0*[1-9]\d{0,3}", step)):
+        if begin > end or (slash and not re.fullmatch(r"0*[1-9][0-9]{0,3}", step)):
             raise ValueError(f"{part!r} is no {name}: write it as FIRST-LAST or FIRST-LAST/STEP, in rising order.")
         found.update(range(begin, end + 1, int(step) if slash else 1))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from typing import Annotated
@@ -19,6 +20,14 @@ def _is_name(name: str) -> str:
         raise ValueError(
             f"{name!r} is no name of Kubernetes. Use lower-case letters, digits, '-' and '.', a letter or digit at "
             "both ends."
+        )
+    return name
+
+
+def _is_project(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]{1,128}", name):
+        raise ValueError(
+            f"{name!r} is no name of a Metaflow project. Use 1 to 128 lower-case letters a to z, digits and '_'."
         )
     return name
 
@@ -59,9 +68,16 @@ def _are_mounts(volumes: dict[str, str]) -> dict[str, str]:
             raise ValueError(
                 f"{claim}: {path!r} is no place to mount it. Write a path that begins with / and has no ':'."
             )
-        if [*volumes.values()].count(path) > 1:
+        if not _folder(path):
+            raise ValueError(f"{claim}: {path!r} is the root of the image. Mount it in a folder, such as /{claim}.")
+        if [_folder(other) for other in volumes.values()].count(_folder(path)) > 1:
             raise ValueError(f"{path} is given twice. Mount each claim in a folder of its own.")
     return volumes
+
+
+def _folder(path: str) -> str:
+    """A mounted path in one way of several to write it; nothing for the root."""
+    return posixpath.normpath(path).strip("/")
 
 
 def _is_toleration(toleration: Mapping[str, str]) -> Mapping[str, str]:
@@ -89,6 +105,7 @@ def _is_image(image: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_is_name)]  # of most objects
+Project = Annotated[str, AfterValidator(_is_project)]
 Labels = Annotated[dict[str, str], AfterValidator(_are_labels)]
 Mounts = Annotated[dict[str, str], AfterValidator(_are_mounts)]  # persistent volume claims and paths
 Toleration = Annotated[dict[str, str], AfterValidator(_is_toleration)]

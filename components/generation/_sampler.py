@@ -145,6 +145,7 @@ def _sample_batch(
     logp = torch.zeros(total, limit, device=device)
     rows = torch.arange(total, device=device)  # rows of `tokens` that the batch still holds
     running = torch.ones(total, dtype=torch.bool, device=device)  # which of them have not ended
+    lengths = torch.full((total,), limit, device=device)  # up to a stop string that was seen; behind it stands nothing
     left, count = total, 0  # rows that run, and tokens drawn for those that did
 
     read = decoder(policy, prompts, seeds.shape[1], limit)
@@ -155,7 +156,7 @@ def _sample_batch(
             drawn, logp[rows, step] = draw(logits, uniforms[rows, step], sampling)
             tokens[rows, step] = drawn
             running &= ~torch.isin(drawn, eos)
-            _leave_stopped(running, tokens[rows, : step + 1], stopping)
+            lengths[rows[_leave_stopped(running, tokens[rows, : step + 1], stopping)]] = step + 1
             count += left
             left = int(running.sum())
             progress(total - left if step < limit - 1 else total, count)
@@ -165,21 +166,28 @@ def _sample_batch(
                 read.keep(running)
                 rows, drawn, running = rows[running], drawn[running], running[running]
             hidden = read.following(drawn)
-    drawn_rows, ended = stopping.until_stop(*_until_eos(tokens, eos))
+    drawn_rows, ended = stopping.until_stop(*_until_eos(tokens, lengths, eos))
     return drawn_rows, ended, [row[: len(kept)] for row, kept in zip(logp.cpu().numpy(), drawn_rows, strict=True)]
 
 
-def _leave_stopped(running: Tensor, tokens: Tensor, stopping: Stopping) -> None:
-    """Marks rows that have completed a stop string as no longer running; (B,) and their tokens so far, (B, L)."""
-    if stopping.texts and bool(running.any()):
-        still = running.nonzero()[:, 0]
-        completed = stopping.completed(list(tokens[still].cpu().numpy()))
-        running[still[torch.tensor(completed, device=still.device)]] = False
+def _leave_stopped(running: Tensor, tokens: Tensor, stopping: Stopping) -> Tensor:
+    """Marks rows that have completed a stop string as no longer running; (B,) and their tokens so far, (B, L).
+
+    Returns their indices.
+    """
+    still = running.nonzero()[:, 0]
+    if not stopping.texts or not len(still):
+        return still[:0]
+    completed = stopping.completed(list(tokens[still].cpu().numpy()))
+    stopped = still[torch.tensor(completed, device=still.device)]
+    running[stopped] = False
+    return stopped
 
 
-def _until_eos(tokens: Tensor, eos: Tensor) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
-    """Each row up to its first EOS, and whether there is one; what stands behind it was drawn for nothing."""
-    stops = torch.isin(tokens, eos).cpu().numpy()
+def _until_eos(tokens: Tensor, lengths: Tensor, eos: Tensor) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
+    """Each row of that length up to its first EOS, and whether there is one; what stands behind is for nothing."""
+    drawn = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+    stops = (torch.isin(tokens, eos) & drawn).cpu().numpy()
     ended: NDArray[np.bool_] = np.asarray(stops.any(1))
-    ends = np.where(ended, stops.argmax(1) + 1, tokens.shape[1])
+    ends = np.where(ended, stops.argmax(1) + 1, lengths.cpu().numpy())
     return [row[:end] for row, end in zip(tokens.cpu().numpy(), ends, strict=True)], ended

@@ -3,6 +3,9 @@
 A response ends with the first token after which the text of its tokens holds a stop string. That token may bring more
 than the stop string's end; it belongs to the response as EOS does, and is scored and trained on. The text ends before
 the stop string that begins first.
+
+Later tokens may take from a text what earlier ones wrote: where tokenizers fall back to bytes, a run of these that is
+no UTF-8 is all U+FFFD, be it for the first byte of an emoji behind a line break. So ends are looked for from the front.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from components.data.texts import decode, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+UNREADABLE = "\ufffd"  # what bytes that are no UTF-8 are shown as; no stop string holds it
 
 
 def before(text: str, stop: Sequence[str]) -> str:
@@ -45,7 +50,9 @@ class Stopping:
                     f"generation.stop: {text!r} holds the special token {names[0]!r}, which texts of responses do not "
                     f"show. Write {names[0]!r} alone, which ends a response at that token, or leave it out."
                 )
+        self._hidden = sorted(special.values())
         self._decode = partial(decode, tokenizer, shown=shown)
+        self._partial: dict[int, bool] = {}  # of each token seen, whether it is no text by itself
         # Each of a text's tokens shows a byte of it, but for those at its edges that bring more.
         self._window = 4 + max((len(text.encode()) for text in self.texts), default=0)
 
@@ -55,7 +62,10 @@ class Stopping:
         Never true of a row that holds none; `until_stop` finds what this may miss among tokens that show nothing.
         """
         recent = self._decode([row[-self._window :] for row in rows])
-        return [self._found(text) and self._holds(row) for row, text in zip(rows, recent, strict=True)]
+        return [
+            (self._found(text) or text.startswith(UNREADABLE)) and self._lately(row, self._window)
+            for row, text in zip(rows, recent, strict=True)
+        ]
 
     def until_stop(
         self, rows: Sequence[NDArray[Any]], finished: NDArray[np.bool_]
@@ -68,16 +78,37 @@ class Stopping:
         """
         if not self.texts:
             return list(rows), finished
-        shown = [row[: len(row) - int(end)] for row, end in zip(rows, finished, strict=True)]
         cut, ended = list(rows), finished.copy()
-        for i, text in enumerate(self._decode(shown)):
-            if self._found(text):
-                cut[i], ended[i] = shown[i][: self._end(shown[i])], True
+        for i, row in enumerate(rows):
+            text = row[: len(row) - int(finished[i])]
+            visible = np.flatnonzero(~np.isin(text, self._hidden))
+            if (end := self._end(text[visible])) is not None:
+                cut[i], ended[i] = row[: visible[end - 1] + 1], True
         return cut, ended
 
-    def _end(self, row: TokenIds) -> int:
-        """How many tokens of a row that holds a stop string it takes to hold one."""
-        return 1 + bisect_left(range(1, len(row)), True, key=lambda length: self._holds(row[:length]))
+    def _end(self, row: NDArray[Any]) -> int | None:
+        """How many tokens of a row, without hidden ones, it takes to hold a stop string; None where none do."""
+        begin = 0
+        for mark in [*self._losses(row), len(row)]:
+            seen = self._holds(row) if mark == len(row) else self._lately(row[:mark], mark - begin + self._window)
+            if seen:  # and was not at `begin`; tokens in between take nothing away
+                return bisect_left(range(mark), True, lo=begin + 1, key=lambda length: self._holds(row[:length]))
+            begin = mark
+        return None
+
+    def _losses(self, row: NDArray[Any]) -> list[int]:
+        """Where tokens stand that may take from the text before them: those that are no text by themselves."""
+        new = [i for i in np.unique(row).tolist() if i not in self._partial]
+        texts = self._decode([[i] for i in new]) if new else []
+        self._partial |= {i: UNREADABLE in text for i, text in zip(new, texts, strict=True)}
+        return [place for place, i in enumerate(row.tolist()) if place and self._partial[i]]
+
+    def _lately(self, row: TokenIds, width: int) -> bool:
+        """Whether a row holds a stop string, and its last `width` tokens do; more where these begin inside of bytes."""
+        text = self._decode([row[-width:]])[0]
+        if self._found(text):
+            return self._holds(row)
+        return text.startswith(UNREADABLE) and width < len(row) and self._lately(row, 2 * width)
 
     def _holds(self, row: TokenIds) -> bool:
         return self._found(self._decode([row])[0])

@@ -68,6 +68,46 @@ def imported(file: Path, *, relative: bool) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
+def may_define(file: Path, name: str) -> bool:
+    """Whether a module has that name, as far as its text tells: yes where it may get names in ways not seen there."""
+    module = _parsed(file)
+    return any(name in _bound(node) for node in _own(module)) or any(
+        _binds_any(node, name) for node in ast.walk(module)
+    )
+
+
+def _own(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a module that are not inside of its functions and classes."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            yield from _own(child)
+
+
+def _bound(node: ast.AST) -> list[str]:
+    """Names that a part of a module gives to what it stands in."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.Name(id=name, ctx=ast.Store()) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            return [name]
+        case ast.alias(name=name, asname=other):
+            return [other or name.partition(".")[0]]
+    return []
+
+
+def _binds_any(node: ast.AST, name: str) -> bool:
+    """Whether a part of a module may give it that name from wherever it stands."""
+    match node:
+        case ast.Global(names=names):
+            return name in names
+        case ast.alias(name="*") | ast.FunctionDef(name="__getattr__"):
+            return True
+        case ast.Name(id="globals" | "setattr" | "vars" | "locals" | "exec"):
+            return True
+    return False
+
+
 def named_data(file: Path) -> Iterator[Path]:
     """Data files that a module names in its text, beside it or from the working directory; absolute paths.
 

@@ -238,8 +238,8 @@ def turn_end(chat: Chat) -> int | None:
         return None
     end = whole.rpartition(ANSWER)[2].strip()
     ids = [i for i in chat._ids(end) if chat.tokenizer.decode([i]).strip()]
-    if not ids or ids[0] in chat.eos_ids:
-        return ids[0] if ids else None
+    if not ids or (known := [i for i in ids if i in chat.eos_ids]):  # whatever a template writes around one
+        return known[0] if ids else None
     if ids[0] in chat.tokenizer.added_tokens_decoder or len(ids) == 1:
         return ids[0]
     ends = ", ".join(repr(token) for token in chat.tokenizer.convert_ids_to_tokens(list(chat.eos_ids)))

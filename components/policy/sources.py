@@ -8,6 +8,7 @@ from pathlib import Path
 from components.config.errors import PolicyError
 from components.config.paths import user_path
 from components.config.sections import PolicyConfig
+from components.policy.weight_files import INDEX
 
 PACKAGE = "package:"  # begins the name of a model inside an installed Python package
 MAGIC = b"GGUF"
@@ -61,7 +62,7 @@ def _gguf_files(directory: Path, pattern: str = "*") -> list[Path]:
 
 
 def _has_safetensors(directory: Path) -> bool:
-    return any(directory.glob("model*.safetensors"))
+    return (directory / INDEX).is_file() or any(directory.glob("model*.safetensors"))  # an index names any files
 
 
 def _head(path: Path) -> bytes:

@@ -21,13 +21,13 @@ def place(tmp_path, monkeypatch):
     """A working directory with prompts, judges and what they import."""
     for name, text in {
         "data/train.jsonl": "{}",
-        "my_judge.py": "import json, helper, absent\nfrom tools.deep import thing\nfrom components import demo\n",
+        "my_judge.py": "import json, helper, absent\nfrom tools.deep import score\nfrom components import demo\n",
         "helper.py": "import my_judge\n",
         "unused.py": "",
         "tools/__init__.py": "",
-        "tools/deep.py": "import other\n",
+        "tools/deep.py": "import other\nscore = other.score\n",
         "other.py": "",
-        "judges/one.py": "",
+        "judges/one.py": "def score(response, prompt):\n    return 1\n",
         "tasks/own.yaml": "task: own",
         "tasks/deep/more.yaml": "",
         "models/llama/config.json": "{}",
@@ -56,6 +56,35 @@ def files(judge="my_judge:score", *, begins=True, **changes):
 def test_a_judge_goes_along_with_what_it_imports_beside_it(place, judge, names):
     found = files(judge)
     assert found == {name: place / name for name in names}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if True:\n    def score(response, prompt):\n        return 1\n",
+        "class score: ...\n",
+        "first, score = print, len\n",
+        "def define():\n    global score\n    score = len\ndefine()\n",
+        "from other import rate as score\n",
+        "from other import *\n",
+        "def __getattr__(name):\n    return len\n",
+        "globals()['sco' + 're'] = len\n",
+    ],
+)
+def test_a_function_may_be_defined_in_any_way(place, text):
+    (place / "judges" / "two.py").write_text(text)
+    assert "judges/two.py" in files("judges/two.py:score")
+
+
+def test_a_method_is_no_function_of_the_module(place):
+    (place / "judges" / "two.py").write_text("class Judge:\n    def score(self, response, prompt):\n        return 1\n")
+    with pytest.raises(BadConfig, match=r"^judge\.function: judges/two\.py has no 'score'"):
+        files("judges/two.py:score")
+
+
+def test_a_file_of_the_image_or_of_a_volume_is_not_looked_at(place):
+    assert files("/gone/judge.py:score") == {}
+    assert files(f"{place}/judges/one.py:nofunc", cluster={"volumes": {"claim": str(place)}}) == {}
 
 
 def test_prompts_and_task_files_go_along(place):
@@ -91,11 +120,21 @@ def test_each_prompt_file_of_a_list_or_pattern_goes_along(place):
         ({"prompts": {"train": "some/data", "evaluation": "../data.jsonl"}}, "prompts.evaluation", None),
         ({"judge": {"name": "reward_model", "model": "models/llama"}}, "judge.model", "Name a hub id"),
         ({"judge": {"name": "verifier", "function": "loop:score"}}, "judge.function", "Rename yours"),
+        ({"judge": {"name": "verifier", "function": "judges/missing.py:score"}}, "judge.function", "no file"),
+        ({"judge": {"name": "verifier", "function": "judges/one.py:nofunc"}}, "judge.function", "has no 'nofunc'"),
+        ({"judge": {"name": "verifier", "function": "tools.deep:nofunc"}}, "judge.function", "has no 'nofunc'"),
+        ({"judge": {"name": "verifier", "function": "other.py:score"}}, "judge.function", "has no 'score'"),
+        (
+            {"judge": {"name": "verifier", "function": "json:loads", "files": ["gone"]}},
+            "judge.files",
+            "no such file here",
+        ),
+        ({"evaluation": {"tasks_path": "gone"}}, "evaluation.tasks_path", "no such file here"),
     ],
 )
 def test_what_pods_would_not_find_is_refused(place, changes, key, remedy):
     (place.parent / "data.jsonl").write_text("{}")
-    (place / "loop.py").write_text("")
+    (place / "loop.py").write_text("from judges.one import *")
     values = {**OWN, "judge": {"name": "verifier", "function": "judges/one.py:score"}, **changes}
     with pytest.raises(BadConfig) as caught:
         shipping.files(parse(yaml.safe_dump(values)))

@@ -58,6 +58,14 @@ def test_an_end_of_several_tokens_is_refused(tmp_path):
         policy(tmp_path, template=ALL.replace("im_end", "stop"))
 
 
+def test_what_a_template_writes_before_eos_ends_no_response(tmp_path):
+    """Neither text of several tokens nor a token of its own: EOS stands behind it and ends the turn."""
+    plain = policy(tmp_path / "plain", template=ALL)
+    for name in ("</answer>", "<|im_start|>"):
+        found = policy(tmp_path / name.strip("<>/|"), template=ALL.replace("<|im_end|>", f"{name}<|im_end|>"))
+        assert found.eos_ids == plain.eos_ids
+
+
 def test_a_template_that_ends_no_turn_leaves_eos_as_it_is(tmp_path):
     found = policy(tmp_path, template="{% for m in messages %}{{ m.content }}\n{% endfor %}")
     assert found.eos_ids == tuple(sorted(found.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])))

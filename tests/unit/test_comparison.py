@@ -141,6 +141,19 @@ def test_one_seed_gives_no_verdict():
     assert said == "ours ends 10.0 points above theirs with the one seed that was run: no interval, so no verdict."
 
 
+def test_an_arm_without_win_rates_is_not_known():
+    """Nor is it the best one, though it comes first."""
+    nan = math.nan
+    arms = [("a", 0, [nan]), ("a", 1, [nan]), ("b", 0, [0.6]), ("b", 1, [0.8]), ("c", 0, [0.5]), ("c", 1, [nan])]
+    results = analysis.tidy([(arm, seed, history(rates)) for arm, seed, rates in arms])
+    first, second = analysis.verdicts(results)
+    assert first == "b against a: not known, since no seed has a final win rate of both."
+    assert second.startswith("b ends 10.0 points above c")
+    assert analysis.verdict(results, "a", "c") == "a against c: not known, since no seed has a final win rate of both."
+    everywhere = results.assign(win_rate=nan)
+    assert all("not known" in line for line in analysis.verdicts(everywhere))
+
+
 def test_the_best_arm_is_told_apart_from_each_other():
     results = ends(low=[0.6, 0.61], high=[0.8, 0.81], middle=[0.7, 0.7])
     assert [sentence.split(" (")[0] for sentence in analysis.verdicts(results)] == [

@@ -64,6 +64,12 @@ def test_safetensors_come_first(tmp_path):
     assert unused_gguf(tmp_path) == []
 
 
+def test_safetensors_of_any_name_come_first_where_an_index_lists_them(tmp_path):
+    touch(tmp_path, "config.json", "model.safetensors.index.json", "pytorch_model-0.safetensors", "x-q4.gguf")
+    assert found(tmp_path) == tmp_path
+    assert unused_gguf(tmp_path) == ["x-q4.gguf"]
+
+
 def test_ids_and_directories_are_left_to_others(tmp_path):
     assert found(tmp_path) == tmp_path
     assert not found("nobody/none-GGUF").exists()

@@ -33,6 +33,8 @@ def test_what_argo_takes(cron):
         ("0 0 3 * * 1", "has 6 fields"),
         ("@daily", "has 1 fields"),
         ("60 * * * *", "'60' is no minute. Use 0 to 59, ranges"),
+        ("٣ 0 * * *", "'٣' is no minute"),  # digits, and none of cron's
+        ("*/1٣ 0 * * *", "'*/1٣' is no minute"),
         ("0 24 * * *", "'24' is no hour"),
         ("0 0 0 * *", "'0' is no day of month. Use 1 to 31"),
         ("0 0 * 13 *", "'13' is no month. Use 1 to 12 or JAN to DEC"),
