@@ -104,11 +104,17 @@ class Stopping:
         return [place for place, i in enumerate(row.tolist()) if place and self._partial[i]]
 
     def _lately(self, row: TokenIds, width: int) -> bool:
-        """Whether a row holds a stop string, and its last `width` tokens do; more where these begin inside of bytes."""
-        text = self._decode([row[-width:]])[0]
-        if self._found(text):
-            return self._holds(row)
-        return text.startswith(UNREADABLE) and width < len(row) and self._lately(row, 2 * width)
+        """Whether a row holds a stop string, and its last `width` tokens do.
+
+        Up to three more where these begin within a character, whose bytes would make a whole run of bytes unreadable.
+        """
+        for more in range(4):
+            text = self._decode([row[-width - more :]])[0]
+            if self._found(text):
+                return self._holds(row)
+            if not text.startswith(UNREADABLE) or width + more >= len(row):
+                return False
+        return False
 
     def _holds(self, row: TokenIds) -> bool:
         return self._found(self._decode([row])[0])
