@@ -29,9 +29,9 @@ def sampled_and_scored(root: str, demo: dict[str, int] | None = None) -> tuple[s
 
 
 def assert_close_weights(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
-    """To 1e-5 everywhere: Adam makes a step of full size from a gradient that is all rounding. To 1e-7 on average."""
+    """To 1e-5 everywhere: Adam makes a step of full size from a gradient that is all rounding. To 1e-6 on average."""
     assert found.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5)
     mean = torch.cat([(found[name] - expected[name]).abs().flatten() for name in expected]).mean()
-    assert mean < 1e-7
+    assert mean < 1e-6, mean  # a step that is lost or made twice moves each weight by the rate, 1e-4 in these tests
