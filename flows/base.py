@@ -42,22 +42,23 @@ CONFIGS = Path(__file__).parent / "configs"
 CARD_SECONDS = 60
 
 
-class BadConfig(MetaflowException):
+class _Told(MetaflowException):
+    """An error whose control codes the terminal does not heed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
+
+
+class BadConfig(_Told):
     """A config that cannot be run."""
 
     headline = "The config cannot be run"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(visible(message))
 
-
-class BadRun(MetaflowException):
+class BadRun(_Told):
     """What a user can put right, as Metaflow prints it: no traceback."""
 
     headline = "The step cannot be run"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(visible(message))
 
 
 def parse_config(text: str) -> dict[str, Any]:

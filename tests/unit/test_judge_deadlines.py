@@ -12,15 +12,12 @@ from pathlib import Path
 import pytest
 
 from components.config.errors import JudgeError
-from components.config.registry import build
-from components.data.records import Prompt
-from components.judges import Judge, _bounded
+from components.judges import _bounded
 from support.dripping_server import dripping
+from support.endpoint_judges import NAMES, PAIR, PROMPTS, asking
 from support.loopback_server import Answer, said, serving
 
 ROOT = Path(__file__).parents[2]
-PROMPTS = [Prompt("one", ({"role": "user", "content": "p"},))]
-PAIR = [["x", "y"]]
 LIMIT = 0.5  # seconds; a drop comes each twentieth of one
 KEY = "sk-test-0123456789"
 SENT = {"status": b"HTTP/1.1 200 ", "headers": b"HTTP/1.1 200 OK\r\nX-Long: "} | {
@@ -29,19 +26,11 @@ SENT = {"status": b"HTTP/1.1 200 ", "headers": b"HTTP/1.1 200 OK\r\nX-Long: "} |
 }
 
 
-@pytest.fixture(params=["http", "openai"])
+@pytest.fixture(params=NAMES)
 def judge(request, monkeypatch):
     """`judge(address)`: one that asks a single question."""
-    if request.param == "openai":
-        pytest.importorskip("openai", reason="needs openai: pip install -r requirements-openai.txt")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-
-    def made(address, **settings):
-        own = {"url": address} if request.param == "http" else {"base_url": f"{address}/v1", "model": "m"}
-        own |= {"api_key_env": "OPENAI_API_KEY", "timeout": LIMIT, "retries": 0, "concurrency": 1}
-        return build("judges", {"name": request.param, **own, **settings}, Judge)
-
-    return made
+    return asking(request.param, api_key_env="OPENAI_API_KEY", timeout=LIMIT, retries=0)
 
 
 @pytest.mark.parametrize("place", SENT)

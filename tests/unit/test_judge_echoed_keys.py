@@ -6,40 +6,23 @@ import json
 
 import pytest
 
-from components.config.errors import JudgeError
 from components.config.registry import build
-from components.data.records import Prompt
 from components.judges import Judge
 from support.dripping_server import dripping
+from support.endpoint_judges import NAMES, asking, refusal
 from support.loopback_server import Answer, said, serving
 
 pytestmark = pytest.mark.thorough
 
-PROMPTS = [Prompt("one", ({"role": "user", "content": "p"},))]
-PAIR = [["x", "y"]]
 KEY = "sk_test_0123456789"  # a name as well
 LONG = "z" * 200_000
 
 
-@pytest.fixture(params=["http", "openai"])
+@pytest.fixture(params=NAMES)
 def judge(request, monkeypatch):
     """`judge(address)`: one that asks a single question at a time."""
-    if request.param == "openai":
-        pytest.importorskip("openai", reason="needs openai: pip install -r requirements-openai.txt")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-
-    def made(address, **settings):
-        own = {"url": address} if request.param == "http" else {"base_url": f"{address}/v1", "model": "m"}
-        own |= {"api_key_env": "OPENAI_API_KEY", "timeout": 60.0, "retries": 0, "concurrency": 1}
-        return build("judges", {"name": request.param, **own, **settings}, Judge)
-
-    return made
-
-
-def refusal(made):
-    with pytest.raises(JudgeError) as raised:
-        made.judge(PROMPTS, PAIR)
-    return str(raised.value)
+    return asking(request.param, api_key_env="OPENAI_API_KEY", timeout=60.0, retries=0)
 
 
 def http_answers():

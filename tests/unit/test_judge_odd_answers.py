@@ -9,17 +9,12 @@ import math
 import pytest
 
 from components.config.errors import JudgeError
-from components.config.registry import build
-from components.data.records import Prompt
-from components.judges import Judge
 from components.judges._chat import Reply
 from components.judges._secrets import without
 from components.judges._thinking import MARKS, cut
 from components.judges._verdicts import first_wins
+from support.endpoint_judges import PAIR, PROMPTS, asking
 from support.loopback_server import Answer, said, serving
-
-PROMPTS = [Prompt("one", ({"role": "user", "content": "p"},))]
-PAIR = [["x", "y"]]
 
 
 def reply(*tokens: str | tuple[str, float]) -> Reply:
@@ -59,8 +54,7 @@ def judged(monkeypatch):
 
     def run(name, answer):
         with serving(answer) as server:
-            own = {"url": server.address} if name == "http" else {"base_url": f"{server.address}/v1", "model": "m"}
-            made = build("judges", {"name": name, **own, "retries": 2, "timeout": 30.0, "concurrency": 1}, Judge)
+            made = asking(name, retries=2, timeout=30.0)(server.address)
             return made.judge(PROMPTS, PAIR)
 
     return run
@@ -96,7 +90,7 @@ def test_numbers_that_cannot_be_are_no_completion(judged, path, value):
 def test_a_packed_body_in_two_members_is_read_whole(judged):
     body = gzip.compress(b'{"scores": [0.25, ') + gzip.compress(b"0.5]}") + b"\0\0"
     found = judged("http", lambda *_: Answer(body, headers={"Content-Encoding": "gzip"}))
-    print(found)
+    assert found.reward.tolist() == [[0.25, 0.5]]
 
 
 def test_a_packed_body_that_ends_early_is_asked_for_again(judged):

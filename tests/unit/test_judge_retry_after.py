@@ -9,31 +9,19 @@ from email.utils import format_datetime
 import pytest
 
 from components.config.errors import JudgeError
-from components.config.registry import build
-from components.data.records import Prompt
-from components.judges import Judge
 from components.judges._retry_after import wished
+from support.endpoint_judges import NAMES, PAIR, PROMPTS, asking
 from support.loopback_server import Answer, said, serving
 
 pytestmark = pytest.mark.thorough
 
-PROMPTS = [Prompt("one", ({"role": "user", "content": "p"},))]
-PAIR = [["x", "y"]]
 GOOD = {"scores": [2.0, 2.0], **said("A")}
 
 
-@pytest.fixture(params=["http", "openai"])
+@pytest.fixture(params=NAMES)
 def judge(request):
     """`judge(address)`: one that asks a single question at a time."""
-    if request.param == "openai":
-        pytest.importorskip("openai", reason="needs openai: pip install -r requirements-openai.txt")
-
-    def made(address, **settings):
-        own = {"url": address} if request.param == "http" else {"base_url": f"{address}/v1", "model": "m"}
-        own |= {"api_key_env": None, "timeout": 60.0, "retries": 3, "concurrency": 1}
-        return build("judges", {"name": request.param, **own, **settings}, Judge)
-
-    return made
+    return asking(request.param, api_key_env=None, timeout=60.0, retries=3)
 
 
 def in_seconds(seconds, form="%a, %d %b %Y %H:%M:%S GMT"):
