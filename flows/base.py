@@ -37,8 +37,8 @@ if get_username() is None:
     os.environ["USERNAME"] = "wind"
 
 CONFIGS = Path(__file__).parent / "configs"
-# Between updates of a live card. Each is a process that takes a core for some five seconds, and two threads of a
-# training fall far behind where a third wants their cores.
+# Between updates of a live card. Each is a process that may take a core for some five seconds (a fraction of one where
+# it is a fork, see warm.py), and two threads of a training fall far behind where a third wants their cores.
 CARD_SECONDS = 60
 
 

@@ -1,6 +1,7 @@
 """A warm process: what tasks import is imported once in a run on this machine, and each task is a fork of it.
 
-Importing Metaflow, torch and transformers takes five seconds of a core, in every task. A task begins as `warm_task.py`,
+Importing Metaflow, torch and transformers takes five seconds of a core, in every task, and drawing one of its cards
+another two. A task begins as `warm_task.py`,
 which imports nothing: Metaflow has that process's number and output, what kills it kills the fork, and it ends as
 the fork does. A task for which there is no warm process is an ordinary one, as all are where there are GPUs, whose
 driver does not bear forks, where there is no Linux, and with `WIND_WARM=0`.
@@ -22,6 +23,7 @@ from typing import Any
 from metaflow.runtime import CLIArgs
 
 from components.runtime.processes import GRACE
+from warm_task import in_place
 
 HERE = Path(__file__).parent
 SWITCH = "WIND_WARM"  # environment variable: 0 for ordinary tasks
@@ -43,7 +45,7 @@ def warmed() -> Iterator[None]:
             command: list[str] = usual(arguments)
             if arguments.commands != ["step"] or command[0] != sys.executable:
                 return command  # on a cluster, or in an environment of its own
-            return [sys.executable, "-I", "-S", str(HERE / "warm_task.py"), address(), *command]
+            return [*in_place(address()), *command]
 
         CLIArgs.get_args = warm
         try:
@@ -74,8 +76,8 @@ def _start(listener: int, lifeline: int) -> subprocess.Popen[bytes]:
     # A broken installation is told by the tasks, which then import for themselves.
     silent = subprocess.DEVNULL
     # Not as a script: `__main__` is left to the tasks.
-    program = f"import sys; sys.path[0] = {str(HERE)!r}; import warm_server; warm_server.main({listener}, {lifeline})"
-    command = [sys.executable, "-c", program]
+    lines = f"sys.path[0] = {str(HERE)!r}", "import warm_end, warm_server", f"warm_server.main({listener}, {lifeline})"
+    command = [sys.executable, "-c", "; ".join(["import sys", *lines])]
     environment = {**os.environ, "PYTHONUNBUFFERED": "x"}  # as tasks have it
     return subprocess.Popen(
         command, pass_fds=(listener, lifeline), env=environment, stdin=silent, stdout=silent, stderr=silent

@@ -18,10 +18,11 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import warm_end
 from components.runtime.processes import ENDING, GRACE, PARENT
-from warm_task import of_this_user
+from warm_task import in_place, of_this_user
 
 # What most tasks import; not `metaflow.cli`, whose options are made of the flow when that is imported.
 IMPORTED = (
@@ -33,7 +34,9 @@ IMPORTED = (
     "components.stages",
     "components.training.on_policy",
 )
-ENVIRONMENT = dict(os.environ)
+WAITING = "OMP_WAIT_POLICY"
+PASSIVE = {WAITING: "passive"}  # as all tasks have it that are not told otherwise
+ENVIRONMENT = PASSIVE | dict(os.environ)
 STREAMS = 3  # standard input, output and error
 LEAVING = GRACE + 5.0  # seconds after which tasks are killed that were told to end
 PATIENCE = 10.0  # seconds for a task to say what it is
@@ -180,12 +183,12 @@ def received(line: socket.socket, streams: array.array[int]) -> Request:
 
 def differences(environment: dict[str, str]) -> list[str]:
     """Variables that a task has otherwise than this process had at its start: libraries read some but once."""
-    names = {*environment, *ENVIRONMENT} - {"METAFLOW_RUN_ID"}
-    return sorted(name for name in names if environment.get(name) != ENVIRONMENT.get(name))
+    names = {*environment, *ENVIRONMENT} - {"METAFLOW_RUN_ID", PARENT}
+    return sorted(name for name in names if (PASSIVE | environment).get(name) != ENVIRONMENT.get(name))
 
 
-def become(request: Request) -> None:
-    """Runs a task in this process, a fork."""
+def become(request: Request, address: str) -> None:
+    """Runs a task in this process, a fork; `address` is where the warm process listens."""
     for number, stream in enumerate(request.streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -196,6 +199,7 @@ def become(request: Request) -> None:
 
     np.random.seed()  # as in a process of its own; what has to be repeatable has generators of its own
     torch.seed()
+    fork_cards(address)
     os.chdir(request.folder)
     sys.argv = request.command
     sys.path[0] = str(Path(request.command[0]).resolve().parent)
@@ -205,10 +209,26 @@ def become(request: Request) -> None:
     exec(compile(Path(request.command[0]).read_bytes(), request.command[0], "exec", dont_inherit=True), main)
 
 
+def fork_cards(address: str) -> None:
+    """Metaflow draws a card in a process of its own, which imports all for it: of a fork's task that is a fork too."""
+    from metaflow.plugins.cards.card_creator import CardCreator
+
+    usual = CardCreator._run_command
+
+    def run(creator: Any, command: list[str], *arguments: Any, **options: Any) -> Any:
+        return usual(creator, [*in_place(address), *command], *arguments, **options)
+
+    CardCreator._run_command = run
+
+
 def main(listener: int, lifeline: int) -> None:
     """The warm process, and the tasks that it becomes."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in every task
+    os.environ[WAITING] = ENVIRONMENT[WAITING]
     for module in IMPORTED:
         importlib.import_module(module)
     gc.freeze()  # collecting would write to memory that forks share
-    become(Server(socket.socket(fileno=listener), lifeline).serve())
+    asked = socket.socket(fileno=listener)
+    address = asked.getsockname()[1:].decode()
+    request = Server(asked, lifeline).serve()
+    with warm_end.noted():
+        become(request, address)

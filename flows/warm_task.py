@@ -41,6 +41,11 @@ def main(address: str, python: str, command: list[str]) -> None:
     os._exit(status)
 
 
+def in_place(address: str) -> "list[str]":
+    """What to put before the command of a process for which the warm process at this address is to stand in."""
+    return [sys.executable, "-I", "-S", __file__, address]
+
+
 def begun(line: socket.socket, told: "io.BufferedReader", address: str, command: "list[str]") -> int:
     """The process id of the fork; 0 if there is none."""
     streams = array.array("i", [0, 1, 2])

@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from components.runtime.terminal import Parser, command, plain_errors
 
@@ -55,7 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif given.command == "flow":
         _flow(given.arguments)
     else:
-        importlib.import_module(COMMANDS[given.command][0]).main(given.arguments, prog=f"wind {given.command}")
+        _imported(COMMANDS[given.command][0]).main(given.arguments, prog=f"wind {given.command}")
+
+
+def _imported(module: str) -> Any:
+    """A module; Ctrl-C ends the process meanwhile, as pydantic makes a panic of an exception while it is imported."""
+    interrupts.quiet()
+    try:
+        return importlib.import_module(module)
+    finally:
+        interrupts.heeded()
 
 
 def _parser() -> Parser:
@@ -74,6 +84,7 @@ def _parser() -> Parser:
 
 def _run(verb: str, arguments: list[str]) -> None:
     """Starts or deploys a run whose config is a file with settings of the command line over it."""
+    _imported("components.run_config")
     from components.cli.overrides import split, with_overrides
     from components.config.paths import argument
     from components.config.strict_yaml import read_text

@@ -13,7 +13,7 @@ from components.judges._base import conversation
 from components.judges._chat import OURS, ChatSettings, Question
 from components.judges._endpoint import Variable
 from components.judges._scores import LARGEST
-from components.judges._verdicts import AROUND
+from components.judges._verdicts import AROUND, COLONS
 from components.judges.llm_judge import DEFAULT_PROMPT
 
 SCORE_PROMPT = """\
@@ -78,7 +78,9 @@ class OpenAISettings(ChatSettings):
     @field_validator("verdicts")
     @classmethod
     def _can_be_told_apart(cls, value: list[str]) -> list[str]:
-        if value[0] == value[1] or any(not word or ":" in word or word != word.strip(AROUND) for word in value):
+        if value[0] == value[1] or any(
+            not word or set(word) & set(COLONS) or word != word.strip(AROUND) for word in value
+        ):
             raise ValueError(f"{value} cannot be read from an answer. Write two different words without marks around.")
         return value
 

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import re
+from functools import lru_cache
 from typing import Any
-from urllib.parse import quote
 
 IN_PLACE = "…"
 LEAST = 8  # characters of a key that names may not hold; a shorter one is a placeholder, and stands in many a word
 
 
 def without(key: str | None, text: str) -> str:
-    """A text without the key, be it as it is or as URLs, HTML, JSON, Python or base64 write it."""
-    if not key:
-        return text
-    bare = json.dumps(key)[1:-1]
-    escaped = {
-        bare,
-        bare.replace("/", "\\/"),
-        repr(key)[1:-1],
-        html.escape(key),
-        base64.b64encode(key.encode()).decode(),
-    }
-    quoted = {quote(key), quote(key, safe="")}
-    for written in sorted({key, *escaped, *quoted, *map(_lower, quoted)}, key=len, reverse=True):
-        text = text.replace(written, IN_PLACE)
-    return text
+    """A text without the key, be it as it is or as URLs, HTML, JSON, Python or base64 write all of it or some signs."""
+    return _spellings(key).sub(IN_PLACE, text) if key else text
 
 
-def _lower(quoted: str) -> str:
-    """A part of a URL with small letters in its escapes, `%2f`."""
-    return re.sub("%..", lambda sign: sign[0].lower(), quoted)
+@lru_cache(maxsize=8)
+def _spellings(key: str) -> re.Pattern[str]:
+    packed = re.escape(base64.b64encode(key.encode()).decode().rstrip("="))
+    parts = re.findall(r"\\+|.", key)
+    return re.compile(f"{''.join(map(_spelled, parts))}|{packed}=*")
+
+
+def _spelled(signs: str) -> str:
+    """The pattern of one sign of a key, all of which are ASCII, or of several backslashes, in any spelling.
+
+    All repetitions are bounded: a text of a million backslashes is searched as fast as another.
+    """
+    number, count = ord(signs[0]), len(signs)
+    escapes = f"%{number:02x}", rf"\\{{1,8}}u{number:04x}", rf"\\{{1,8}}x{number:02x}"
+    references = f"&#0{{0,6}}{number};", f"&#x0{{0,6}}{number:x};", re.escape(html.escape(signs[0]))
+    plain = rf"\\{{{count},{8 * count}}}" if signs[0] == "\\" else rf"\\{{0,8}}{re.escape(signs)}"
+    if signs.isalnum():
+        plain = signs
+    return f"(?:{plain}|(?i:{'|'.join(escapes + references[:2])}){{{count}}}|{references[2]})"
 
 
 def cleaned(key: str | None, value: Any) -> Any:

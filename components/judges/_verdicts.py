@@ -8,18 +8,20 @@ from collections.abc import Sequence
 from components.judges._chat import Reply, probability_of
 from components.judges._thinking import MARKS, cut
 
-AROUND = " \t\r\"'`*_#.,!()[]{}<>|"  # what may stand around a verdict: emphasis, brackets, a full stop
+# What may stand around a verdict: emphasis, quotes, brackets, a full stop, and the wide ones of Chinese and Japanese.
+AROUND = " \t\r\u3000\"'`*_#~.,!()[]{}<>|“”‘’„«»「」『』【】（）［］。，！"
 _BEFORE = re.compile(r"^(?:response|answer|assistant|option|verdict|score|rating)\s+", re.IGNORECASE)
-_ORDER = re.compile(r"[\d\s>,;()\[\]*_`'\"#.]*")
-_SCORE = re.compile(r"(-?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*\d+(?:\.\d+)?)?")
+_ORDER = re.compile(r"[\d\s>＞≻,，、;；()（）\[\]【】*_`'\"#.。]*")
+_SCORE = re.compile(r"(-?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*(\d+(?:\.\d+)?))?")
+COLONS = ":："
 
 
 def first_wins(reply: Reply, verdicts: Sequence[str]) -> float | None:
     """Probability that the response shown first is better; None for an answer that is no verdict.
 
     The verdict is the answer's first or last line, without marks around it and what stands before a colon: `A`,
-    `**A**`, `[[A]]`, `Verdict: A`, `Response A.`; thinking does not count. With log-probs it is P(a) / (P(a) + P(b)) in
-    the place of the verdict's token, outside thinking too, else 1 or 0.
+    `**A**`, `[[A]]`, `Verdict: A`, `Response A.`; thinking and the fences of a block do not count. With log-probs it is
+    P(a) / (P(a) + P(b)) in the place of the verdict's token, outside thinking too, else 1 or 0.
     """
     lines = _lines(reply.text)
     read = [_word(line) for line in lines]
@@ -42,7 +44,7 @@ def _tops(reply: Reply, verdict: str, *, first: bool) -> dict[str, float]:
     text = "".join(token for token, _ in reply.tokens)
     thought = text.rfind(MARKS[1])
     at = 0 if thought < 0 else thought + len(MARKS[1])
-    lines = [(place.start(), place.end()) for place in re.finditer(r"[^\n]*\S[^\n]*", text[at:])]
+    lines = [(place.start(), place.end()) for place in re.finditer(r"[^\n]+", text[at:]) if place[0].strip(AROUND)]
     if not lines:
         return {}
     begin, end = (at + place for place in lines[0 if first else -1])
@@ -57,10 +59,14 @@ def _tops(reply: Reply, verdict: str, *, first: bool) -> dict[str, float]:
 def score(reply: Reply, scale: Sequence[float]) -> float | None:
     """The number on the answer's first or last line, read as verdicts are: `7`, `**7.5**`, `Score: 7/10`.
 
-    None for an answer without one, with two different ones, or with one that is not on the scale.
+    None for an answer without one, with two different ones, with one that is not on the scale, or with one of another
+    scale, `7/100`.
     """
-    found = {float(match[1]) for line in _lines(reply.text) if (match := _SCORE.fullmatch(_word(line)))}
-    return number if len(found) == 1 and scale[0] <= (number := found.pop()) <= scale[1] else None
+    read = [match for line in _lines(reply.text) if (match := _SCORE.fullmatch(_word(line)))]
+    found = {float(match[1]) for match in read}
+    if len(found) != 1 or any(match[2] and float(match[2]) != scale[1] for match in read):
+        return None
+    return number if scale[0] <= (number := found.pop()) <= scale[1] else None
 
 
 def ranking(reply: Reply, count: int) -> list[int] | None:
@@ -71,18 +77,23 @@ def ranking(reply: Reply, count: int) -> list[int] | None:
     """
     found = []
     for line in _lines(reply.text):
-        order = [int(number) - 1 for number in re.findall(r"\d{1,9}", line.rpartition(":")[2])]
-        if _ORDER.fullmatch(line.rpartition(":")[2]) and sorted(order) == list(range(count)):
+        said = _behind_colons(line)
+        order = [int(number) - 1 for number in re.findall(r"\d{1,9}", said)]
+        if _ORDER.fullmatch(said) and sorted(order) == list(range(count)):
             found.append(order)
     return found[0] if found and all(order == found[0] for order in found) else None
 
 
 def _lines(text: str) -> list[str]:
-    """The first and the last line that are not blank, outside thinking; none of an empty answer."""
-    lines = [line for line in cut(text, *MARKS).splitlines() if line.strip()]
+    """The first and the last line that hold more than marks, outside thinking; none of an empty answer."""
+    lines = [line for line in cut(text, *MARKS).splitlines() if line.strip(AROUND)]
     return [lines[0], lines[-1]] if lines else []
 
 
 def _word(line: str) -> str:
     """A line without what only surrounds its verdict."""
-    return _BEFORE.sub("", line.rpartition(":")[2].strip(AROUND)).strip(AROUND)
+    return _BEFORE.sub("", _behind_colons(line).strip(AROUND)).strip(AROUND)
+
+
+def _behind_colons(line: str) -> str:
+    return line[max(line.rfind(colon) for colon in COLONS) + 1 :]

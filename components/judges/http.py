@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from components.config import strict_json
 from components.config.errors import JudgeError
 from components.data.records import Prompt
 from components.judges import Judge, Judgement, preference_from_scores, refuse_ragged, with_pair_rate
@@ -90,9 +91,10 @@ class HttpJudge(EndpointSettings, Judge):
 
     def _parsed(self, text: str, source: str) -> Any:
         try:
-            return cleaned(self.key(), json.loads(text))
-        except (ValueError, RecursionError):  # ValueError also of a number with thousands of digits
-            raise JudgeError(f"{source} answers with what is no JSON: {self.shown(text)}. {_CONTRACT}") from None
+            return cleaned(self.key(), strict_json.loads(text))
+        except strict_json.JsonError as error:
+            why = self.shown(str(error), quoted=False)
+            raise JudgeError(f"{source} answers {self.shown(text)}: {why}. {_CONTRACT}") from None
 
     def _scores(self, client: Client[BoundedClient], asked: Sequence[Asked]) -> list[Answer]:
         """What the URL says of some responses."""
@@ -142,6 +144,8 @@ class HttpJudge(EndpointSettings, Judge):
             return f"Name the environment variable of a key that it takes in judge.api_key_env ({self.api_key_env})."
         if status == 413:
             return f"Lower judge.batch_size ({self.batch_size})."
+        if 300 <= status < 400:
+            return "Redirects are not followed, for they would take the key along. Correct judge.url."
         if busy := self.busy_remedy(status, wait):
             return busy
         return f"Correct judge.url. {_CONTRACT}"

@@ -76,7 +76,7 @@ def test_one_iteration_from_a_config_file(run_flow, tmp_path):
 
 def test_resume_from_every_kind_of_step(run_flow):
     """A chain: each resume continues behind the failure before it, and fails a step further."""
-    failures = ["plan_1", "generate_1/1", "gather_1", "evaluate_1", "plan_2", "end"]
+    failures = ["generate_1/1", "gather_1", "plan_2"]
     order = ["start"]
     for t in (1, 2):
         order += [f"plan_{t}", f"generate_{t}/0", f"generate_{t}/1", f"gather_{t}", f"evaluate_{t}"]

@@ -13,11 +13,15 @@ from support.flows.flow_home import Home
 
 SMALL = """
 import os, sys
-from metaflow import FlowSpec, step
+from pathlib import Path
+from metaflow import FlowSpec, card, step
 from launcher import main
 
 def here():
     return "torch" in sys.modules, os.getppid() == int(os.environ["WIND_LAUNCHER"]), os.environ.get("HF_HOME")
+
+if "card" in sys.argv:
+    Path("drawn").write_text(str("torch" in sys.modules))
 
 class Small(FlowSpec):
     @step
@@ -25,6 +29,7 @@ class Small(FlowSpec):
         self.found = here()
         self.next(self.end)
 
+    @card(type="blank")
     @step
     def end(self):
         print("found", self.found, here())
@@ -55,3 +60,5 @@ def test_where_tasks_come_from(tmp_path: Path, options, variables, expected) -> 
     if any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))):
         expected = (False, True, expected[2])
     assert f"found {expected} {expected}" in done.stdout
+    assert (tmp_path / "drawn").read_text() == str(expected[0])
+    assert [path.suffix for path in tmp_path.rglob("cards/*")] == [".html"]

@@ -12,7 +12,7 @@ from components.config.errors import JudgeError
 from components.judges._chat import Reply
 from components.judges._secrets import without
 from components.judges._thinking import MARKS, cut
-from components.judges._verdicts import first_wins
+from components.judges._verdicts import first_wins, score
 from support.endpoint_judges import PAIR, PROMPTS, asking
 from support.loopback_server import Answer, said, serving
 
@@ -119,6 +119,41 @@ def test_a_vendors_header_does_not_decide_what_is_asked_again(judged):
     assert len(asked) >= 2
 
 
-@pytest.mark.parametrize("written", ["sk-a\\/b+c", "sk-a%2fb%2bc", "sk-a%2Fb%2Bc", "c2stYS9iK2M=", "sk-a/b+c"])
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [
+        ("```\nA\n```", 1.0),
+        ("```text\nB\n```", 0.0),
+        ("结论：A", 1.0),
+        ("“B”。", 0.0),
+        ("【A】", 1.0),
+        ("A\n---\nB", None),
+    ],
+)
+def test_verdicts_in_blocks_and_wide_marks(answer, read):
+    assert first_wins(Reply(answer, "stop"), ("A", "B")) == read
+
+
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [("7/10", 7.0), ("Score：7", 7.0), ("7/100", None), ("3 out of 5", None), ("```\n8\n```", 8.0), ("11/10", None)],
+)
+def test_a_score_is_of_the_scale_that_was_asked_for(answer, read):
+    assert score(Reply(answer, "stop"), (1.0, 10.0)) == read
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        r"\u0073k-a/b\u002bc",
+        r"s\x6b-a\/b&#43;c",
+        "sk&#x2d;a/b+c",
+        "sk-a\\/b+c",
+        "sk-a%2fb%2bc",
+        "sk-a%2Fb%2Bc",
+        "c2stYS9iK2M=",
+        "sk-a/b+c",
+    ],
+)
 def test_a_key_in_other_writing(written):
     assert without("sk-a/b+c", f"your key {written} is wrong") == "your key … is wrong"

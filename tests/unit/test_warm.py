@@ -135,6 +135,26 @@ def test_what_a_task_raises_is_told_and_ends_it(task: Task) -> None:
     assert started.returncode == 1
 
 
+ENDS = """
+import atexit, sys, threading, time
+from pathlib import Path
+kept = open("file", "w")
+kept.write("kept")
+atexit.register(lambda: print("registered"))
+threading.Thread(target=lambda: (time.sleep(0.5), print("thread"))).start()
+print("last", end=" ")
+sys.exit("why")
+"""
+
+
+def test_a_task_ends_as_python_does(task: Task, tmp_path: Path) -> None:
+    """After its threads and what it registered; what it wrote and did not close is in the file."""
+    started = task(ENDS)
+    assert started.communicate(timeout=60) == ("last thread\nregistered\n", "why\n")
+    assert started.returncode == 1
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_no_signal_is_lost_however_early_it_comes(task: Task) -> None:
     for wait in (0.0, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08) * 3:
         started = task("import time; time.sleep(30)")
