@@ -213,10 +213,12 @@ def fork_cards(address: str) -> None:
     """Metaflow draws a card in a process of its own, which imports all for it: of a fork's task that is a fork too."""
     from metaflow.plugins.cards.card_creator import CardCreator
 
-    usual = CardCreator._run_command
+    usual, prefix = CardCreator._run_command, in_place(address)
 
     def run(creator: Any, command: list[str], *arguments: Any, **options: Any) -> Any:
-        return usual(creator, [*in_place(address), *command], *arguments, **options)
+        if command[: len(prefix)] != prefix:  # it calls itself with what it was called with
+            command = [*prefix, *command]
+        return usual(creator, command, *arguments, **options)
 
     CardCreator._run_command = run
 

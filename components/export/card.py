@@ -113,7 +113,7 @@ def _data(facts: Facts) -> Iterator[str]:
     drawn, asked = int(history["responses"].sum()), int(history["prompts"].sum())
     yield (
         f"Trained on {drawn:,} responses that the policies of the run drew themselves, to {asked:,} prompts over "
-        f"{len(history)} iterations; no response of people or of another model."
+        f"{len(history)} iteration{'' if len(history) == 1 else 's'}; no response of people or of another model."
     )
 
 

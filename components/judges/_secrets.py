@@ -21,21 +21,30 @@ def without(key: str | None, text: str) -> str:
 def _spellings(key: str) -> re.Pattern[str]:
     packed = re.escape(base64.b64encode(key.encode()).decode().rstrip("="))
     parts = re.findall(r"\\+|.", key)
-    return re.compile(f"{''.join(map(_spelled, parts))}|{packed}=*")
+    spelled = "".join(_spelled(part, before) for before, part in zip(["", *parts], parts, strict=False))
+    return re.compile(f"{spelled}|{packed}=*")
 
 
-def _spelled(signs: str) -> str:
+def _spelled(signs: str, before: str) -> str:
     """The pattern of one sign of a key, all of which are ASCII, or of several backslashes, in any spelling.
 
-    All repetitions are bounded: a text of a million backslashes is searched as fast as another.
+    Atomic, and all repetitions bounded: no text takes longer than its length times the key's.
+
+    Args:
+        signs: the sign, or backslashes.
+        before: what stands before it.
     """
     number, count = ord(signs[0]), len(signs)
     escapes = f"%{number:02x}", rf"\\{{1,8}}u{number:04x}", rf"\\{{1,8}}x{number:02x}"
-    references = f"&#0{{0,6}}{number};", f"&#x0{{0,6}}{number:x};", re.escape(html.escape(signs[0]))
-    plain = rf"\\{{{count},{8 * count}}}" if signs[0] == "\\" else rf"\\{{0,8}}{re.escape(signs)}"
+    references = f"&#0{{0,6}}{number};", f"&#x0{{0,6}}{number:x};"
+    coded = f"(?i:{'|'.join(escapes + references)}){{{count}}}"
     if signs.isalnum():
-        plain = signs
-    return f"(?:{plain}|(?i:{'|'.join(escapes + references[:2])}){{{count}}}|{references[2]})"
+        return f"(?>{coded}|{signs})"
+    if signs[0] == "\\":
+        return rf"(?>{coded}|\\{{{count},{8 * count}}})"
+    slashes = "" if before.startswith("\\") else r"\\{0,8}"
+    named = "" if html.escape(signs) == signs else f"{html.escape(signs)}|"
+    return f"(?>{coded}|{slashes}(?:{named}{re.escape(signs)}))"
 
 
 def cleaned(key: str | None, value: Any) -> Any:

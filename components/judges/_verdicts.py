@@ -14,6 +14,8 @@ _BEFORE = re.compile(r"^(?:response|answer|assistant|option|verdict|score|rating
 _ORDER = re.compile(r"[\d\s>＞≻,，、;；()（）\[\]【】*_`'\"#.。]*")
 _SCORE = re.compile(r"(-?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*(\d+(?:\.\d+)?))?")
 COLONS = ":："
+_FENCE = re.compile(r"\s*(?:`{3,}|~{3,})\s*\w*\s*")
+_UNCLEAR = re.compile(r"(?<!\d)[.,]\d|[<≤≥]\s*[\d.]+\s*$|\d[:：]\d")  # a number with more before it
 
 
 def first_wins(reply: Reply, verdicts: Sequence[str]) -> float | None:
@@ -44,7 +46,7 @@ def _tops(reply: Reply, verdict: str, *, first: bool) -> dict[str, float]:
     text = "".join(token for token, _ in reply.tokens)
     thought = text.rfind(MARKS[1])
     at = 0 if thought < 0 else thought + len(MARKS[1])
-    lines = [(place.start(), place.end()) for place in re.finditer(r"[^\n]+", text[at:]) if place[0].strip(AROUND)]
+    lines = [(place.start(), place.end()) for place in re.finditer(r"[^\n]+", text[at:]) if _says(place[0])]
     if not lines:
         return {}
     begin, end = (at + place for place in lines[0 if first else -1])
@@ -62,7 +64,8 @@ def score(reply: Reply, scale: Sequence[float]) -> float | None:
     None for an answer without one, with two different ones, with one that is not on the scale, or with one of another
     scale, `7/100`.
     """
-    read = [match for line in _lines(reply.text) if (match := _SCORE.fullmatch(_word(line)))]
+    clear = [line for line in _lines(reply.text) if not _UNCLEAR.search(line)]
+    read = [match for line in clear if (match := _SCORE.fullmatch(_word(line)))]
     found = {float(match[1]) for match in read}
     if len(found) != 1 or any(match[2] and float(match[2]) != scale[1] for match in read):
         return None
@@ -85,9 +88,13 @@ def ranking(reply: Reply, count: int) -> list[int] | None:
 
 
 def _lines(text: str) -> list[str]:
-    """The first and the last line that hold more than marks, outside thinking; none of an empty answer."""
-    lines = [line for line in cut(text, *MARKS).splitlines() if line.strip(AROUND)]
+    """The first and the last line that are neither blank nor fences, outside thinking; none of an empty answer."""
+    lines = [line for line in cut(text, *MARKS).splitlines() if _says(line)]
     return [lines[0], lines[-1]] if lines else []
+
+
+def _says(line: str) -> bool:
+    return bool(line.strip()) and not _FENCE.fullmatch(line)
 
 
 def _word(line: str) -> str:

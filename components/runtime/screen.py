@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import threading
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TextIO
@@ -40,7 +41,8 @@ class Screen:
 
     def draw(self, lines: Sequence[str]) -> None:
         """Puts these lines in the place of the last ones; a line that is too long would wrap, and loses its end."""
-        fit = [visible(line)[: self.size.columns - 1] for line in lines[: self.size.lines - 1]]
+        columns, most = self.size
+        fit = [_beginning(visible(line), columns - 1) for line in lines[: most - 1]]
         with self._lock:
             if fit != self._drawn:
                 self._write(_back_over(self._drawn) + _text(fit))
@@ -97,6 +99,23 @@ class _Above(io.TextIOBase):
     def write(self, text: str) -> int:
         self._screen.above(text)
         return len(text)
+
+
+def _beginning(line: str, columns: int) -> str:
+    """As much of a line as these columns of a terminal hold."""
+    taken, line = 0, line.expandtabs()
+    for place, sign in enumerate(line):
+        taken += _width(sign)
+        if taken > columns:
+            return line[:place]
+    return line
+
+
+def _width(sign: str) -> int:
+    """Columns of a sign: two of a wide one, of Chinese as of pictures, none of one that joins the sign before."""
+    if unicodedata.category(sign) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(sign) in "WF" else 1
 
 
 def _text(lines: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import time
 
 import pytest
 
@@ -128,6 +129,8 @@ def test_a_vendors_header_does_not_decide_what_is_asked_again(judged):
         ("“B”。", 0.0),
         ("【A】", 1.0),
         ("A\n---\nB", None),
+        ('{\n "reason": "x",\n "winner": "A",\n "loser": "B"\n}', None),
+        ('```json\n{\n "winner": "A",\n "loser": "B"\n}\n```', None),
     ],
 )
 def test_verdicts_in_blocks_and_wide_marks(answer, read):
@@ -136,7 +139,19 @@ def test_verdicts_in_blocks_and_wide_marks(answer, read):
 
 @pytest.mark.parametrize(
     ("answer", "read"),
-    [("7/10", 7.0), ("Score：7", 7.0), ("7/100", None), ("3 out of 5", None), ("```\n8\n```", 8.0), ("11/10", None)],
+    [
+        ("7/10", 7.0),
+        ("Score：7", 7.0),
+        ("7/100", None),
+        ("3 out of 5", None),
+        ("```\n8\n```", 8.0),
+        ("11/10", None),
+        ("Out of 10: 8", 8.0),
+        (".5", None),
+        ("<7", None),
+        ("7:10", None),
+        ('{\n "score": 3,\n "sure": 9\n}', None),
+    ],
 )
 def test_a_score_is_of_the_scale_that_was_asked_for(answer, read):
     assert score(Reply(answer, "stop"), (1.0, 10.0)) == read
@@ -157,3 +172,19 @@ def test_a_score_is_of_the_scale_that_was_asked_for(answer, read):
 )
 def test_a_key_in_other_writing(written):
     assert without("sk-a/b+c", f"your key {written} is wrong") == "your key … is wrong"
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("sk-proj-0123456789abcdefghijklmnopqrstuvwxyz", 2000 * "sk-proj-0123456789abcdefghijklmnopqrstuvwxy*"),
+        (40 * "a" + "b", 100_000 * "a"),
+        (4 * "\\-" + "b", 10_000 * (8 * "\\" + "-")),
+        (20 * "\\", 50_000 * "\\u005"),
+        ("sk-a/b", 10**6 * "\\"),
+    ],
+)
+def test_what_is_almost_the_key_takes_no_longer(key, text):
+    begin = time.process_time()
+    without(key, text)
+    assert time.process_time() - begin < 10  # where alternatives overlapped: days

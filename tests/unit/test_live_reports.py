@@ -43,6 +43,17 @@ def test_what_tasks_say_cannot_control_the_terminal() -> None:
     assert stream.getvalue() == "arm \\x1b[2J\\u202e\\r: 1\n"
 
 
+@pytest.mark.parametrize(
+    ("line", "fit"),
+    [("排序数字列表", "排序数字"), ("e\u0301" * 10, "e\u0301" * 9), ("a\tbc", "a       b"), ("🙂🙂🙂🙂🙂", "🙂🙂🙂🙂")],
+)
+def test_wide_signs_take_two_columns_and_joined_ones_none(monkeypatch: pytest.MonkeyPatch, line: str, fit: str) -> None:
+    monkeypatch.setattr(Screen, "size", os.terminal_size((10, 3)))
+    stream = io.StringIO()
+    Screen(stream).draw([line])
+    assert stream.getvalue() == f"{fit}\n"
+
+
 def test_a_terminal_s_own_size_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     ours, theirs = pty.openpty()

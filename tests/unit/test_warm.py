@@ -147,12 +147,46 @@ sys.exit("why")
 """
 
 
-def test_a_task_ends_as_python_does(task: Task, tmp_path: Path) -> None:
+OURS = "import sys; sys.path[0] = {folder!r}\nimport warm_end\nwith warm_end.noted(): exec({source!r})\n"
+TAKEN_APART = """
+class Last:
+    def __del__(self):
+        print("taken apart")
+last = Last()
+"""
+
+
+def test_a_task_of_a_users_code_ends_as_python_does(task: Task, tmp_path: Path) -> None:
     """After its threads and what it registered; what it wrote and did not close is in the file."""
-    started = task(ENDS)
-    assert started.communicate(timeout=60) == ("last thread\nregistered\n", "why\n")
+    started = task(TAKEN_APART + ENDS)
+    assert started.communicate(timeout=60) == ("last thread\nregistered\ntaken apart\n", "why\n")
     assert started.returncode == 1
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_task_of_our_code_ends_so_too_but_at_once(tmp_path: Path) -> None:
+    program = OURS.format(folder=str(FLOW.parent), source=TAKEN_APART + ENDS)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("last thread\nregistered\n", "why\n", 1)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+STUCK = """
+import os, threading, time
+reader, writer = os.pipe()
+file = open(writer, "wb")
+threading.Thread(target=lambda: file.write(b"x" * 200_000), daemon=True).start()
+time.sleep(0.3)
+"""
+
+
+def test_a_thread_that_writes_for_ever_keeps_no_task(tmp_path: Path) -> None:
+    program = OURS.format(folder=str(FLOW.parent), source=STUCK).replace(
+        "import warm_end", "import warm_end; warm_end.LONGEST = 1.0"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, timeout=30, check=False)
+    assert done.returncode == 0
 
 
 def test_no_signal_is_lost_however_early_it_comes(task: Task) -> None:
