@@ -31,7 +31,8 @@ test-unit: $(VENV)/installed-dev
 
 # Kills a run at every task, in every way, on both datastores, and resumes it.
 test-faults: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --every-kill tests/faults/test_kill_*.py tests/cloud/test_argo.py tests/flows/test_nodes_flow.py
+	$(BIN)/python -m pytest -n 2 --every-kill tests/faults/test_kill_*.py tests/cloud/test_argo.py tests/flows/test_nodes_flow.py \
+		tests/flows/test_loop_nodes.py tests/flows/test_lost_shard.py
 
 # Regenerates docs/comparison.md (about half an hour on two cores), then the smaller figures.
 bench: $(VENV)/installed

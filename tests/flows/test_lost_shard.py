@@ -18,6 +18,7 @@ def numbers(run, step):
     return done.keys() - cloned, cloned
 
 
+@pytest.mark.usefixtures("every_kill")
 def test_a_resume_does_one_of_four_shards_again(run_flow, open_run):
     """The last one is killed when the others are done; J-BOND's shards need no model, and are shards all the same."""
     config = preset(iterations=1, live_cards=[], algorithm={"name": "jbond"})
