@@ -20,11 +20,11 @@ test: $(VENV)/installed-dev
 
 # Everything, as CI runs it: every member of every kind, kills and faults, cloud templates, vLLM.
 test-all: $(VENV)/installed-vllm $(VENV)/installed-trackers $(VENV)/installed-ifbench
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(COUNTING)
 
 # The same with a list of the lines that no test reaches; counting them takes half as long again.
-coverage: $(VENV)/installed-vllm $(VENV)/installed-trackers $(VENV)/installed-ifbench
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-fail-under=90
+coverage: COUNTING := --cov --cov-fail-under=90
+coverage: test-all
 
 test-unit: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not thorough and not slow" tests/unit

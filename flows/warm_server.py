@@ -183,8 +183,9 @@ def received(line: socket.socket, streams: array.array[int]) -> Request:
 
 def differences(environment: dict[str, str]) -> list[str]:
     """Variables that a task has otherwise than this process had at its start: libraries read some but once."""
-    names = {*environment, *ENVIRONMENT} - {"METAFLOW_RUN_ID", PARENT}
-    return sorted(name for name in names if (PASSIVE | environment).get(name) != ENVIRONMENT.get(name))
+    given = PASSIVE | environment
+    names = {*given, *ENVIRONMENT} - {"METAFLOW_RUN_ID", PARENT}
+    return sorted(name for name in names if given.get(name) != ENVIRONMENT.get(name))
 
 
 def become(request: Request, address: str) -> None:

@@ -14,7 +14,7 @@ from components.config.errors import JudgeError
 from components.judges._base import filled
 from components.judges._calls import awaited
 from components.judges._client import Client
-from components.judges._endpoint import BaseAddress, EndpointSettings
+from components.judges._endpoint import REDIRECTED, BaseAddress, EndpointSettings
 from components.judges._retry_after import wished
 
 if TYPE_CHECKING:  # a config is read in steps that ask nobody
@@ -175,7 +175,7 @@ class ChatSettings(EndpointSettings):
         if status == 404:
             return f"Correct judge.model ({self.model}) or judge.base_url; it usually ends in /v1."
         if 300 <= status < 400:
-            return "Redirects are not followed, for they would take the key along. Correct judge.base_url."
+            return f"{REDIRECTED} Correct judge.base_url."
         if busy := self.busy_remedy(status, wait):
             return busy
         return (

@@ -21,6 +21,7 @@ from components.judges._secrets import without
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
 
+REDIRECTED = "Redirects are not followed, for they would take the key along."
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 

@@ -6,6 +6,7 @@ import base64
 import html
 import re
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 IN_PLACE = "…"
@@ -21,7 +22,7 @@ def without(key: str | None, text: str) -> str:
 def _spellings(key: str) -> re.Pattern[str]:
     packed = re.escape(base64.b64encode(key.encode()).decode().rstrip("="))
     parts = re.findall(r"\\+|.", key)
-    spelled = "".join(_spelled(part, before) for before, part in zip(["", *parts], parts, strict=False))
+    spelled = "".join(_spelled(part, before) for before, part in pairwise(["", *parts]))
     return re.compile(f"{spelled}|{packed}=*")
 
 

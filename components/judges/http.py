@@ -24,7 +24,7 @@ from components.judges import Judge, Judgement, preference_from_scores, refuse_r
 from components.judges._base import PROBE, PROBE_RESPONSES
 from components.judges._calls import awaited
 from components.judges._client import Client
-from components.judges._endpoint import Address, EndpointSettings
+from components.judges._endpoint import REDIRECTED, Address, EndpointSettings
 from components.judges._post import RefusedError, post
 from components.judges._scores import SCORE, Answer, parts_of, read_answer, read_list, require_same_parts
 from components.judges._secrets import cleaned
@@ -145,7 +145,7 @@ class HttpJudge(EndpointSettings, Judge):
         if status == 413:
             return f"Lower judge.batch_size ({self.batch_size})."
         if 300 <= status < 400:
-            return "Redirects are not followed, for they would take the key along. Correct judge.url."
+            return f"{REDIRECTED} Correct judge.url."
         if busy := self.busy_remedy(status, wait):
             return busy
         return f"Correct judge.url. {_CONTRACT}"
