@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from components.algorithms import BaseAlgorithm
 from components.config import registry
 from components.runtime.processes import die_with_parent
 
+Job = tuple[type[Run] | None, dict[str, Any], Path, bool, Path]  # what `_one` is given
+
 
 def run_of(arm: Arm) -> type[Run]:
     """How an arm is run, which is a matter of its algorithm."""
@@ -35,7 +38,14 @@ def run_of(arm: Arm) -> type[Run]:
     return OnPolicyRun if on_policy else Run
 
 
-def _one(job: tuple[type[Run] | None, dict[str, Any], Path, bool, Path]) -> None:
+def _alone(job: Job) -> None:
+    """One arm in a process of its own, which dies with the thread that waits here for it."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=die_with_parent, initargs=(os.getpid(),)) as process:
+        process.submit(_one, job).result()
+
+
+def _one(job: Job) -> None:
     other, values, directory, search, results = job
     torch.set_num_threads(1 if torch.cuda.is_available() else int(os.environ.get("OMP_NUM_THREADS", "2")))
     arm = Arm(**values)
@@ -71,11 +81,9 @@ def main(kind: type[Run] | None = None) -> None:
     arms = [json.loads(line) for line in options.arms.read_text().splitlines() if line.strip()]
     assert all(set(arm) <= known for arm in arms)
     todo = [arm for arm in arms if json.dumps(asdict(Arm(**arm)), sort_keys=True) not in done]
-    context = multiprocessing.get_context("spawn")
-    alone = {"initializer": die_with_parent, "initargs": (os.getpid(),)}
-    with context.Pool(options.processes, maxtasksperchild=1, **alone) as pool:
-        jobs = [(kind, arm, options.model, options.search, options.results) for arm in todo]
-        for _ in pool.imap_unordered(_one, jobs):
+    jobs = [(kind, arm, options.model, options.search, options.results) for arm in todo]
+    with ThreadPoolExecutor(options.processes) as threads:
+        for _ in threads.map(_alone, jobs):
             pass
 
 

@@ -26,6 +26,9 @@ def die_with_parent(parent: int | None = None) -> None:
 
     A launcher that is killed would else leave its tasks running, and they their helpers.
 
+    To Linux the parent is the thread that started this process (prctl(2)). A thread that ends earlier takes it along:
+    `multiprocessing.Pool` starts processes from one that does.
+
     Args:
         parent: its process id; then a parent that died before this call counts too. Who is in its place tells nothing:
             in a container, process 1 may well be the parent, and on a desktop orphans go to another process.
