@@ -103,15 +103,24 @@ def _sharded(
 ) -> Step:
     count, gpus, t = shards(config, hours, loading), config.num_gpus(kind), config.iterations
     n, work = config.prompts.per_iteration, with_loading(config, hours, loading)[kind]
-    # Hours of the task with the most prompts, if nothing interrupts it.
-    alone = hours[kind] * splitting.largest(n, count) / n / (t * gpus) + loading.get(kind, 0.0) / 3600
+    # Hours of a task with one prompt, and of that with the most, if nothing interrupts it.
+    least, alone = (
+        hours[kind] * prompts / n / (t * gpus) + loading.get(kind, 0.0) / 3600
+        for prompts in (1, splitting.largest(n, count))
+    )
     rate = machines.interruptions if machines.spot_price is not None else 0.0
     if not alone or not rate:
         return Step(count, gpus, work, t * alone)
     if rate * alone > HOPELESS:
+        helps = rate * least <= HOPELESS
         raise PlanError(
             f"--interruptions: a task of {kind} takes {digits(alone)} hours and begins anew when it is interrupted, so "
-            f"with {rate:g} an hour hardly one ends. Raise prompts.shards, or leave spot machines out."
+            f"with {rate:g} an hour hardly one ends. "
+            + (
+                "Raise prompts.shards, or leave spot machines out."
+                if helps
+                else "No number of shards changes that: leave spot machines out."
+            )
         )
     again = expected(alone, rate) / alone - 1
     return Step(count, gpus, work * (1 + again), t * slowest(alone, rate, count), again)

@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 
 def training_key(**inputs: Any) -> str:
     """Name of the state of a training with these inputs, plain data all of them, under this code."""
-    text = json.dumps({**inputs, "code": code_version()}, sort_keys=True)
-    return f"training-{hashlib.sha256(text.encode()).hexdigest()}"
+    text = json.dumps(inputs, sort_keys=True)
+    return f"training-{hashlib.sha256(text.encode()).hexdigest()}-{code_version()}"
 
 
 @cache
@@ -99,6 +99,17 @@ class Checkpoints:
             self._latest = manifest
             logger.warning("training continues after optimiser step %d, which an earlier attempt saved", state.done)
             return
+        self._tell_of_other_code()
+
+    def _tell_of_other_code(self) -> None:
+        """Says why work that was saved is not continued where only the code differs: who resumes expects it to be."""
+        same, _, _ = self.key.rpartition("-")
+        if sharding.rank() == 0 and any(note.name.startswith(f"{same}-") for note in self.store.notes()):
+            logger.warning(
+                "training begins anew: its unfinished state was saved by other code of `components` or other versions "
+                "of %s. To continue it, go back to those and resume again",
+                ", ".join(LIBRARIES),
+            )
 
     def _found(self) -> Manifest | None:
         """Files of the last state that an attempt saved: another one, still running, may save a later one any time."""

@@ -6,7 +6,8 @@ import pytest
 
 from components.config.errors import StoreError
 from components.store import open_store
-from components.training.checkpoints import Checkpoints
+from components.training import checkpoints
+from components.training.checkpoints import Checkpoints, training_key
 from components.training.leftovers import forget
 from components.training.optimizer import make_optimizer
 from components.training.state import TrainingState
@@ -23,3 +24,18 @@ def test_a_damaged_note_is_named(tmp_path, text):
         Checkpoints(store, KEY, SETTINGS, tmp_path).restore(state)
     with pytest.raises(StoreError, match=f"the note {KEY} cannot be read"):
         forget(store, KEY)
+
+
+def test_a_state_of_other_code_is_told_of(tmp_path, caplog, monkeypatch):
+    """The same work saved under code that has changed since; a state of other work is none of it."""
+    store, policy = open_store(str(tmp_path / "store")), make_policy()
+    saved, state = (TrainingState(policy, make_optimizer(policy, SETTINGS), 4, None) for _ in range(2))
+    saved.done = 3
+    Checkpoints(store, training_key(test=2), SETTINGS, tmp_path).save(saved)
+    Checkpoints(store, KEY, SETTINGS, tmp_path).restore(state)
+    assert caplog.text == ""
+    monkeypatch.setattr(checkpoints, "code_version", lambda: "older")
+    Checkpoints(store, training_key(test=1), SETTINGS, tmp_path).save(saved)
+    Checkpoints(store, KEY, SETTINGS, tmp_path).restore(state)
+    assert state.done == 0
+    assert "training begins anew: its unfinished state was saved by other code" in caplog.text

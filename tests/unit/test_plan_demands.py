@@ -104,10 +104,13 @@ def test_a_compressed_history_is_refused_and_a_name_means_nothing(refused, tmp_p
     assert "those of --history" in capsys.readouterr().out
 
 
-def test_interruptions_after_which_nothing_ends(refused):
-    said = refused("--price", "2", "--spot-price", "1", "--interruptions", "1e6")
+@pytest.mark.parametrize(
+    ("rate", "remedy"), [("1e6", "Raise prompts.shards"), ("1e9", "No number of shards changes that")]
+)
+def test_interruptions_after_which_nothing_ends(refused, rate, remedy):
+    said = refused("--price", "2", "--spot-price", "1", "--interruptions", rate)
     assert said.startswith("error: --interruptions: a task of generate takes ")
-    assert "with 1e+06 an hour hardly one ends. Raise prompts.shards" in said
+    assert f"with {float(rate):g} an hour hardly one ends. {remedy}" in said
 
 
 def test_no_figure_has_hundreds_of_digits(tmp_path, capsys):
