@@ -27,7 +27,7 @@ The defaults put the targets of an iteration further away than a sensible learni
 `clip` and the rate decide how far it goes: with targets within reach of one pass, a language model unlearned in the
 second what it had learned in the first (docs/algorithms.md, "Choosing eta, beta …"; docs/real-model.md).
 
-`baseline_shift`, `loser_weight` and `trained_responses` are additions of this project, not of the paper.
+`baseline_shift`, `loser_weight`, `trained_responses` and `trained_part` are additions of this project, not of the paper.
 `baseline_shift` alone leaves the fixed point of the squared risk where it is. `loser_weight` moves it, for the weighted
 risk is no proper score of v: 0.1 moved it by 0.03 to 0.20 in total variation, where that of the reference from the
 equilibrium was 0.11 to 0.51. `trained_responses` moves it too, since the noise of v takes part in the choice.
@@ -77,13 +77,24 @@ class Wind(Algorithm):
     loser_weight: float = Field(
         1.0, gt=0, le=1, description="weight of responses with v < 1/2; below 1 it moves the fixed point"
     )
-
     trained_responses: int | None = Field(
         None,
-        ge=2,
-        description="train on so many of the K responses to a prompt, those whose win rates are furthest from 1/2; "
-        "null: on all. Saves time, and moves the fixed point: the noise of v takes part in the choice",
+        ge=1,
+        description="train on so many of the K responses to a prompt; null: on all. Saves time, and moves the fixed "
+        "point: the noise of v takes part in the choice",
     )
+    trained_part: Literal["furthest", "best"] = Field(
+        "furthest", description="which those are: with the win rates furthest from 1/2, or with the highest"
+    )
+
+    @model_validator(mode="after")
+    def _part_has_a_size(self) -> Self:
+        if self.trained_part == "best" and self.trained_responses is None:
+            raise ValueError(
+                "trained_part: best says which responses are trained on, and trained_responses does not say how many. "
+                "Give it, or leave trained_part out."
+            )
+        return self
 
     @model_validator(mode="after")
     def _part_needs_no_group(self) -> Self:
@@ -109,10 +120,11 @@ class Wind(Algorithm):
         return self.clip is not None
 
     def select(self, win_rate: NDArray[np.float64]) -> NDArray[np.int64]:
-        """All K, or `trained_responses` of them; of several that are as far from 1/2, the first."""
+        """All K, or `trained_responses` of them; of equal ones the first."""
         if self.trained_responses is None:
             return super().select(win_rate)
-        return np.argsort(-np.abs(win_rate - 0.5), axis=1, kind="stable")[:, : self.trained_responses]
+        rank = win_rate if self.trained_part == "best" else np.abs(win_rate - 0.5)
+        return np.argsort(-rank, axis=1, kind="stable")[:, : self.trained_responses]
 
     def loss(self, group: Group) -> Tensor:
         """Risk of each response, (n, m)."""

@@ -32,8 +32,16 @@ def test_which_are_trained_on_by_hand(count, first, second):
     assert found.tolist() == [first, second]
 
 
-def test_of_a_tie_the_first():
-    assert Wind(trained_responses=2).select(np.full((1, 4), 0.5)).tolist() == [[0, 1]]
+@pytest.mark.parametrize(("count", "first", "second"), [(1, [1], [2]), (2, [1, 4], [2, 3]), (3, [1, 4, 2], [2, 3, 1])])
+def test_the_best_by_hand(count, first, second):
+    win_rate = np.array([[0.5, 0.9, 0.6, 0.2, 0.75], [0.5, 0.55, 0.7, 0.6, 0.0]])
+    found = Wind(trained_responses=count, trained_part="best").select(win_rate)
+    assert found.tolist() == [first, second]
+
+
+@pytest.mark.parametrize("part", ["furthest", "best"])
+def test_of_a_tie_the_first(part):
+    assert Wind(trained_responses=2, trained_part=part).select(np.full((1, 4), 0.5)).tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize("normalizer", ["monte_carlo", "group", "mixed"])
@@ -43,7 +51,12 @@ def test_a_mean_over_the_group_needs_all_of_it(normalizer):
         checked({**BASE, "algorithm": algorithm})
 
 
-@pytest.mark.parametrize(("count", "remedy"), [(7, "7 of 6 responses .* Use 6 or fewer"), (1, "greater than or equal")])
+@pytest.mark.parametrize(("count", "remedy"), [(7, "7 of 6 responses .* Use 6 or fewer"), (0, "greater than or equal")])
 def test_no_more_than_there_are(count, remedy):
     with pytest.raises(ConfigError, match=f"(?s)trained_responses.*{remedy}"):
         checked({**BASE, "algorithm": {"name": "wind", "trained_responses": count}})
+
+
+def test_the_best_are_some_number():
+    with pytest.raises(ConfigError, match=r"trained_responses does not say how many\. Give it"):
+        checked({**BASE, "algorithm": {"name": "wind", "trained_part": "best"}})
