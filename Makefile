@@ -34,7 +34,7 @@ test-faults: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --every-kill tests/faults/test_kill_*.py tests/cloud/test_argo.py tests/flows/test_nodes_flow.py \
 		tests/flows/test_loop_nodes.py tests/flows/test_lost_shard.py
 
-# Regenerates docs/comparison.md (about half an hour on two cores), then the smaller figures.
+# Regenerates docs/comparison.md (about an hour on two cores), then the smaller figures.
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/bandit.py

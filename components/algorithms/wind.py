@@ -27,10 +27,11 @@ The defaults put the targets of an iteration further away than a sensible learni
 `clip` and the rate decide how far it goes: with targets within reach of one pass, a language model unlearned in the
 second what it had learned in the first (docs/algorithms.md, "Choosing eta, beta …"; docs/real-model.md).
 
-`baseline_shift`, `loser_weight`, `trained_responses` and `trained_part` are additions of this project, not of the paper.
+`baseline_shift`, `loser_weight`, `trained_responses` and `trained_part` are this project's additions, not the paper's.
 `baseline_shift` alone leaves the fixed point of the squared risk where it is. `loser_weight` moves it, for the weighted
 risk is no proper score of v: 0.1 moved it by 0.03 to 0.20 in total variation, where that of the reference from the
-equilibrium was 0.11 to 0.51. `trained_responses` moves it too, since the noise of v takes part in the choice.
+equilibrium was 0.11 to 0.51. `trained_responses` moves it too, since the noise of v takes part in the choice: the best
+of four alone by 0.08, the best two by 0.03, where the reference was 0.14 away.
 """
 
 from __future__ import annotations

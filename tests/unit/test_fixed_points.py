@@ -76,6 +76,35 @@ def test_loser_weight_moves_the_fixed_point_and_the_shift_alone_does_not(k, move
         assert total_variation(policy, star) == pytest.approx(distance, abs=1e-3)
 
 
+def of_chosen(wind):
+    """The loss over the responses that are trained on."""
+
+    def loss(group):
+        chosen = torch.as_tensor(wind.select(group.win_rate.numpy()))
+        parts = (group.logp, group.logp_old, group.logp_ref, group.win_rate)
+        return wind.loss(Group(*(part.gather(1, chosen) for part in parts)))
+
+    return loss
+
+
+@pytest.mark.parametrize(("k", "kept", "moved"), [(2, 1, 0.071), (4, 1, 0.080), (4, 2, 0.034)])
+def test_the_best_alone_move_the_fixed_point(k, kept, moved):
+    """`moved` as measured, at beta = 0.3 and eta = 1. Without a gradient, q·(h + 1/2 - E[v given chosen])/pi is one for
+    all responses, where q is how often each is chosen: q and E are counted here over all groups.
+    """
+    wind = Wind(clip=None, beta=0.3, eta=1.0, trained_responses=kept, trained_part="best")
+    policy = fixed_point(of_chosen(wind), k)
+    assert total_variation(policy, equilibrium(0.3)) == pytest.approx(moved, abs=1e-3)
+    chosen, won = np.zeros(len(GAME)), np.zeros(len(GAME))
+    for group in itertools.product(range(len(GAME)), repeat=k):
+        win_rate = [(GAME[one, group].sum() - 0.5) / (k - 1) for one in group]
+        for i in sorted(range(k), key=lambda i: -win_rate[i])[:kept]:
+            chosen[group[i]] += policy[[*group]].prod()
+            won[group[i]] += policy[[*group]].prod() * win_rate[i]
+    level = (chosen * (0.3 * np.log(policy / PI_REF) + 0.5) - won) / policy
+    assert level == pytest.approx(np.full(len(GAME), level[0]), abs=1e-6)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("k", [2, 3])
 def test_the_own_log_ratio_in_c_would_lower_beta(k):
