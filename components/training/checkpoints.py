@@ -24,7 +24,7 @@ from components.config.sections import TrainingConfig
 from components.store import Manifest, Store
 from components.store.note_kinds import content_of
 from components.training import sharding
-from components.training.leftovers import remove
+from components.training.leftovers import remove, same_work
 from components.training.state import TrainingState
 
 FILE = "training.safetensors"
@@ -103,8 +103,7 @@ class Checkpoints:
 
     def _tell_of_other_code(self) -> None:
         """Says why work that was saved is not continued where only the code differs: who resumes expects it to be."""
-        same, _, _ = self.key.rpartition("-")
-        if sharding.rank() == 0 and any(note.name.startswith(f"{same}-") for note in self.store.notes()):
+        if sharding.rank() == 0 and any(key != self.key for key in same_work(self.store, self.key)):
             logger.warning(
                 "training begins anew: its unfinished state was saved by other code of `components` or other versions "
                 "of %s. To continue it, go back to those and resume again",

@@ -177,12 +177,15 @@ def _ran_away(seen: Seen, algorithm: Algorithm, settings: TrainingConfig) -> str
 def _hardly_moved(seen: Seen, algorithm: Algorithm, settings: TrainingConfig, pace: float) -> str | None:
     won, lost = seen.winners(seen.moved), seen.losers(seen.moved)
     apart, wanted = won - lost, seen.winners(seen.target) - seen.losers(seen.target)
+    how = "of winners and losers moved apart"
+    if math.isnan(lost):  # none was trained on
+        apart, wanted, lost, how = won, seen.winners(seen.target), 0.0, "of winners rose"
     near = min(wanted, FAR)
     if not (apart < HARDLY * pace * near and max(abs(won), abs(lost)) < STILL * near):  # nor if one of them is NaN
         return None
     more = [f"raise training.learning_rate ({settings.learning_rate:g})", f"raise training.epochs ({settings.epochs})"]
     return (
-        f"Log-probs of winners and losers moved apart by {apart:.2g} of the {wanted:.3g} nats that the algorithm asks "
+        f"Log-probs {how} by {apart:.2g} of the {wanted:.3g} nats that the algorithm asks "
         f"for: training hardly moved the policy. {_remedy([*more, _nearer(algorithm)])}"
     )
 

@@ -6,11 +6,18 @@ from components.store import Manifest, Store
 from components.store.note_kinds import content_of
 
 
+def same_work(store: Store, key: str) -> list[str]:
+    """Keys of the states that there are of a training, saved by this code or another; see `training_key`."""
+    work, _, _ = key.rpartition("-")
+    return [note.name for note in store.notes() if note.name.startswith(f"{work}-")]
+
+
 def forget(store: Store, key: str) -> None:
-    """Removes the state of a training whose result is recorded."""
-    if manifest := content_of(store, key):
-        store.remove_note(key)
-        remove(store, manifest)
+    """Removes the states of a training whose result is recorded, also those that other code left."""
+    for one in same_work(store, key):
+        if manifest := content_of(store, one):
+            store.remove_note(one)
+            remove(store, manifest)
 
 
 def remove(store: Store, manifest: Manifest | None) -> None:

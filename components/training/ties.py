@@ -69,7 +69,9 @@ def in_training(tied: float, generation: GenerationConfig, *, steps: bool, fresh
         )
         found = f"All responses to every prompt tie: {result}."
     else:
-        found = f"All responses to {math.floor(100 * tied)}% of the prompts tie: training learned from the rest alone."
+        found = (
+            f"All responses to {math.floor(100 * tied)}% of the prompts tie: there was no preference to learn in them."
+        )
     more = "" if fresh else f"raise generation.responses ({generation.responses}), "
     return (
         f"{found} Let the judge give finer scores, take easier or harder prompts, {more}or raise "

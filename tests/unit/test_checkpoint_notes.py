@@ -31,7 +31,8 @@ def test_a_state_of_other_code_is_told_of(tmp_path, caplog, monkeypatch):
     store, policy = open_store(str(tmp_path / "store")), make_policy()
     saved, state = (TrainingState(policy, make_optimizer(policy, SETTINGS), 4, None) for _ in range(2))
     saved.done = 3
-    Checkpoints(store, training_key(test=2), SETTINGS, tmp_path).save(saved)
+    other = training_key(test=2)
+    Checkpoints(store, other, SETTINGS, tmp_path).save(saved)
     Checkpoints(store, KEY, SETTINGS, tmp_path).restore(state)
     assert caplog.text == ""
     monkeypatch.setattr(checkpoints, "code_version", lambda: "older")
@@ -39,3 +40,5 @@ def test_a_state_of_other_code_is_told_of(tmp_path, caplog, monkeypatch):
     Checkpoints(store, KEY, SETTINGS, tmp_path).restore(state)
     assert state.done == 0
     assert "training begins anew: its unfinished state was saved by other code" in caplog.text
+    forget(store, KEY)  # once the training has ended
+    assert [note.name for note in store.notes()] == [other]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -162,6 +163,14 @@ def test_winners_that_fall_where_they_should_rise(winners, losers, told):
     text = warn(many(winners=winners, losers=losers, target=100.0, tokens=100))
     assert ("of winners fell by" in text) == told
     assert "hardly" not in text
+
+
+def test_winners_alone_that_hardly_moved():
+    """No loser was trained on: 0.05 of 5 nats are 1 %, 0.2 are 4 %."""
+    for won, told_of in ((0.05, True), (0.2, False)):
+        both = many(winners=won)
+        best = replace(both, **{name: getattr(both, name)[:, :1] for name in ("moved", "target", "win_rate", "tokens")})
+        assert ("Log-probs of winners rose by 0.05 of the 5 nats that" in warn(best)) is told_of
 
 
 def test_where_beta_holds_the_targets_a_policy_that_hardly_moved_may_have_them_nearer():

@@ -78,7 +78,7 @@ def test_when_start_says_nothing(said):
     assert at_start(said) == ""
 
 
-NO_STEP, REST = "training made no step and left the policy as it was", "training learned from the rest alone"
+NO_STEP, REST = "training made no step and left the policy as it was", "there was no preference to learn in them"
 REMEDY = (
     "Let the judge give finer scores, take easier or harder prompts, raise generation.responses (8), "
     "or raise generation.temperature (1)."
