@@ -172,14 +172,14 @@ def test_three_arms_are_three_pairs():
 
 
 def test_what_one_pair_alone_would_show_is_not_enough_among_many():
-    """wind and bond of docs/comparison.csv: 0.6 points, standard error 0.16, t = 3.6; t(4) is 2.78 for 0.95, 6.6 for
-    1 - 0.05/21."""
+    """wind-best and sppo of docs/comparison.csv: 1.5 points, standard error 0.4, t = 4; t(4) is 2.78 for 0.95, 7.39 for
+    1 - 0.05/28."""
     finals = pd.read_csv(ROOT / "docs" / "comparison.csv").groupby(["arm", "seed"]).tail(1)
     rates = finals.pivot_table(index="seed", columns="arm", values="win_rate")
-    difference = rates["wind"] - rates["bond"]
-    assert 2.78 < difference.mean() / (difference.std() / math.sqrt(5)) < 6.6
+    difference = rates["wind-best"] - rates["sppo"]
+    assert 2.78 < difference.mean() / (difference.std() / math.sqrt(5)) < 7.39
     said = {line.split(" (")[0]: line for line in analysis.verdicts(pd.read_csv(ROOT / "docs" / "comparison.csv"))}
-    assert said["wind ends 0.6 points above bond"].endswith("no difference that these seeds can show.")
+    assert said["wind-best ends 1.5 points above sppo"].endswith("no difference that these seeds can show.")
 
 
 def equal_arms(rng, arms, seeds):
