@@ -112,15 +112,10 @@ def _sharded(
     if not alone or not rate:
         return Step(count, gpus, work, t * alone)
     if rate * alone > HOPELESS:
-        helps = rate * least <= HOPELESS
+        remedy = "Raise prompts.shards, or" if rate * least <= HOPELESS else "No number of shards changes that:"
         raise PlanError(
             f"--interruptions: a task of {kind} takes {digits(alone)} hours and begins anew when it is interrupted, so "
-            f"with {rate:g} an hour hardly one ends. "
-            + (
-                "Raise prompts.shards, or leave spot machines out."
-                if helps
-                else "No number of shards changes that: leave spot machines out."
-            )
+            f"with {rate:g} an hour hardly one ends. {remedy} leave spot machines out."
         )
     again = expected(alone, rate) / alone - 1
     return Step(count, gpus, work * (1 + again), t * slowest(alone, rate, count), again)

@@ -44,7 +44,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("victim", ["ubf_control", "ubf_task"])
-def test_two_nodes_end_as_one_also_when_one_is_killed(tmp_path: Path, wait_for, alone, victim: str, request) -> None:
+def test_two_nodes_end_as_one_also_when_one_is_killed(
+    tmp_path: Path, wait_for, alone, victim: str, request: pytest.FixtureRequest
+) -> None:
     """A killed node fails the run within minutes, and a resume continues from the last saved step."""
     if victim == "ubf_task":
         request.getfixturevalue("every_kill")
