@@ -6,11 +6,13 @@ import asyncio
 import codecs
 import math
 import os
+import resource
 import socket
 import ssl
 import zlib
 from collections.abc import Iterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -31,6 +33,9 @@ _DROPPED = (
 )
 
 
+SPARE = 64  # files that a process opens beside its connections, such as its models' and certificates
+
+
 class UnreadableError(Exception):
     """An answer of more than LARGEST bytes, or one that is packed as none was asked for."""
 
@@ -42,8 +47,17 @@ class BoundedClient(httpx2.AsyncClient):
     them. Here the seconds are those from looking up the server's address to the answer's last byte, unpacked.
     """
 
-    def __init__(self, seconds: float) -> None:
-        """Args: seconds that an answer may take. Raises JudgeError for a proxy or certificates that cannot be used."""
+    def __init__(self, seconds: float, connections: int) -> None:
+        """Raises the process's limit of open files to what so many connections need.
+
+        Args:
+            seconds: that an answer may take.
+            connections: at a time.
+
+        Raises:
+            JudgeError: the machine allows fewer, or a proxy or certificates cannot be used.
+        """
+        _make_room(connections)
         try:
             super().__init__(
                 timeout=None,
@@ -82,6 +96,23 @@ class BoundedClient(httpx2.AsyncClient):
             request=request,
             extensions={"reason_phrase": answer.reason_phrase.encode("ascii", "replace")},
         )
+
+
+def _make_room(connections: int) -> None:
+    """Each connection is an open file, and a shell's usual limit is 1,024 of them."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = sum(1 for _ in Path("/dev/fd").iterdir()) + SPARE + connections
+    if now == resource.RLIM_INFINITY or now >= needed:
+        return
+    if most != resource.RLIM_INFINITY and most < needed:
+        left = most - (needed - connections)
+        raise JudgeError(
+            f"judge.concurrency: {connections} requests at a time need {needed} open files with those that are open, "
+            f"and a process may have {most} here. "
+            + (f"Lower judge.concurrency to {left}, or raise" if left > 0 else "Raise")
+            + " the hard limit (ulimit -Hn)."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
 
 
 def _handed_on(headers: httpx2.Headers) -> list[tuple[bytes, bytes]]:

@@ -105,7 +105,7 @@ class ChatSettings(EndpointSettings):
             api_key=self.key() or "none",
             timeout=None,  # that of the client below counts
             max_retries=self.retries,
-            http_client=BoundedClient(self.timeout),
+            http_client=BoundedClient(self.timeout, self.concurrency),
         )
         return Client(made, made.close)
 

@@ -83,7 +83,7 @@ class HttpJudge(EndpointSettings, Judge):
     def _client(self) -> Client[BoundedClient]:
         from components.judges._bounded import BoundedClient
 
-        client = BoundedClient(self.timeout)
+        client = BoundedClient(self.timeout, self.concurrency)
         return Client(client, client.aclose)
 
     def _source(self, asked: Asked) -> str:

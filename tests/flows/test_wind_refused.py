@@ -41,3 +41,17 @@ def test_a_config_that_is_impossible_starts_nothing(home, flow_env):
 
 def test_a_config_file_that_is_missing_starts_nothing(home, flow_env):
     assert "nowhere.yaml" in refused(home, flow_env, "nowhere.yaml")
+
+
+@pytest.mark.slow
+def test_a_config_of_180_kilobytes_reaches_the_run_whole(home, flow_env):
+    """Longer than a word of a command line may be, and what `start` refuses stands at its end."""
+    remark = "# why it is so\n" * 12_000
+    judge = "judge: {name: verifier, function: 'nowhere.py:score'}\n"
+    (home / "long.yaml").write_text(f"policy: {{model: own}}\nprompts: {{train: own.jsonl}}\n{remark}{judge}")
+    words = [sys.executable, "-m", "components.cli", "run", "--config", "long.yaml", "iterations=1"]
+    env = os.environ | flow_env | {"PYTHONPATH": str(FLOW.parents[1])}
+    done = subprocess.run(words, cwd=home, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "nowhere.py" in done.stdout + done.stderr
+    assert len(runs(home)) == 1
