@@ -77,6 +77,11 @@ def of_run(pathspec: str) -> RunFiles:
     done = runs.succeeded(pathspec, ("start", "gather", "evaluate"))
     begun = next(iter(done["start"].values()), None)
     if begun is None or not begun._artifacts.keys() >= NEEDED:
+        if pathspec.startswith("CompareFlow/"):
+            raise SamplesError(
+                f"{pathspec}: is a comparison, and an arm's samples are not shown. Run the arm's settings by WindFlow, "
+                f"and name that run; `wind export {pathspec}/ARM/SEED DIR` writes an arm's policy."
+            )
         raise SamplesError(
             f"{pathspec}: has no samples, as it has no finished step `start` of WindFlow. Wait for it, resume the run, "
             "or name a run of WindFlow."

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from base import BadConfig
+from components.samples.files import SamplesError, of_run
 from components.store import open_store
 from components.store.references import manifests
 from support.flows.flow_home import card_content
@@ -222,3 +223,9 @@ def test_each_flow_refuses_the_others_config(run_flow):
     with pytest.raises(BadConfig) as error:
         run_flow(FLOW, config=yaml.safe_load(SMOKE.read_text()))
     assert error.value.message.startswith("compare: is required. Name what to compare, such as `compare: {arms: ")
+
+
+@pytest.mark.slow
+def test_samples_of_a_comparison_are_refused_by_what_it_is(comparison):
+    with pytest.raises(SamplesError, match=f"{comparison.run.pathspec}: is a comparison, and an arm's samples are not"):
+        of_run(comparison.run.pathspec)
