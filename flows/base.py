@@ -164,6 +164,12 @@ class AlignmentFlow(FlowSpec):
             launcher=int(launcher) if launcher else None,
         )
 
+    def tell(self, kind: str) -> Reporter:
+        """Tells the terminal where a task of this kind stands; what tells it more."""
+        reporter = Reporter(f"{current.step_name}/{current.task_id}")
+        standing.tell(self, kind, self.settings, reporter)
+        return reporter
+
     @contextmanager
     def work(self, kind: str, *, runs_model: bool = True) -> Iterator[Workspace]:
         """Workspace of a step of this kind, with progress in terminal and card.
@@ -181,8 +187,7 @@ class AlignmentFlow(FlowSpec):
         live = current.card["progress"] if kind in settings.live_cards else None
         if live is not None:
             show_place(live, standing.card_text(self, kind, settings))
-        reporter = Reporter(f"{current.step_name}/{current.task_id}")
-        standing.tell(self, kind, settings, reporter)
+        reporter = self.tell(kind)
         with (
             Heartbeat(kind) as heartbeat,
             open_workspace(

@@ -142,6 +142,7 @@ class Iteration(AlignmentFlow):
             warnings=self.warnings,
         )
         print(report.standing(self.history, self.since + self.settings.iterations))
+        self.tell("evaluate")  # the win rate, which of a comparison's arm no later step tells
         with told_plainly():
             self.links |= tracking.log(self.settings, self.store_root, self.tracked, self.history, self.since)
         self.next(self.plan)
