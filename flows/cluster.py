@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -12,6 +13,7 @@ from typing import Any
 
 from metaflow import FlowMutator, kubernetes, metaflow_config, project, retry, schedule, timeout
 from metaflow.packaging_sys import ContentType
+from metaflow.util import get_username
 
 import shipping
 from base import BadConfig
@@ -48,6 +50,7 @@ class OnCluster(FlowMutator):
         if {"argo-workflows", "create"} <= {*sys.argv}:
             refuse_plain_key(metaflow_config.SERVICE_HEADERS)
             refuse_nodes(config, metaflow_config.KUBERNETES_NAMESPACE)
+            refuse_user(config, get_username(), sys.argv)
             refuse_too_many(config, [name for name, _ in mutable_flow.steps])
         if not leaves_this_machine(sys.argv, os.environ):
             return
@@ -114,6 +117,17 @@ def refuse_nodes(config: Mapping[str, Any], namespace: str) -> None:
             f"training.nodes: pods of the namespace {namespace} would have longer host names than Linux takes. Use a "
             f"namespace (METAFLOW_KUBERNETES_NAMESPACE) of at most {LONGEST_NAMESPACE} characters."
         )
+
+
+def refuse_user(config: Mapping[str, Any], user: str, arguments: Sequence[str]) -> None:
+    """Raises BadConfig where Metaflow's @project names the deployment by a user whose name Kubernetes does not take."""
+    named = any(word.partition("=")[0] in ("--branch", "--production") for word in arguments)
+    if named or not (config["cluster"] or {}).get("project") or re.fullmatch(r"[A-Za-z0-9._@+-]*", user):
+        return
+    raise BadConfig(
+        f"cluster.project: names the deployment by its user, and {user!r} has letters that no name of Kubernetes has. "
+        "Set METAFLOW_USER to one of a to z, digits, '-' and '.', or deploy with --branch NAME."
+    )
 
 
 def most_iterations(config: Mapping[str, Any], steps: Sequence[str]) -> int:

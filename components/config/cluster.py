@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, field_validator
 
 from components.config.cron import check_cron, check_time_zone
 from components.config.kube_names import Image, Labels, Mounts, Name, Project, Toleration
 from components.config.schema import Section
+
+MOST = 10**9  # MB: beyond any machine, and within what Kubernetes can count
 
 
 class PodConfig(Section):
@@ -20,8 +22,8 @@ class PodConfig(Section):
     node_selector: Labels | None = Field(None, description="labels of the nodes that may run them")
     tolerations: list[Toleration] | None = Field(None, description="taints of nodes that may run them all the same")
     volumes: Mounts | None = Field(None, description="persistent volume claims and where they are mounted")
-    shared_memory: PositiveInt | None = Field(None, description="MB of /dev/shm")
-    disk: PositiveInt | None = Field(None, description="MB; absent: 10240")
+    shared_memory: int | None = Field(None, gt=0, le=MOST, description="MB of /dev/shm")
+    disk: int | None = Field(None, gt=0, le=MOST, description="MB; absent: 10240")
 
 
 class StepPods(Section):
@@ -65,9 +67,10 @@ class ClusterConfig(PodConfig):
     root: bool = Field(False, description="whether images that run as root may; the project's own do not")
     project: Project | None = Field(None, description="Metaflow's @project: keeps the deployments of branches apart")
     schedule: ScheduleConfig | None = None
-    retries: int = Field(3, ge=0, le=9, description="of a task that fails")
-    minutes_between_retries: int = Field(2, ge=0, description="before a task that failed runs again")
-    timeout_hours: PositiveInt = Field(72, description="after which a task is ended")
+    # Metaflow makes six attempts at most, and keeps one of them for itself.
+    retries: int = Field(3, ge=0, le=4, description="of a task that fails")
+    minutes_between_retries: int = Field(2, ge=0, le=10_080, description="before a task that failed runs again")
+    timeout_hours: int = Field(72, gt=0, le=8_784, description="after which a task is ended")
     steps: StepPods = StepPods()
 
     def pod(self, kind: str) -> PodConfig:

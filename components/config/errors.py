@@ -31,3 +31,7 @@ class StoreError(UserError):
 
 class BlobError(StoreError):
     """A stored file that is missing or damaged."""
+
+
+class NoteError(StoreError):
+    """A note that cannot be read, so that the files it refers to are not known."""

@@ -11,6 +11,7 @@ from pydantic import AfterValidator
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_METAFLOWS_VOLUMES = ("out", "dhsm")  # Argo's outputs, and shared memory
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _TOLERATION = ("key", "operator", "value", "effect")
 
@@ -68,8 +69,16 @@ def _are_mounts(volumes: dict[str, str]) -> dict[str, str]:
             raise ValueError(
                 f"{claim}: {path!r} is no place to mount it. Write a path that begins with / and has no ':'."
             )
+        if claim in _METAFLOWS_VOLUMES:
+            raise ValueError(
+                f"{claim!r} cannot be mounted: Metaflow gives a pod a volume of this name. Rename the claim."
+            )
         if not _folder(path):
             raise ValueError(f"{claim}: {path!r} is the root of the image. Mount it in a folder, such as /{claim}.")
+        if _folder(path) == "dev/shm":
+            raise ValueError(f"{claim}: /dev/shm is the pod's shared memory. Set shared_memory, or mount it elsewhere.")
+        if _folder(path) == "mnt/out":
+            raise ValueError(f"{claim}: Argo mounts a volume of its own at /mnt/out. Mount it elsewhere.")
         if [_folder(other) for other in volumes.values()].count(_folder(path)) > 1:
             raise ValueError(f"{path} is given twice. Mount each claim in a folder of its own.")
     return volumes

@@ -136,12 +136,12 @@ class TrainingConfig(Section):
         description="prompts per forward and backward pass, by default no more than a step has; halved when GPU memory "
         "runs out",
     )
-    processes: PositiveInt = Field(1, description="on one machine, each with a GPU and a share of the weights (FSDP)")
+    processes: int = Field(1, gt=0, le=1024, description="on one machine, each with a GPU and its share of the weights")
     nodes: Annotated[int, Shared("each trains on one machine")] = Field(
         1, gt=0, le=100, description="machines that train together, each with so many processes"
     )
     nodes_wait_minutes: Annotated[PositiveFloat, ASIDE] = Field(
-        30.0, description="how long nodes wait for each other, to begin and in each exchange, before the task fails"
+        30.0, le=10_080, description="nodes wait so long for each other, to begin and in each exchange, then fail"
     )
     optimizer: Annotated[Literal["adamw", "rmsprop", "adamw_8bit"], KEPT] = Field(
         "adamw", description="adamw_8bit keeps its moments in a quarter of the memory; it needs bitsandbytes"
@@ -225,7 +225,7 @@ class Resources(Section):
     gpu: int = Field(
         0, ge=0, le=10_000, description="of a cluster; on this machine, a step with a model takes one if there is any"
     )
-    memory: PositiveInt = Field(4096, description="MB")
+    memory: int = Field(4096, gt=0, le=10**9, description="MB")
 
 
 class StepResources(Section):

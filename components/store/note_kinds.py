@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from components.config import strict_json
-from components.config.errors import StoreError
+from components.config.errors import NoteError
 from components.store.base import Store
 from components.store.records import is_entry
 from components.store.task_notes import TASK
@@ -15,7 +15,7 @@ from components.store.task_notes import TASK
 def content_of(store: Store, name: str) -> dict[str, Any] | None:
     """What a note holds; None only if there is none of this name.
 
-    Raises StoreError for a note that cannot be read, is empty, or is not as its kind must be.
+    Raises NoteError for a note that cannot be read, is empty, or is not as its kind must be.
     """
     text = store.read_note(name)
     if text is None:
@@ -31,9 +31,9 @@ def content_of(store: Store, name: str) -> dict[str, Any] | None:
     return content
 
 
-def _unreadable(store: Store, name: str, why: str) -> StoreError:
+def _unreadable(store: Store, name: str, why: str) -> NoteError:
     shown = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return StoreError(
+    return NoteError(
         f"{store.root}: the note {shown} cannot be read ({why}), so the files that it refers to are not known. Restore "
         f"it from a backup. Delete it if its run is not needed any more: {store.root}/notes/{shown}"
     )

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from components.config.errors import BlobError
+from components.config.errors import BlobError, NoteError
 from components.config.sections import TrainingConfig
 from components.store import Manifest, Store
 from components.store.note_kinds import content_of
@@ -112,7 +112,12 @@ class Checkpoints:
 
     def _found(self) -> Manifest | None:
         """Files of the last state that an attempt saved: another one, still running, may save a later one any time."""
-        found = content_of(self.store, self.key) if sharding.rank() == 0 else None
+        found = None
+        if sharding.rank() == 0:
+            try:
+                found = content_of(self.store, self.key)
+            except NoteError as error:
+                logger.warning("training begins anew, and replaces the note of its unfinished state. %s", error)
         manifest: Manifest | None = json.loads(sharding.as_the_first(json.dumps(found)))
         return manifest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from components.config.errors import NoteError
 from components.store import Manifest, Store
 from components.store.note_kinds import content_of
 
@@ -15,9 +16,12 @@ def same_work(store: Store, key: str) -> list[str]:
 def forget(store: Store, key: str) -> None:
     """Removes the states of a training whose result is recorded, also those that other code left."""
     for one in same_work(store, key):
-        if manifest := content_of(store, one):
-            store.remove_note(one)
-            remove(store, manifest)
+        try:
+            manifest = content_of(store, one)
+        except NoteError:  # its files are left to `wind store gc`, which a note like that would stop
+            manifest = None
+        store.remove_note(one)
+        remove(store, manifest)
 
 
 def remove(store: Store, manifest: Manifest | None) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from cluster import leaves_this_machine, most_iterations, pod_options
+from base import BadConfig
+from cluster import leaves_this_machine, most_iterations, pod_options, refuse_user
 from components.config.cluster import ClusterConfig
 from components.config.errors import ConfigError
 from components.run_config import parse
@@ -77,7 +78,17 @@ def test_where_the_environment_says_so(environment, leaves):
     [
         ("cluster: {steps: {trains: {image: a}}}", "cluster.steps.trains: unknown key. Did you mean 'train'?"),
         ("cluster: {schedule: {timezone: UTC}}", "cluster.schedule.cron: is required."),
-        ("cluster: {retries: 10}", "cluster.retries: 10 cannot be used."),
+        ("cluster: {retries: 5}", "cluster.retries: 5 cannot be used."),
+        ("cluster: {timeout_hours: 1000000}", "cluster.timeout_hours: 1000000 cannot be used."),
+        ("cluster: {minutes_between_retries: 1000000}", "cluster.minutes_between_retries: 1000000 cannot be used."),
+        (f"cluster: {{disk: {2**63 - 1}}}", f"cluster.disk: {2**63 - 1} cannot be used."),
+        (f"resources: {{train: {{memory: {2**63 - 1}}}}}", f"resources.train.memory: {2**63 - 1} cannot be used."),
+        ("training: {nodes_wait_minutes: 1e13}", "training.nodes_wait_minutes: 10000000000000.0 cannot be used."),
+        ("training: {processes: 1000000000}", "training.processes: 1000000000 cannot be used."),
+        ("cluster: {volumes: {a: /mnt/out}}", "cluster.volumes: a: Argo mounts a volume of its own at /mnt/out."),
+        ("cluster: {volumes: {a: /dev/../dev/shm/}}", "cluster.volumes: a: /dev/shm is the pod's shared memory."),
+        ("cluster: {volumes: {out: /a}}", "cluster.volumes: 'out' cannot be mounted: Metaflow gives a pod"),
+        ("cluster: {steps: {train: {volumes: {dhsm: /a}}}}", "cluster.steps.train.volumes: 'dhsm' cannot be mounted"),
         ("cluster: {image: ''}", "cluster.image: '' is no image."),
         ("cluster: {service_account: My_Account}", "cluster.service_account: 'My_Account' is no name of Kubernetes."),
         ("cluster: {secrets: [hub, Hub]}", "cluster.secrets.1: 'Hub' is no name of Kubernetes."),
@@ -112,6 +123,22 @@ def test_a_bad_setting_is_refused(text, message):
     with pytest.raises(ConfigError) as caught:
         parse(f"demo: {{}}\n{text}")
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("user", ["max", "Max.Mustermann", "max_m", "max@corp.example", "a+b", "m-2"])
+def test_users_whose_name_becomes_a_template_s(user):
+    refuse_user({"cluster": {"project": "wind"}}, user, ["create"])
+
+
+@pytest.mark.parametrize("user", ["Jürgen", "Max Mustermann", "a/b"])
+def test_users_whose_name_no_template_can_have(user):
+    config = {"cluster": {"project": "wind"}}
+    with pytest.raises(BadConfig, match=f"cluster.project: .*'{user}'.*Set METAFLOW_USER"):
+        refuse_user(config, user, ["create"])
+    refuse_user(config, user, ["--branch", "nightly", "argo-workflows", "create"])
+    refuse_user(config, user, ["--production", "argo-workflows", "create"])
+    refuse_user({"cluster": {"project": None}}, user, ["create"])
+    refuse_user({"cluster": None}, user, ["create"])
 
 
 STEPS = ["start", *(f"{kind}_{t}" for t in (1, 2) for kind in ("plan", "generate", "score", "gather", "train")), "end"]

@@ -1,10 +1,9 @@
-"""The note of unfinished training where it is damaged: neither taken for none nor for a defect of the project."""
+"""The note of unfinished training where it is damaged, or other code saved it: told of, and training begins anew."""
 
 from __future__ import annotations
 
 import pytest
 
-from components.config.errors import StoreError
 from components.store import open_store
 from components.training import checkpoints
 from components.training.checkpoints import Checkpoints, training_key
@@ -16,14 +15,21 @@ from support.models.tiny import make_policy
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"file": 3}'])
-def test_a_damaged_note_is_named(tmp_path, text):
+def test_a_damaged_note_is_told_of_replaced_and_removed(tmp_path, caplog, text):
     store, policy = open_store(str(tmp_path / "store")), make_policy()
     store.write_note(KEY, text)
     state = TrainingState(policy, make_optimizer(policy, SETTINGS), 4, None)
-    with pytest.raises(StoreError, match=f"the note {KEY} cannot be read"):
-        Checkpoints(store, KEY, SETTINGS, tmp_path).restore(state)
-    with pytest.raises(StoreError, match=f"the note {KEY} cannot be read"):
-        forget(store, KEY)
+    training = Checkpoints(store, KEY, SETTINGS, tmp_path)
+    training.restore(state)
+    assert state.done == 0
+    assert f"training begins anew, and replaces the note of its unfinished state. {store.root}: the note" in caplog.text
+    state.done = 5
+    training.save(state)
+    Checkpoints(store, KEY, SETTINGS, tmp_path).restore(state := TrainingState(policy, state.optimizer, 4, None))
+    assert state.done == 5
+    store.write_note(KEY, text)
+    forget(store, KEY)  # once the training has ended
+    assert list(store.notes()) == []
 
 
 def test_a_state_of_other_code_is_told_of(tmp_path, caplog, monkeypatch):
