@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -95,10 +96,16 @@ class OpenAISettings(ChatSettings):
 
     @field_validator("request")
     @classmethod
-    def _leaves_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _can_be_sent(cls, value: dict[str, Any]) -> dict[str, Any]:
         if ours := sorted(value.keys() & set(OURS)):
             remedy = f"Use judge.{ours[0]}." if ours[0] in cls.model_fields else "Leave it out."
             raise ValueError(f"{ours[0]!r} is set by the judge itself. {remedy}")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:  # a date, or no finite number
+            raise ValueError(
+                f"cannot be sent as JSON ({error}). Use text, finite numbers, true, false, null."
+            ) from error
         return value
 
     def about_pairs(

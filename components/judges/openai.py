@@ -21,10 +21,11 @@ from components.config.errors import JudgeError
 from components.data.records import Prompt
 from components.judges import Judgement, preference_from_scores, refuse_ragged, with_pair_rate
 from components.judges._base import PROBE, PROBE_RESPONSES, require_places
-from components.judges._chat import Question, Reply, Tally
+from components.judges._chat import Question, Reply
 from components.judges._openai_settings import PLACES, Listing, OpenAISettings
 from components.judges._orders import both_orders
 from components.judges._pairwise import FirstWins, Pairs, PairwiseJudge, ordered_pairs
+from components.judges._tally import Tally
 from components.judges._truncated import shifted
 from components.judges._verdicts import first_wins, ranking, score
 from components.runtime.progress import Progress, silent
@@ -176,6 +177,10 @@ class OpenAIJudge(PairwiseJudge, OpenAISettings):
         with self.client() as client:
             values = self.each_once(asked, lambda question: question.values, ask, show)
         usage = tally.figures(self.price_in, self.price_out)
+        if not tally.counted:
+            logger.warning(
+                "judge openai: %s counts no tokens (`usage`), so neither they nor the cost are known", self.base_url
+            )
         logger.info("judge openai: %s", ", ".join(f"{name} {value:g}" for name, value in usage.items()))
         return values, usage
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import builtins
 import json
+import math
 import threading
 import time
+from datetime import date
 
 import pytest
 
@@ -149,7 +151,7 @@ def test_an_endpoint_that_counts_no_tokens(usage):
     top = {"token": "A", "logprob": -0.1, "top_logprobs": None}
     with serving(lambda *_: {**said("A"), "usage": usage}) as server:
         found = judge(server.address).judge(PROMPTS, PAIR)
-    assert found.usage == {"requests": 2, "unparsed": 0, "tokens_in": 0, "tokens_out": 0}
+    assert found.usage == {"requests": 2, "unparsed": 0}  # 0 tokens would be taken for a figure
     choice = {**said("A")["choices"][0], "logprobs": {"content": [top]}}
     with serving(lambda *_: {"choices": [choice]}) as server:
         assert judge(server.address).judge(PROMPTS, PAIR).preference[0, 0, 1] == 0.5  # A is the first shown, twice
@@ -217,6 +219,8 @@ def test_an_environment_without_the_client(monkeypatch):
         ({"score_temperature": 0.0}, "score_temperature: 0.0 cannot be used."),
         ({"price_in": 1.0}, "price_in: belongs together with price_out. Give both, or none."),
         ({"price_in": -1.0, "price_out": 1.0}, "price_in: -1.0 cannot be used."),
+        ({"request": {"a": {"b": [math.nan]}}}, "request: cannot be sent as JSON"),
+        ({"request": {"day": date(2026, 1, 1)}}, "request: cannot be sent as JSON"),
         ({"request": {"stream": True}}, "request: 'stream' is set by the judge itself."),
     ],
 )
