@@ -80,7 +80,7 @@ class OpenAISettings(ChatSettings):
     @classmethod
     def _can_be_told_apart(cls, value: list[str]) -> list[str]:
         if value[0] == value[1] or any(
-            not word or set(word) & set(COLONS) or word != word.strip(AROUND) for word in value
+            not word or set(word) & set(COLONS) or word != word.strip(AROUND).strip() for word in value
         ):
             raise ValueError(f"{value} cannot be read from an answer. Write two different words without marks around.")
         return value

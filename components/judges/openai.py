@@ -34,6 +34,10 @@ Found = TypeVar("Found")
 logger = logging.getLogger(__name__)
 
 
+# Settings that the other modes would leave aside without a word.
+_OF_ONE_MODE = {"opponents": "pairs", "verdicts": "pairs", "scale": "scores", "score_temperature": "scores"}
+
+
 class OpenAIJudge(PairwiseJudge, OpenAISettings):
     """Settings of the judge.
 
@@ -49,8 +53,10 @@ class OpenAIJudge(PairwiseJudge, OpenAISettings):
                 require_places(self.prompt, *PLACES[self.mode])
             except ValueError as error:
                 raise ValueError(f"prompt: {error}") from error
-        if self.mode != "pairs" and self.opponents is not None:
-            raise ValueError(f"opponents: {self.opponents} belongs to mode: pairs, {self.mode} need none. Remove it.")
+        for name, mode in _OF_ONE_MODE.items():
+            given = getattr(self, name)
+            if self.mode != mode and given != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: {given} belongs to mode: {mode}, {self.mode} need none. Remove it.")
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("price_in: belongs together with price_out. Give both, or none.")
         return self
