@@ -11,7 +11,7 @@ import numpy as np
 
 from components.config.steps import SHARDED
 from components.plan import splitting
-from components.plan.costs import Models
+from components.plan.costs import Models, busiest
 from components.plan.models import PlanError
 from components.plan.space import FP32
 from components.reporting.text import digits
@@ -60,7 +60,7 @@ def steps(
     Args:
         config: of one run.
         models: that it uses.
-        hours: GPU hours of each kind's work.
+        hours: GPU hours of each kind's work, those of `train` with GPUs that wait for others.
         machines: that it runs on.
         loading: seconds that each shard's task of a kind takes besides, to load models.
 
@@ -153,11 +153,9 @@ def exchange(config: RunConfig, models: Models, machines: Machines) -> float:
     settings, nodes = config.training, config.training.nodes
     if nodes == 1:
         return 0.0
-    n = config.prompts.per_iteration
-    batches = settings.epochs * math.ceil(n / settings.batch_size)
-    each = math.ceil(math.ceil(min(n, settings.batch_size) / settings.world) / settings.micro_batch_size)
+    micro_batches = settings.epochs * busiest(config, settings.micro_batch_size)
     moved = PASSES_OF_GRADIENTS * models.adapter if settings.lora else PASSES_OF_WEIGHTS * models.policy.parameters
-    return config.iterations * batches * each * FP32 * moved * (nodes - 1) / nodes / machines.network
+    return config.iterations * micro_batches * FP32 * moved * (nodes - 1) / nodes / machines.network
 
 
 def cost(found: Mapping[str, Step], price: float, machines: Machines) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from components.plan.costs import Lengths, Models, work
+from components.plan.costs import Lengths, Models, busy, work
 from components.plan.elapsed import Machines
 from components.plan.memory import BF16, bytes_of, cache, engine_weights, memory, stored
 from components.plan.models import PlanError
@@ -56,11 +56,12 @@ def runs(config: RunConfig) -> dict[str, RunConfig]:
 
 
 def gpu_hours(config: RunConfig, models: Models, lengths: Lengths, gpu: Gpu) -> dict[str, float]:
-    """GPU hours of each kind of step, all iterations of a run together."""
+    """GPU hours of each kind of step, all iterations of a run together; those of `train` with GPUs that wait idle."""
     peak = gpu.bf16 if bytes_of(config) == BF16 else gpu.fp32
     utilisation = {"generate": _sampling(config), "read": READING, "train": TRAINING}
     steps = work(config, models, lengths)
-    return {kind: flops.seconds(peak, utilisation) / 3600 for kind, flops in steps.items()}
+    hours = {kind: flops.seconds(peak, utilisation) / 3600 for kind, flops in steps.items()}
+    return {**hours, "train": hours["train"] / busy(config)}
 
 
 def _sampling(config: RunConfig) -> float:
@@ -83,6 +84,7 @@ def render(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str, h
         f"stored: {digits(kept.iteration / GB)} GB an iteration, {digits(total / GB)} GB in all",
         *_room(config, models, lengths, gpu_name),
         *_too_large(needed, gpu_name),
+        *_idle(config),
     ]
     return "\n".join(lines)
 
@@ -103,6 +105,21 @@ def _too_large(needed: Mapping[str, float], gpu_name: str) -> list[str]:
     there = GPUS[gpu_name].memory
     over = [kind for kind, size in needed.items() if size > there]
     return [f"does not fit into the {digits(there / GB)} GB of one {gpu_name}: {', '.join(over)}"] if over else []
+
+
+def _idle(config: RunConfig) -> list[str]:
+    """A line about GPUs of `train` that have nothing to do for a part of its time."""
+    share, settings, gpus = 1 - busy(config), config.training, config.training.nodes * config.num_gpus("train")
+    if not share:
+        return []
+    if gpus > settings.world:  # then all of them are on one machine, and have one process
+        return [f"train: of its {gpus} GPUs its one process uses one, see training.processes and resources.train.gpu"]
+    n = config.prompts.per_iteration
+    return [
+        f"train: {digits(100 * share)}% of its GPU hours processes idle, for {settings.world} cannot share a step's "
+        f"prompts equally: let that divide training.batch_size ({settings.batch_size:,}), and prompts.per_iteration "
+        f"({n:,})"
+    ]
 
 
 def _inputs(config: RunConfig, models: Models, lengths: Lengths) -> list[str]:
@@ -154,6 +171,7 @@ inputs) or generated; 6 x for training, 8 x with gradient checkpointing, with Lo
 own products, moving files, starting engines, benchmarks.
 Hours = FLOP / (peak x utilisation); {gpu_name}: {gpu.bf16 / 1e12:g} TFLOP/s in bf16, {gpu.fp32 / 1e12:g} in fp32. \
 GPUs that work at once share them.
+A training step lasts as long as the process with the most prompts needs; the others wait, which counts.
 Assumed: sampling uses {SAMPLING["vllm"]:.0%} of the peak with vllm and {SAMPLING["transformers"]:.0%} with \
 transformers, reading {READING:.0%}, training {TRAINING:.0%}; the mean lengths
 above, unless --prompt-tokens and --response-tokens give others.
