@@ -145,7 +145,8 @@ def _plan(given: argparse.Namespace) -> str:
         told = f"{cost:,.2f}" if cost < LARGEST else digits(cost)
         parts.append(f"cost: {told} USD at {given.price:g} USD an hour{spot}")
     estimated = [] if history is None else ["start", *([] if measured.evaluated(history) else ["evaluate"])]
-    return "\n\n".join([*parts, assumptions(given.gpu, machines, estimated)])
+    automatic = any(run.prompts.shards == "auto" for run in planned.values())
+    return "\n\n".join([*parts, assumptions(given.gpu, machines, estimated, automatic=automatic)])
 
 
 def _machines(given: argparse.Namespace) -> elapsed.Machines:

@@ -150,8 +150,15 @@ def _room(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) ->
     return [f"{share:.0%} of one {gpu_name} hold the weights and the cache of {count} responses"]
 
 
-def assumptions(gpu_name: str, machines: Machines, estimated: Sequence[str]) -> str:
-    """By which formula the figures come, and what it takes for granted; `estimated` beside a history, else empty."""
+def assumptions(gpu_name: str, machines: Machines, estimated: Sequence[str], *, automatic: bool) -> str:
+    """By which formula the figures come, and what it takes for granted.
+
+    Args:
+        gpu_name: of the GPUs.
+        machines: that the runs use.
+        estimated: kinds of steps whose hours are no history's, beside one; else empty.
+        automatic: whether a run has `prompts.shards: auto`.
+    """
     gpu = GPUS[gpu_name]
     between = (
         f"Between machines {machines.network * 8 / 1e9:g} Gbit/s, with which no computing overlaps: of each micro-batch"
@@ -165,6 +172,10 @@ def assumptions(gpu_name: str, machines: Machines, estimated: Sequence[str]) -> 
         )
         if "evaluate" in estimated:
             between += "What evaluate takes is not known: --history has no evaluated iteration. It is estimated.\n"
+    first = (
+        "With prompts.shards: auto, the first iteration of a run that continues none knows no times: it has as many "
+        "shards as\nprompts.most_shards allows, and later ones as many as prompts.shard_minutes asks for.\n"
+    )
     return f"""\
 FLOP = 2 x parameters x tokens for what is read (prompts once for their K responses, both log-probs, the judge's
 inputs) or generated; 6 x for training, 8 x with gradient checkpointing, with LoRA 4 x and 6 x. Left out: attention's
@@ -177,4 +188,4 @@ transformers, reading {READING:.0%}, training {TRAINING:.0%}; the mean lengths
 above, unless --prompt-tokens and --response-tokens give others.
 Memory, on each GPU, is for responses of max_new_tokens: weights in fp32 and a bf16 copy, with LoRA in bf16 alone; in
 training gradients (4 bytes), moments (adamw 8, rmsprop 4, adamw_8bit 2), which processes share, and activations.
-{between}An interrupted shard begins anew; interruptions are a Poisson process."""
+{between}{first if automatic else ""}An interrupted shard begins anew; interruptions are a Poisson process."""
