@@ -115,8 +115,23 @@ def test_interruptions_after_which_nothing_ends(refused, rate, remedy):
 
 def test_no_figure_has_hundreds_of_digits(tmp_path, capsys):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config(training={"nodes": 2}).model_dump()))
-    main([str(tmp_path / "run.yaml"), *SIZE, "--network", "1e-300", "--price", "1e15"])
-    assert max(map(len, capsys.readouterr().out.split())) < 80
+    main([str(tmp_path / "run.yaml"), *SIZE, "--network", "1e-9", "--price", "1e15"])
+    text = capsys.readouterr().out
+    assert max(map(len, text.split())) < 80
+    assert "inf " not in text
+
+
+def test_the_fewest_interruptions_are_a_positive_share(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(SMALL)
+    main([str(tmp_path / "run.yaml"), *SIZE, "--price", "1", "--spot-price", "1", "--interruptions", "1e-9"])
+    assert "-0.0%" not in capsys.readouterr().out
+
+
+def test_more_shards_than_memory_holds(tmp_path, capsys):
+    prompts = {"per_iteration": 10**12, "shards": 10**10}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config(prompts=prompts).model_dump()))
+    main([str(tmp_path / "run.yaml"), *SIZE, "--price", "1", "--spot-price", "1"])
+    assert "  generate: " in capsys.readouterr().out
 
 
 def test_an_evaluation_that_no_history_has_is_not_known(tmp_path, capsys, monkeypatch):

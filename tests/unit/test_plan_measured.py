@@ -79,10 +79,20 @@ def test_no_interruptions_are_none(tmp_path, capsys, given, rate):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--interruptions", "-1"], "'-1' is no number from 0 to 1e+15"),
-        (["--interruptions", "nan"], "'nan' is no number from 0"),
-        (["--price", "0"], "'0' is no number above 0 and up to 1e+15"),
+        (["--interruptions", "-1"], "'-1' is neither 0 nor a number from 1e-09 to 1e+15"),
+        (["--interruptions", "nan"], "'nan' is neither 0 nor a number"),
+        (["--price", "0"], "'0' is no number from 1e-09 to 1e+15"),
         (["--history-shards", "1.5"], "'1.5' is no whole number from 1"),
+        (["--interruptions", "1e-320"], "'1e-320' is neither 0 nor a number from 1e-09"),
+        (["--interruptions", "1e-310"], "'1e-310' is neither 0 nor a number from 1e-09"),
+        (["--network", "1e-310"], "'1e-310' is no number from 1e-09"),
+        (["--price", "1e16"], "'1e16' is no number from 1e-09 to 1e+15"),
+        *(
+            (["--price", text], f"{text!r} is no number")
+            for text in ("\uff11", "\u0663", "1_000", "0x10", " 1", "1,5", "inf")
+        ),
+        (["--prompt-tokens", "\uff13\uff10\uff10"], "'３００' is no number"),
+        (["--history-shards", "３"], "'３' is no whole number"),
         (["--history-shards", "0"], "'0' is no whole number from 1"),
     ],
 )
