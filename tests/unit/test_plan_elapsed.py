@@ -93,9 +93,12 @@ def test_hours_from_a_history(tmp_path):
         ("", "cannot be read"),
         ("iteration,prompts,seconds_generate\n1,1,2\n", "has no column seconds_score"),
         (HISTORY.iloc[:0].to_csv(), "has no rows"),
-        (HISTORY.assign(seconds_train=math.nan).to_csv(), "without prompts and seconds"),
-        (HISTORY.assign(prompts="many").to_csv(), "without prompts and seconds"),
-        (HISTORY.assign(prompts=0).to_csv(), "without prompts and seconds"),
+        (
+            HISTORY.assign(seconds_train=math.nan).to_csv(),
+            "seconds_train, row 1 below the names: an empty cell",
+        ),
+        (HISTORY.assign(prompts="many").to_csv(), "prompts, row 1 below the names: 'many' is no whole number"),
+        (HISTORY.assign(prompts=0).to_csv(), "prompts, row 1 below the names: '0' is no whole number from 1"),
     ],
 )
 def test_a_file_that_is_no_history(tmp_path, text, message):
