@@ -108,7 +108,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _plan(given: argparse.Namespace) -> str:
-    config = checked(load_yaml(read_text(given.config)))
+    values = load_yaml(read_text(given.config))
+    demands.require_run(values)
+    config = checked(values)
     planned = runs(config)
     demands.require_used(given, list(planned.values()))
     counts, machines, history = demands.counts(given.parameters, str(config.policy.model)), _machines(given), None

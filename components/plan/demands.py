@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from components.config.yaml_scalars import plain_number
 from components.plan.costs import SMALLEST, Lengths
@@ -15,6 +15,18 @@ from components.run_config import RunConfig
 LEAST, LARGEST = 1e-9, 1e15  # of any number: what follows from others is neither 0 nor infinite
 SHOWN = 80  # characters of a word in a message
 PROMPT_TOKENS = 200.0
+# Keys of the laboratory's config, which is read in a room above this one, and those that no run's config has.
+LABORATORY_ALONE = frozenset({"methods", "settings", "sampling"})
+LABORATORY = LABORATORY_ALONE | {"seeds", "iterations"}
+
+
+def require_run(values: Mapping[str, object]) -> None:
+    """Raises PlanError for the values of a config of the laboratory, whose keys a run does not have."""
+    if values.keys() <= LABORATORY and values.keys() & LABORATORY_ALONE:
+        raise PlanError(
+            f"{min(values.keys() & LABORATORY_ALONE)}: is of a config of flows/bandit_flow.py, which takes no GPU and "
+            "needs no plan. Run it, or name the config of a run."
+        )
 
 
 def require_used(given: argparse.Namespace, planned: Sequence[RunConfig]) -> None:

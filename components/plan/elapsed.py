@@ -114,7 +114,7 @@ def _sharded(
     counts, gpus, load = shards(config, hours, loading), config.num_gpus(kind), loading.get(kind, 0.0) / 3600
     each = hours[kind] / config.iterations  # GPU hours of an iteration's prompts
     rate = machines.interruptions if machines.spot_price is not None else 0.0
-    prompts, total, elapsed, work = config.prompts, 0.0, 0.0, 0.0
+    prompts, elapsed, work, lost = config.prompts, 0.0, 0.0, 0.0
     for count, times in Counter(counts).items():
         alone = _alone(prompts, each / gpus, load, count)
         if rate * alone > HOPELESS:
@@ -122,10 +122,10 @@ def _sharded(
             raise _hopeless(kind, alone, rate, possible=rate * least <= HOPELESS)
         needed = times * (each + count * gpus * load)
         work += needed
-        total += needed * (1 + again(rate * alone))
+        lost += needed * again(rate * alone)
         elapsed += times * (slowest(alone, rate, count) if rate else alone)
     later = counts[-1] if counts[-1] != counts[0] else 0
-    return Step(max(counts), gpus, total, elapsed, total / work - 1 if rate and work else 0.0, later=later)
+    return Step(max(counts), gpus, work + lost, elapsed, lost / work if work else 0.0, later=later)
 
 
 def _alone(prompts: PromptsConfig, hours: float, loading: float, shards: int) -> float:

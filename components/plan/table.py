@@ -173,8 +173,8 @@ def assumptions(gpu_name: str, machines: Machines, estimated: Sequence[str], *, 
         if "evaluate" in estimated:
             between += "What evaluate takes is not known: --history has no evaluated iteration. It is estimated.\n"
     first = (
-        "With prompts.shards: auto, the first iteration of a run that continues none knows no times: it has as many "
-        "shards as\nprompts.most_shards allows, and later ones as many as prompts.shard_minutes asks for.\n"
+        "\nWith prompts.shards: auto, the first iteration of a run that continues none knows no times: it has as many "
+        "shards\nas prompts.most_shards allows, and later ones as many as prompts.shard_minutes asks for."
     )
     return f"""\
 FLOP = 2 x parameters x tokens for what is read (prompts once for their K responses, both log-probs, the judge's
@@ -188,4 +188,4 @@ transformers, reading {READING:.0%}, training {TRAINING:.0%}; the mean lengths
 above, unless --prompt-tokens and --response-tokens give others.
 Memory, on each GPU, is for responses of max_new_tokens: weights in fp32 and a bf16 copy, with LoRA in bf16 alone; in
 training gradients (4 bytes), moments (adamw 8, rmsprop 4, adamw_8bit 2), which processes share, and activations.
-{between}{first if automatic else ""}An interrupted shard begins anew; interruptions are a Poisson process."""
+{between}An interrupted shard begins anew; interruptions are a Poisson process.{first if automatic else ""}"""

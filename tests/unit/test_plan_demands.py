@@ -10,12 +10,16 @@ import math
 import re
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
+from components.bandit.config import LabConfig
 from components.plan.__main__ import main
+from components.plan.demands import LABORATORY, LABORATORY_ALONE
+from components.run_config import RunConfig
 from support.plans import HISTORY, SMALL, config
 
 SIZE = ["--parameters", "1e9"]
@@ -119,6 +123,21 @@ def test_no_figure_has_hundreds_of_digits(tmp_path, capsys):
     text = capsys.readouterr().out
     assert max(map(len, text.split())) < 80
     assert "inf " not in text
+
+
+@pytest.mark.parametrize("name", ["laboratory", "rock_paper_scissors", "smoke"])
+def test_a_config_of_the_laboratory_needs_no_plan(name):
+    path = Path(__file__).parents[2] / "flows" / "configs" / "bandit" / f"{name}.yaml"
+    with pytest.raises(SystemExit, match=r"^error: \w+: is of a config of flows/bandit_flow\.py, .* needs no plan"):
+        main([str(path)])
+
+
+def test_what_is_partly_a_run_is_checked_as_one(tmp_path):
+    assert set(LabConfig.model_fields) == LABORATORY
+    assert set(RunConfig.model_fields) & LABORATORY_ALONE == set()
+    (tmp_path / "run.yaml").write_text(SMALL + "methods: {}\n")
+    with pytest.raises(SystemExit, match="methods: unknown key"):
+        main([str(tmp_path / "run.yaml"), *SIZE])
 
 
 def test_the_fewest_interruptions_are_a_positive_share(tmp_path, capsys):
