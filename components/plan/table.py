@@ -116,9 +116,8 @@ def _idle(config: RunConfig) -> list[str]:
         return [f"train: of its {gpus} GPUs its one process uses one, see training.processes and resources.train.gpu"]
     n = config.prompts.per_iteration
     return [
-        f"train: {digits(100 * share)}% of its GPU hours processes idle, for {settings.world} cannot share a step's "
-        f"prompts equally: let that divide training.batch_size ({settings.batch_size:,}), and prompts.per_iteration "
-        f"({n:,})"
+        f"train: processes idle in {digits(100 * share)}% of its GPU hours; let their number, {settings.world}, divide "
+        f"training.batch_size ({settings.batch_size:,}) and prompts.per_iteration ({n:,})"
     ]
 
 

@@ -73,8 +73,14 @@ def test_a_gpu_without_a_process_idles():
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"training": {"processes": 8, "batch_size": 20}}, "train: 16.7% of its GPU hours processes idle, for 8 "),
-        ({"training": {"processes": 8, "batch_size": 16}}, "train: 3.85% of its GPU hours processes idle, for 8 "),
+        (
+            {"training": {"processes": 8, "batch_size": 20}},
+            "train: processes idle in 16.7% of its GPU hours; let their number, 8, ",
+        ),
+        (
+            {"training": {"processes": 8, "batch_size": 16}},
+            "train: processes idle in 3.85% of its GPU hours; let their number, 8, ",
+        ),
         ({"training": {"processes": 4, "batch_size": 20}}, None),
         ({"resources": {"train": {"gpu": 4}}}, "train: of its 4 GPUs its one process uses one"),
     ],
