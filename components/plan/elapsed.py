@@ -17,6 +17,7 @@ from components.prompts.config import PromptsConfig
 from components.reporting.text import digits
 from components.run_config import RunConfig
 
+MORE = "raise prompts.shards, or lower prompts.shard_minutes where that is auto"
 TOO_MUCH = 0.1  # work done again, as a share of what has to be done
 # Of a pass forward and back: weights are gathered twice, and gradients summed once.
 PASSES_OF_WEIGHTS, PASSES_OF_GRADIENTS = 3, 2
@@ -142,7 +143,7 @@ def _alone(prompts: PromptsConfig, hours: float, loading: float, shards: int) ->
 
 def _hopeless(kind: str, hours: float, rate: float, *, possible: bool) -> PlanError:
     """That a task takes too long for so many interruptions an hour; `possible`: one of a single prompt would not."""
-    remedy = "Raise prompts.shards, or" if possible else "No number of shards changes that:"
+    remedy = f"{MORE.capitalize()}, or" if possible else "No number of shards changes that:"
     return PlanError(
         f"--interruptions: a task of {kind} takes {digits(hours)} hours and begins anew when it is interrupted, so "
         f"with {rate:g} an hour hardly one ends. {remedy} leave spot machines out."
@@ -181,7 +182,7 @@ def render(found: Mapping[str, Step]) -> str:
         tasks = f"{step.tasks} x {step.gpus} GPUs"
         tasks += f" (after the first iteration {step.later} x {step.gpus})" if step.later else ""
         again = f", of which {step.again / (1 + step.again):.1%} are done again" if step.again else ""
-        again += "; raise prompts.shards" if step.again > TOO_MUCH else ""
+        again += f"; {MORE}" if step.again > TOO_MUCH else ""
         lines.append(f"  {kind}: {digits(step.hours)} hours on {tasks}, {digits(step.gpu_hours)} GPU hours{again}")
         if step.waiting:
             lines.append(f"    in {digits(step.waiting)} of these hours all wait for the network between machines")
