@@ -5,6 +5,7 @@ Key, server and proxy come from the environment or from `wandb login`, as the cl
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from components.config.paths import LocalPath
+from components.store.files import replacing
 from components.trackers import Row, TrackedRun, Tracker, TrackerError, client, place
 
 # What is raised where the client's own service, a process beside the task, has died or is stuck: they have no base of
@@ -24,6 +26,8 @@ SERVICE_ERRORS = (
     ("wandb.sdk.lib.service.service_token", "WandbServiceConnectionError"),
 )
 PATIENCE = 60.0  # seconds for the server to answer when a run is opened, and again when it is closed
+
+logger = logging.getLogger(__name__)
 
 
 class Wandb(Tracker):
@@ -59,7 +63,7 @@ class Wandb(Tracker):
         noted = folder / "wandb" / f"{run.id}.last" if folder and self.mode == "offline" else None
         if noted is not None:
             noted.parent.mkdir(parents=True, exist_ok=True)
-            last = int(noted.read_text()) if noted.exists() else -1
+            last = _last(noted)
             rows = [row for row in rows if row.iteration > last]
             if last >= 0 and not rows:
                 return str(noted.parent)
@@ -73,8 +77,27 @@ class Wandb(Tracker):
             address = str(opened.url) if self.mode == "online" else None
         if noted is None:
             return address
-        noted.write_text(str(rows[-1].iteration if rows else 0))
+        with replacing(noted, noted.parent) as file:
+            file.write(str(rows[-1].iteration if rows else 0).encode())
         return str(noted.parent)
+
+
+def _last(noted: Path) -> int:
+    """The last iteration that stands in W&B's folder; 0 if the run has begun, -1 if it has not or nobody knows.
+
+    Raises OSError where the note cannot be opened.
+    """
+    if not noted.exists():
+        return -1
+    try:
+        return int(noted.read_bytes())
+    except ValueError:
+        logger.warning(
+            "trackers: %s does not hold the number of the last iteration that was written for W&B, so all of them are "
+            "written again. `wandb sync` may then send some of them twice.",
+            noted,
+        )
+        return -1
 
 
 def _settings(wandb: Any) -> Any:
