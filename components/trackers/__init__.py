@@ -121,3 +121,9 @@ def place(folder: str | None, beside: Path | None, inside: str) -> Path:
 def without_password(text: str) -> str:
     """A text whose addresses show no user and no password: `https://user:word@host` as `https://…@host`."""
     return re.sub(r"(?<=://)[^/@\s]+@", "…@", text)
+
+
+def reason(error: Exception) -> str:
+    """What an error says, within a sentence: in one line, without its SQL, and without passwords."""
+    text = str(error).partition("\n[SQL:")[0]  # as SQLAlchemy goes on
+    return without_password(" ".join(text.split())).rstrip(".")
