@@ -12,6 +12,11 @@ from components.trackers import TrackerError
 SQLITE = re.compile(r"sqlite(?:\+\w+)?://(?:/(?P<file>[^?]*))?(?:\?(?P<options>.*))?")
 DATABASE = re.compile(r"(?:postgresql|mysql|mssql)(?:\+\w+)?://")
 WAIT = 30.0  # seconds for another task that writes into the database
+OF_SERVER = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead."
+OF_DATABASE = (
+    "Leave it out and set PGPASSWORD or use the database's password file, or leave the key out and set "
+    "MLFLOW_TRACKING_URI, which is not kept."
+)
 
 
 def usable(uri: str) -> str:
@@ -23,6 +28,19 @@ def usable(uri: str) -> str:
     if ":memory:" in (file, file.removeprefix("file:")) or "mode=memory" in options or not file:
         raise ValueError(
             f"{uri!r} is a database in memory, which keeps nothing. Name a file, as in sqlite:///mlflow.db."
+        )
+    return uri
+
+
+def without_secret(uri: str) -> str:
+    """The address. Raises ValueError where it holds a password; a user alone is none."""
+    database = DATABASE.match(uri)
+    # Before a server's path; of a database it may hold a slash, or stand among the options.
+    secret = r"://[^:/@]*:[^@]+@|[?&](?:password|passwd)=|pwd(?:=|%3d)" if database else r"://[^:/@]*:[^/]+@"
+    if re.search(secret, uri, re.IGNORECASE):
+        raise ValueError(
+            f"'{uri.partition('://')[0]}://…' holds a password, which would be kept with the run. "
+            f"{OF_DATABASE if database else OF_SERVER}"
         )
     return uri
 

@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from components.trackers import Row, TrackedRun, Tracker, TrackerError, client, place, reason, without_password
-from components.trackers._mlflow_address import check_file, shown, usable
+from components.trackers import Name, Row, TrackedRun, Tracker, TrackerError, client, place, reason
+from components.trackers._mlflow_address import check_file, shown, usable, without_secret
 
 TAG = "wind.run"  # by which a run is found again
 MOST_PARAMETERS, MOST_METRICS = 100, 1000  # that MLflow takes in one request
 WHOLE = "iteration"  # of an iteration's figures in the last request
-LONGEST = 250  # characters of a name
+LONGEST = 250  # characters of a metric's name
+LONGEST_EXPERIMENT = 500  # characters
 # A server that is away costs a step seconds, not minutes; what the environment says counts.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
@@ -30,7 +31,7 @@ class Mlflow(Tracker):
     """Sends figures to an MLflow server, or into a database in a file."""
 
     name: Literal["mlflow"] = "mlflow"
-    experiment: str = Field("wind", description="made if it is new")
+    experiment: Name = Field("wind", description="made if it is new")
     tracking_uri: str | None = Field(
         None, description="absent: MLFLOW_TRACKING_URI, or sqlite:///…/trackers/mlflow.db beside the weights"
     )
@@ -38,14 +39,14 @@ class Mlflow(Tracker):
     @field_validator("tracking_uri")
     @classmethod
     def _can_be_kept(cls, uri: str | None) -> str | None:
-        if uri is not None:
-            usable(uri)
-        if uri is not None and without_password(uri) != uri:
-            raise ValueError(
-                f"{without_password(uri)!r} holds a password, which would be kept with the run. Set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead."
-            )
-        return uri
+        return None if uri is None else without_secret(usable(uri))
+
+    @field_validator("experiment")
+    @classmethod
+    def _is_taken(cls, name: str) -> str:
+        if len(name) > LONGEST_EXPERIMENT:
+            raise ValueError(f"{len(name)} characters are more than MLflow takes. Use {LONGEST_EXPERIMENT} or fewer.")
+        return name
 
     def check(self, folder: Path | None) -> None:
         """Makes the experiment if it is new; see `Tracker`."""

@@ -9,6 +9,7 @@ from typing import NoReturn
 import pytest
 from tracked import RUN, config, history, needs
 
+from components.config.errors import ConfigError
 from components.stages import tracking
 from components.trackers import TrackerError, reason
 from components.trackers._mlflow_address import check_file, shown
@@ -113,3 +114,73 @@ def test_a_reason_is_part_of_a_sentence() -> None:
 )
 def test_an_address_is_shown_without_its_secrets(uri: str, seen: str) -> None:
     assert shown(uri) == seen
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:word@host",
+        "https://:word@host/x",
+        "postgresql://me:word@host/db",
+        "postgresql+psycopg2://me:wo/rd@host/db",
+        "postgresql://me@host/db?sslmode=off&password=word",
+        "mssql+pyodbc:///?odbc_connect=Server%3Dx%3BPwd%3Dword",
+    ],
+)
+def test_an_address_with_a_password(uri: str) -> None:
+    scheme = uri.partition("://")[0]
+    with pytest.raises(ConfigError) as told:
+        config(name="mlflow", tracking_uri=uri)
+    said = str(told.value)
+    assert said.startswith(f"trackers.0.tracking_uri: '{scheme}://…' holds a password, which would be kept")
+    assert "rd" not in said.replace("password", "")
+    assert ("MLFLOW_TRACKING_PASSWORD" in said) == scheme.startswith("http")
+    assert ("PGPASSWORD" in said) != scheme.startswith("http")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me@host:80/a@b:c",
+        "postgresql://me@host:5432/db",
+        "postgresql://host:5432/db?sslmode=off",
+        "sqlite:////home/me:too@here/x.db",
+        "file:///a:b@c",
+        "databricks://profile",
+    ],
+)
+def test_an_address_without_a_password(uri: str) -> None:
+    (tracker,) = config(name="mlflow", tracking_uri=uri).trackers
+    assert isinstance(tracker, Mlflow)
+    assert tracker.tracking_uri == uri
+
+
+MEMORY = [
+    "sqlite://",
+    "sqlite:///",
+    "sqlite:///:memory:",
+    ":memory:",
+    "sqlite+pysqlite:///",
+    "sqlite:///file::memory:?uri=true",
+    "sqlite:///file:x?mode=memory&uri=true",
+]
+
+
+@pytest.mark.parametrize("uri", MEMORY)
+def test_a_database_in_memory_keeps_nothing(uri: str) -> None:
+    with pytest.raises(ConfigError, match=r"^trackers\.0\.tracking_uri: '.*' is a database in memory, which keeps"):
+        config(name="mlflow", tracking_uri=uri)
+
+
+@MLFLOW
+def test_a_database_in_memory_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite://")
+    with pytest.raises(TrackerError, match=r"tracking_uri: MLFLOW_TRACKING_URI 'sqlite://' is a database in memory"):
+        tracking.check(config(name="mlflow"), str(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "why"), [("", "is empty"), (" ", "is empty"), ("x" * 501, "501 characters are more")])
+def test_experiments_that_cannot_be(name: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^trackers\.0\.experiment: {why}"):
+        config(name="mlflow", experiment=name)
+    assert config(name="mlflow", experiment="x" * 500)
