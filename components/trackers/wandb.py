@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components.config.paths import LocalPath
 from components.store.files import replacing
-from components.trackers import Row, TrackedRun, Tracker, TrackerError, client, place
+from components.trackers import Name, Row, TrackedRun, Tracker, TrackerError, client, place
 
 # What is raised where the client's own service, a process beside the task, has died or is stuck: they have no base of
 # their own, and no public names.
@@ -25,6 +25,7 @@ SERVICE_ERRORS = (
     ("wandb.sdk.lib.service.service_connection", "WandbApiFailedError"),
     ("wandb.sdk.lib.service.service_token", "WandbServiceConnectionError"),
 )
+FORBIDDEN, LONGEST = frozenset("/\\#?%:"), 128  # signs and characters of a project's name, as its client has them
 PATIENCE = 60.0  # seconds for the server to answer when a run is opened, and again when it is closed
 
 logger = logging.getLogger(__name__)
@@ -34,10 +35,22 @@ class Wandb(Tracker):
     """Sends figures to Weights & Biases, or writes them into a folder for `wandb sync`."""
 
     name: Literal["wandb"] = "wandb"
-    project: str = Field("wind", description="made if it is new")
-    entity: str | None = Field(None, description="user or team; absent: the key's own")
+    project: Name = Field("wind", description="made if it is new")
+    entity: Name | None = Field(None, description="user or team; absent: the key's own")
     mode: Literal["online", "offline"] = Field("online", description="offline: into `folder`, without a key")
     folder: LocalPath | None = Field(None, description="for the client's files; absent: trackers beside the weights")
+
+    @field_validator("project")
+    @classmethod
+    def _is_taken(cls, name: str) -> str:
+        if found := sorted(set(name) & FORBIDDEN):
+            raise ValueError(
+                f"{name!r} holds {' '.join(found)}, which W&B takes in no project's name. Leave that out, and write a "
+                "user or team as entity."
+            )
+        if len(name) > LONGEST:
+            raise ValueError(f"{len(name)} characters are more than W&B takes. Use {LONGEST} or fewer.")
+        return name
 
     def check(self, folder: Path | None) -> None:
         """See `Tracker`."""
