@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,15 @@ class Target:
     repository: str  # ORG/NAME
     private: bool = False  # of a new one; an existing one must be
     revision: str | None = None  # branch, made if need be; None: main
+
+
+@dataclass(frozen=True)
+class Bearer:
+    """Whose a token is, and what for, as the hub says."""
+
+    token: str  # its name
+    role: str | None
+    spaces: tuple[str, ...]  # users and organisations
 
 
 @dataclass(frozen=True)
@@ -133,9 +143,7 @@ def ready(target: Target) -> Hub:
             "in with `hf auth login`."
         )
     hub = Hub(target, HfApi(token=token), token)
-    with hub._told("log in"):
-        who = hub.api.whoami()
-    _check_rights(target, who)
+    _check_rights(target, _bearer(hub))
     _check_visibility(hub)
     return hub
 
@@ -155,18 +163,32 @@ def _check_names(target: Target) -> None:
         raise PushError(f"--revision: {target.revision!r} cannot name a branch. Use letters, digits, - . and /.")
 
 
-def _check_rights(target: Target, who: Any) -> None:
-    """Raises PushError where what the hub says of a token shows that it may not write."""
-    access = (who.get("auth") or {}).get("accessToken") or {}
-    if access.get("role") == "read":
+def _bearer(hub: Hub) -> Bearer:
+    """Logs in. Raises PushError, also where what answers is no hub."""
+    with hub._told("log in"):
+        try:
+            who = hub.api.whoami()
+        except json.JSONDecodeError:  # a web page
+            who = None
+    try:
+        access = (who.get("auth") or {}).get("accessToken") or {}
+        scopes = [scope.get("entity", {}) for scope in (access.get("fineGrained") or {}).get("scoped", [])]
+        more = [str(one.get("name")) for one in (*who.get("orgs", []), *scopes) if one.get("name")]
+        return Bearer(str(access.get("displayName", "")), access.get("role"), (str(who["name"]), *more))
+    except (AttributeError, KeyError, TypeError) as error:
         raise PushError(
-            f"--push: the token {access.get('displayName', '')!r} may only read. Make one that may write at {TOKENS}."
-        )
+            f"--push: {hub.api.endpoint} is no hub: asked whose the token is, it answers what no hub answers. Correct "
+            "HF_ENDPOINT, or unset it."
+        ) from error
+
+
+def _check_rights(target: Target, bearer: Bearer) -> None:
+    """Raises PushError where what the hub says of a token shows that it may not write."""
+    if bearer.role == "read":
+        raise PushError(f"--push: the token {bearer.token!r} may only read. Make one that may write at {TOKENS}.")
     owner = target.repository.partition("/")[0]
-    scopes = [scope.get("entity", {}) for scope in (access.get("fineGrained") or {}).get("scoped", [])]
-    spaces = [str(one.get("name")) for one in (who, *who.get("orgs", []), *scopes) if one.get("name")]
-    if owner.lower() not in {space.lower() for space in spaces}:
-        known = ", ".join(dict.fromkeys(spaces))
+    if owner.lower() not in {space.lower() for space in bearer.spaces}:
+        known = ", ".join(dict.fromkeys(bearer.spaces))
         raise PushError(
             f"--push: the token may not write to {owner}. It belongs to: {known}. Name one of them, or use another "
             "token."

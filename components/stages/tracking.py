@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.run_config import RunConfig
 from components.store import open_store
-from components.trackers import Row, Setting, TrackedRun, Tracker, TrackerError, without_password
+from components.trackers import Row, Setting, TrackedRun, Tracker, TrackerError, reason, without_password
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,8 @@ def begin(config: RunConfig, store_root: str, name: str) -> dict[str, str]:
             links |= _told(tracker, run, [])
         except TrackerError as error:
             raise TrackerError(
-                f"trackers.{number}: {tracker.name} cannot begin a run: {error}. Fix that, or remove the tracker."
+                f"trackers.{number}: {tracker.name} cannot begin a run: {reason(error)}. Fix that, or remove the "
+                "tracker."
             ) from error
     return links
 
@@ -72,7 +73,7 @@ def log(config: RunConfig, store_root: str, name: str, history: pd.DataFrame, si
             logger.warning(
                 "trackers.%d: %s failed, and the figures of iteration %d and what else it lacks were not sent: %s. "
                 "%s; %s has all of them.",
-                *(number, tracker.name, rows[-1].iteration, error, again, links[METRICS]),
+                *(number, tracker.name, rows[-1].iteration, reason(error), again, links[METRICS]),
             )
     return links
 
@@ -93,7 +94,7 @@ def _told(tracker: Tracker, run: TrackedRun, rows: Sequence[Row]) -> dict[str, s
     try:
         address = tracker.log(run, rows)
     except tracker.failures() as error:
-        raise TrackerError(without_password(f"{type(error).__name__}: {error}").rstrip(".")) from error
+        raise TrackerError(f"{type(error).__name__}: {reason(error)}") from error
     return {} if address is None else {tracker.name: address}
 
 

@@ -14,7 +14,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from components.config import extras
 from components.config.errors import UserError
@@ -23,6 +25,15 @@ from components.config.schema import Section
 
 Setting = str | int | float | bool
 INSTALL = extras.install("trackers")
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty. Write a name, or leave the key out.")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]  # of what a tracker keeps runs in
 
 
 class TrackerError(UserError):
@@ -121,3 +132,9 @@ def place(folder: str | None, beside: Path | None, inside: str) -> Path:
 def without_password(text: str) -> str:
     """A text whose addresses show no user and no password: `https://user:word@host` as `https://…@host`."""
     return re.sub(r"(?<=://)[^/@\s]+@", "…@", text)
+
+
+def reason(error: Exception) -> str:
+    """What an error says, within a sentence: in one line, without its SQL, and without passwords."""
+    text = str(error).partition("\n[SQL:")[0]  # as SQLAlchemy goes on
+    return without_password(" ".join(text.split())).rstrip(".")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,21 +13,25 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from components.trackers import Row, TrackedRun, Tracker, TrackerError, client, place, without_password
+from components.trackers import Name, Row, TrackedRun, Tracker, TrackerError, client, place, reason
+from components.trackers._mlflow_address import check_file, shown, usable, without_secret
 
 TAG = "wind.run"  # by which a run is found again
 MOST_PARAMETERS, MOST_METRICS = 100, 1000  # that MLflow takes in one request
 WHOLE = "iteration"  # of an iteration's figures in the last request
-LONGEST = 250  # characters of a name
+LONGEST = 250  # characters of a metric's name
+LONGEST_EXPERIMENT = 500  # characters
 # A server that is away costs a step seconds, not minutes; what the environment says counts.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+
+DATABASE_ERRORS = (("sqlalchemy.exc", "SQLAlchemyError"), ("alembic.util.exc", "CommandError"))
 
 
 class Mlflow(Tracker):
     """Sends figures to an MLflow server, or into a database in a file."""
 
     name: Literal["mlflow"] = "mlflow"
-    experiment: str = Field("wind", description="made if it is new")
+    experiment: Name = Field("wind", description="made if it is new")
     tracking_uri: str | None = Field(
         None, description="absent: MLFLOW_TRACKING_URI, or sqlite:///…/trackers/mlflow.db beside the weights"
     )
@@ -34,32 +39,40 @@ class Mlflow(Tracker):
     @field_validator("tracking_uri")
     @classmethod
     def _can_be_kept(cls, uri: str | None) -> str | None:
-        if uri is not None and not uri.strip():
-            raise ValueError("is empty. Name a server or a database, or leave the key out.")
-        if uri is not None and without_password(uri) != uri:
-            raise ValueError(
-                f"{without_password(uri)!r} holds a password, which would be kept with the run. Set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead."
-            )
-        return uri
+        return None if uri is None else without_secret(usable(uri))
+
+    @field_validator("experiment")
+    @classmethod
+    def _is_taken(cls, name: str) -> str:
+        if len(name) > LONGEST_EXPERIMENT:
+            raise ValueError(f"{len(name)} characters are more than MLflow takes. Use {LONGEST_EXPERIMENT} or fewer.")
+        return name
 
     def check(self, folder: Path | None) -> None:
         """Makes the experiment if it is new; see `Tracker`."""
         client("mlflow", self.name)
-        if self._uri(folder).startswith("sqlite:"):
+        uri = self._uri(folder)
+        local = uri.startswith("sqlite")
+        if local:
             client("sqlalchemy", self.name)
             client("alembic", self.name)
+            check_file(uri)
         try:
             self._experiment(self._client(folder))
-        except self.failures() as error:
+        except ImportError as error:
             raise TrackerError(
-                f"tracking_uri: {without_password(self._uri(folder))!r} cannot be used ({error}). Correct it, or start "
-                "the server."
+                f"tracking_uri: {shown(uri)!r} needs a package that cannot be used ({reason(error)}). Install the "
+                "database's driver, or name another database or a server."
             ) from error
+        except self.failures() as error:
+            remedy = "Restore the database, or name another" if local else "Correct it, or start the server"
+            raise TrackerError(f"tracking_uri: {shown(uri)!r} cannot be used ({reason(error)}). {remedy}.") from error
 
     def failures(self) -> tuple[type[Exception], ...]:
         """See `Tracker`."""
-        return (client("mlflow.exceptions", self.name).MlflowException, OSError)
+        # What was not imported was not raised: a server needs neither.
+        of_database = [getattr(sys.modules[module], name) for module, name in DATABASE_ERRORS if module in sys.modules]
+        return (client("mlflow.exceptions", self.name).MlflowException, *of_database, OSError)
 
     def log(self, run: TrackedRun, rows: Sequence[Row]) -> str:
         """A metric for each figure, a parameter for each setting; the run ends with its last iteration."""
@@ -83,13 +96,16 @@ class Mlflow(Tracker):
                     mlflow.log_batch(key, metrics=some)
         if run.over:
             mlflow.set_terminated(key)
-        uri = without_password(self._uri(run.folder))
+        uri = shown(self._uri(run.folder))
         return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{key}" if uri.startswith("http") else uri
 
     def _uri(self, folder: Path | None) -> str:
         given = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         if given:
-            return given
+            try:
+                return usable(given)
+            except ValueError as error:  # of the environment
+                raise TrackerError(f"tracking_uri: MLFLOW_TRACKING_URI {error}") from error
         if folder is None:
             raise TrackerError(
                 "tracking_uri: is required, as the weights lie in an object store and a task's own disk may go with "

@@ -5,23 +5,61 @@ The client keeps what it cannot send, and sends it with the run's next iteration
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from components.trackers import Row, TrackedRun, Tracker, client
+from components.trackers import Name, Row, TrackedRun, Tracker, client, reason
+
+# Ends of names that the client refuses, as files of another project have them, and a begin that it keeps for itself.
+ENDS = (
+    "_system",
+    "_configs",
+    "_traces",
+    "_artifacts",
+    "_artifact_versions",
+    "_artifact_aliases",
+    "_run_artifact_links",
+)
+BEGIN = "registry-"
 
 
 class Trackio(Tracker):
     """Sends figures to a database on this machine, or to a Space on Hugging Face."""
 
     name: Literal["trackio"] = "trackio"
-    project: str = Field("wind", description="that `trackio show` opens")
-    space_id: str | None = Field(None, description="OWNER/SPACE; absent: TRACKIO_SPACE_ID, or the folder TRACKIO_DIR")
+    project: Name = Field("wind", description="that `trackio show` opens")
+    space_id: Name | None = Field(None, description="OWNER/SPACE; absent: TRACKIO_SPACE_ID, or the folder TRACKIO_DIR")
     private: bool = Field(True, description="a Space that is made is private")
+
+    @field_validator("project")
+    @classmethod
+    def _is_its_own(cls, name: str) -> str:
+        # The client leaves other signs out, and what is left may be another's project.
+        if not re.fullmatch(r"[\w-]+", name):
+            raise ValueError(f"{name!r} holds more than letters, digits, - and _, which Trackio leaves out. Use those.")
+        if name.startswith(BEGIN) or re.fullmatch(f".+(?:{'|'.join(ENDS)})", name):
+            raise ValueError(
+                f"{name!r} is kept by Trackio for itself. Choose one that neither begins with {BEGIN} nor ends with "
+                f"{', '.join(ENDS[:-1])} or {ENDS[-1]}."
+            )
+        return name
+
+    @field_validator("space_id")
+    @classmethod
+    def _is_a_space(cls, name: str | None) -> str | None:
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id
+
+        try:
+            validate_repo_id(name)
+        except HFValidationError as error:
+            raise ValueError(f"{name!r} cannot name a Space ({reason(error)}). Write OWNER/SPACE.") from error
+        return name
 
     def check(self, folder: Path | None) -> None:
         """See `Tracker`."""

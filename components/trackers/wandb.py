@@ -5,14 +5,16 @@ Key, server and proxy come from the environment or from `wandb login`, as the cl
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components.config.paths import LocalPath
-from components.trackers import Row, TrackedRun, Tracker, TrackerError, client, place
+from components.store.files import replacing
+from components.trackers import Name, Row, TrackedRun, Tracker, TrackerError, client, place
 
 # What is raised where the client's own service, a process beside the task, has died or is stuck: they have no base of
 # their own, and no public names.
@@ -23,17 +25,32 @@ SERVICE_ERRORS = (
     ("wandb.sdk.lib.service.service_connection", "WandbApiFailedError"),
     ("wandb.sdk.lib.service.service_token", "WandbServiceConnectionError"),
 )
+FORBIDDEN, LONGEST = frozenset("/\\#?%:"), 128  # signs and characters of a project's name, as its client has them
 PATIENCE = 60.0  # seconds for the server to answer when a run is opened, and again when it is closed
+
+logger = logging.getLogger(__name__)
 
 
 class Wandb(Tracker):
     """Sends figures to Weights & Biases, or writes them into a folder for `wandb sync`."""
 
     name: Literal["wandb"] = "wandb"
-    project: str = Field("wind", description="made if it is new")
-    entity: str | None = Field(None, description="user or team; absent: the key's own")
+    project: Name = Field("wind", description="made if it is new")
+    entity: Name | None = Field(None, description="user or team; absent: the key's own")
     mode: Literal["online", "offline"] = Field("online", description="offline: into `folder`, without a key")
     folder: LocalPath | None = Field(None, description="for the client's files; absent: trackers beside the weights")
+
+    @field_validator("project")
+    @classmethod
+    def _is_taken(cls, name: str) -> str:
+        if found := sorted(set(name) & FORBIDDEN):
+            raise ValueError(
+                f"{name!r} holds {' '.join(found)}, which W&B takes in no project's name. Leave that out, and write a "
+                "user or team as entity."
+            )
+        if len(name) > LONGEST:
+            raise ValueError(f"{len(name)} characters are more than W&B takes. Use {LONGEST} or fewer.")
+        return name
 
     def check(self, folder: Path | None) -> None:
         """See `Tracker`."""
@@ -59,7 +76,7 @@ class Wandb(Tracker):
         noted = folder / "wandb" / f"{run.id}.last" if folder and self.mode == "offline" else None
         if noted is not None:
             noted.parent.mkdir(parents=True, exist_ok=True)
-            last = int(noted.read_text()) if noted.exists() else -1
+            last = _last(noted)
             rows = [row for row in rows if row.iteration > last]
             if last >= 0 and not rows:
                 return str(noted.parent)
@@ -73,8 +90,27 @@ class Wandb(Tracker):
             address = str(opened.url) if self.mode == "online" else None
         if noted is None:
             return address
-        noted.write_text(str(rows[-1].iteration if rows else 0))
+        with replacing(noted, noted.parent) as file:
+            file.write(str(rows[-1].iteration if rows else 0).encode())
         return str(noted.parent)
+
+
+def _last(noted: Path) -> int:
+    """The last iteration that stands in W&B's folder; 0 if the run has begun, -1 if it has not or nobody knows.
+
+    Raises OSError where the note cannot be opened.
+    """
+    if not noted.exists():
+        return -1
+    try:
+        return int(noted.read_bytes())
+    except ValueError:
+        logger.warning(
+            "trackers: %s does not hold the number of the last iteration that was written for W&B, so all of them are "
+            "written again. `wandb sync` may then send some of them twice.",
+            noted,
+        )
+        return -1
 
 
 def _settings(wandb: Any) -> Any:

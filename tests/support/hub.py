@@ -50,6 +50,7 @@ class Hub:
     stored: dict[str, bytes] = field(default_factory=dict)  # large files by SHA-256
     requests: list[str] = field(default_factory=list)
     refuse: dict[str, RefusedError] = field(default_factory=dict)  # by a piece of "METHOD path"
+    instead: dict[str, Any] = field(default_factory=dict)  # what is answered, bytes as they are, by the same
 
     def answer(self, method: str, path: str, token: str | None, body: bytes) -> Any:
         """What a request gives; raises RefusedError."""
@@ -57,6 +58,9 @@ class Hub:
         for piece, refusal in self.refuse.items():
             if piece in f"{method} {path}":
                 raise refusal
+        for piece, answer in self.instead.items():
+            if piece in f"{method} {path}":
+                return answer
         if path.startswith("/upload/"):  # a signed address: it needs no token
             return self.take(path.removeprefix("/upload/"), body)
         account = self.accounts.get(token) if token else None

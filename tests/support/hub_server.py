@@ -31,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         except RefusedError as refusal:
             status, answer = refusal.status, {"error": refusal.message, **refusal.more}
             headers = {"X-Error-Message": refusal.message, "X-Error-Code": refusal.code}
-        data = json.dumps(answer).encode()
+        data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         usual = {"Content-Type": "application/json", "Content-Length": str(len(data))}
         for name, value in {**usual, **headers}.items():

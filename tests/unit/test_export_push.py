@@ -185,6 +185,17 @@ def test_a_hub_that_cannot_be_reached(hub, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "answer", [[1], "text", {}, None, b"<html>", {"name": "us", "orgs": 3}, {"name": "us", "auth": [1]}]
+)
+def test_what_answers_is_no_hub(hub, tmp_path, capsys, answer):
+    hub.instead["GET /api/whoami-v2"] = answer
+    said = refused(capsys)
+    assert said.startswith(f"error: --push: {hub.address} is no hub: asked whose the token is, it answers what no hub")
+    assert said.endswith("Correct HF_ENDPOINT, or unset it.")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("where", "refusal", "said"),
     [
         ("PUT /upload/", RefusedError(400, "broken storage"), "broken storage"),

@@ -127,6 +127,7 @@ def test_a_server_of_mlflow_that_is_away(
         tracking.check(settings, root)
     assert tracking.log(settings, root, RUN, history(1), 0).keys() == {"metrics"}
     assert "trackers.0: mlflow failed" in caplog.text
+    assert "or start the server. It is told again" in caplog.text
 
 
 def test_names_that_mlflow_does_not_take() -> None:

@@ -186,7 +186,7 @@ def test_a_tracker_stands_once_in_the_config() -> None:
         ({"name": "wandb", "mode": "sometimes"}, r"trackers\.0\.mode: 'sometimes' cannot be used"),
         (
             {"name": "mlflow", "tracking_uri": "http://me:word@host"},
-            r"trackers\.0\.tracking_uri: 'http://…@host' holds",
+            r"trackers\.0\.tracking_uri: 'http://…' holds",
         ),
         ({"name": "mlflow", "tracking_uri": ""}, r"trackers\.0\.tracking_uri: is empty\."),
     ],

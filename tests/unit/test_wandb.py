@@ -17,6 +17,7 @@ from wandb_server import serving
 
 from components.stages import tracking
 from components.trackers import TrackerError
+from components.trackers.wandb import _last
 
 pytestmark = pytest.mark.thorough
 
@@ -61,6 +62,34 @@ def test_wandb_offline(root: str, tmp_path: Path) -> None:
     assert not any(record.HasField(kind) for record in records for kind in ("output", "output_raw", "stats"))
     assert not list(Path(folder).glob("*/files/requirements.txt"))
     assert not list(Path(folder).glob("*/files/wandb-metadata.json"))
+
+
+@pytest.mark.parametrize("torn", [b"", b"\xff", b"two"])
+def test_a_note_of_the_last_iteration_that_cannot_be_read(
+    tmp_path: Path, torn: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    note = tmp_path / "WindFlow-17.last"
+    assert _last(note) == -1
+    assert not caplog.records
+    note.write_bytes(torn)
+    assert _last(note) == -1
+    (warned,) = [record.getMessage() for record in caplog.records]
+    assert f"{note} does not hold the number" in warned
+
+
+@needs("wandb")
+def test_a_torn_note_stops_no_run_and_is_replaced_in_one_step(root: str, tmp_path: Path) -> None:
+    note = tmp_path / "store" / "trackers" / "wandb" / "WindFlow-17.last"
+    note.parent.mkdir(parents=True)
+    note.write_bytes(b"")
+    os.link(note, tmp_path / "old")  # it would get the new number, too, were the file written into
+    links, warned = told(root, [3], "offline")
+    assert links["wandb"] == str(note.parent)
+    assert f"{note} does not hold the number" in warned
+    assert "wandb failed" not in warned
+    assert (note.read_bytes(), (tmp_path / "old").read_bytes()) == (b"3", b"")
+    points = [record for file in note.parent.glob("offline-run-*/*.wandb") for record in read(file)]
+    assert sum(record.HasField("history") for record in points) == 3
 
 
 def read(file: Path) -> list[Any]:
