@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from components.config import registry
 from components.config.compare import LONGEST_NAME, MOST_ARMS
-from components.config.schema import cut
+from components.config.schema import Section, cut
 
+NAME = "algorithm.name"
 _WORDS = {True: "true", False: "false", None: "null"}  # as YAML writes them
 
 
@@ -22,7 +24,8 @@ def with_sweep(compare: Mapping[str, Any], algorithm: Mapping[str, Any]) -> dict
     value for each key. Those below `algorithm` change the settings of the run's own `algorithm`.
 
     Raises ValueError for what is no mapping of keys to lists of values, for a value given twice, for a key inside
-    another, for more than MOST_ARMS, and for arms whose names `_names` cannot tell apart.
+    another, for more than MOST_ARMS, for an algorithm with settings of another, and for arms whose names `_names`
+    cannot tell apart.
     """
     swept = _checked(compare["sweep"])
     rest = {key: value for key, value in compare.items() if key != "sweep"}
@@ -33,6 +36,8 @@ def with_sweep(compare: Mapping[str, Any], algorithm: Mapping[str, Any]) -> dict
     arms = dict(zip(_names(swept, choices), (_arm_of(swept, one, algorithm) for one in choices), strict=True))
     if len(arms) < len(choices) or arms.keys() & written.keys():
         raise ValueError("compare.sweep: two arms would have one name. Write them out in compare.arms.")
+    for arm in arms.values() if NAME in swept else ():
+        _check_algorithm(arm["algorithm"], swept[NAME])
     return {**rest, "arms": {**arms, **written}}
 
 
@@ -51,6 +56,23 @@ def _checked(swept: Any) -> dict[str, list[Any]]:
                 shown = cut(repr(value))
                 raise ValueError(f"compare.sweep: {key} has {shown} twice, which would be two equal arms. Keep one.")
     return swept
+
+
+def _check_algorithm(settings: Mapping[str, Any], names: Sequence[Any]) -> None:
+    """Raises ValueError for settings that the algorithm lacks, as an arm that changes a name alone keeps the run's own.
+
+    A name of no algorithm is refused later, as everywhere.
+    """
+    name = settings["name"]
+    if name not in registry.names("algorithms"):
+        return
+    known = registry.find("algorithms", name, Section).model_fields
+    if strange := [key for key in settings if key not in known]:
+        sections = ", ".join(f"{{name: {one}}}" for one in names)
+        raise ValueError(
+            f"compare.sweep: {NAME} gives {name} the setting {strange[0]}, which it does not have. Sweep whole "
+            f"sections, each with settings of its own: `algorithm: [{sections}]`."
+        )
 
 
 def _equal(one: Any, other: Any) -> bool:

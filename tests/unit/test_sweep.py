@@ -69,6 +69,27 @@ def test_a_bad_sweep_is_refused(sweep: str, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize("more", ["", ", algorithm.eta: [1, 2]"])
+def test_names_of_algorithms_alone_are_refused_where_one_lacks_a_setting(more: str) -> None:
+    algorithm = "{name: wind}" if more else "{name: wind, eta: 3}"
+    with pytest.raises(ConfigError) as caught:
+        arms(f"{{sweep: {{algorithm.name: [wind, dpo]{more}}}}}", algorithm)
+    assert str(caught.value) == (
+        "compare.sweep: algorithm.name gives dpo the setting eta, which it does not have. Sweep whole sections, each "
+        "with settings of its own: `algorithm: [{name: wind}, {name: dpo}]`."
+    )
+
+
+def test_names_of_algorithms_that_fit_and_sections_of_those_that_do_not() -> None:
+    for sweep in ("{algorithm.name: [wind, dpo]}", "{algorithm: [{name: wind, eta: 3}, {name: dpo}]}"):
+        found = arms(f"{{sweep: {sweep}}}")  # both have the run's own beta
+        assert [arm.algorithm.name for arm in found.values()] == ["wind", "dpo"]
+    with pytest.raises(ConfigError, match="there is no 'dpx'"):
+        arms("{sweep: {algorithm.name: [wind, dpx]}}")
+    with pytest.raises(ConfigError, match="give a `name`"):
+        arms("{sweep: {algorithm.name: [wind, [dpo]]}}")
+
+
 @pytest.mark.parametrize(
     ("written", "message"),
     [
