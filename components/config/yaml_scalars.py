@@ -13,7 +13,8 @@ MOST_DIGITS = 100  # Python refuses to read thousands, and 64 bits have 19
 _NULL = re.compile(r"null|Null|NULL|~|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_DECIMAL = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+_FLOAT = re.compile(_DECIMAL + r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 # Booleans of YAML 1.1 and text in 1.2, where `no` would count as true wherever any value is taken.
 _OLD_BOOL = re.compile(r"yes|Yes|YES|on|On|ON|no|No|NO|off|Off|OFF")
 
@@ -49,6 +50,11 @@ def scalar(text: str, kind: str = PLAIN) -> Any:
         meant = "true" if text.lower() in ("yes", "on") else "false"
         raise ValueError(f"{text} may mean {meant} or the word. Write {meant}, or {text!r} with the quotes")
     return text
+
+
+def plain_number(text: str) -> float:
+    """A number outside of YAML that is written as there, in ASCII digits: not `１`, `1_000`, `0x10`. NaN for others."""
+    return float(text) if re.fullmatch(_DECIMAL, text) else math.nan
 
 
 def _whole(text: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +34,8 @@ class Reply:
     finish: str  # why it ended: stop, length, content_filter …
     # each token of the text with the likeliest ones in its place, and their log-probs; empty if the endpoint gives none
     tokens: list[tuple[str, dict[str, float]]] = field(default_factory=list)
-    tokens_in: int = 0
-    tokens_out: int = 0
+    tokens_in: int | None = 0  # None: not told
+    tokens_out: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -52,34 +51,6 @@ class Question:
     def text(self) -> str:
         """What the model reads."""
         return filled(self.template, **dict(self.values))
-
-
-class Tally:
-    """What the answers to so many questions took; threads add to it."""
-
-    def __init__(self, total: int) -> None:
-        """Args: total: how many questions are asked."""
-        self.total, self.unread = total, 0
-        self._requests = self._tokens_in = self._tokens_out = 0
-        self._lock = threading.Lock()
-
-    def add(self, reply: Reply, *, unread: bool) -> float:
-        """Counts an answer; the share of all questions whose answers could not be read so far."""
-        with self._lock:
-            self._requests += 1
-            self._tokens_in += reply.tokens_in
-            self._tokens_out += reply.tokens_out
-            self.unread += unread
-            return self.unread / self.total
-
-    def figures(self, price_in: float | None, price_out: float | None) -> dict[str, float]:
-        """`requests`, `unparsed` of them, `tokens_in`, `tokens_out` and, with prices of a million tokens, `cost`."""
-        with self._lock:
-            found: dict[str, float] = {"requests": self._requests, "unparsed": self.unread}
-            found |= {"tokens_in": self._tokens_in, "tokens_out": self._tokens_out}
-        if price_in is None or price_out is None:
-            return found
-        return {**found, "cost": (found["tokens_in"] * price_in + found["tokens_out"] * price_out) / 1e6}
 
 
 class ChatSettings(EndpointSettings):
@@ -234,8 +205,8 @@ def _read(body: str) -> Reply:
         text=choice.message.content or choice.message.refusal or "",
         finish=choice.finish_reason or "",
         tokens=[(one.token, {top.token: top.logprob for top in one.top_logprobs or []}) for one in said or []],
-        tokens_in=used.prompt_tokens or 0,
-        tokens_out=used.completion_tokens or 0,
+        tokens_in=used.prompt_tokens,
+        tokens_out=used.completion_tokens,
     )
 
 

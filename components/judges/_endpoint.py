@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Hashable, Sequence
@@ -102,8 +103,9 @@ class EndpointSettings(Section):
         """
         busy = status >= 500 or status in PASSES
         if busy and wait is not None and wait > LONGEST:
+            so_long = f"for {wait:.0f} s" if math.isfinite(wait) else "for ever"
             return (
-                f"It asks to be left alone for {wait:.0f} s (Retry-After), and a judge waits {LONGEST:.0f} s at most. "
+                f"It asks to be left alone {so_long} (Retry-After), and a judge waits {LONGEST:.0f} s at most. "
                 "Resume the run after that time, or use another endpoint."
             )
         if status == 429:

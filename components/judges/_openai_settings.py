@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -80,7 +81,7 @@ class OpenAISettings(ChatSettings):
     @classmethod
     def _can_be_told_apart(cls, value: list[str]) -> list[str]:
         if value[0] == value[1] or any(
-            not word or set(word) & set(COLONS) or word != word.strip(AROUND) for word in value
+            not word or set(word) & set(COLONS) or word != word.strip(AROUND).strip() for word in value
         ):
             raise ValueError(f"{value} cannot be read from an answer. Write two different words without marks around.")
         return value
@@ -96,10 +97,16 @@ class OpenAISettings(ChatSettings):
 
     @field_validator("request")
     @classmethod
-    def _leaves_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _can_be_sent(cls, value: dict[str, Any]) -> dict[str, Any]:
         if ours := sorted(value.keys() & set(OURS)):
             remedy = f"Use judge.{ours[0]}." if ours[0] in cls.model_fields else "Leave it out."
             raise ValueError(f"{ours[0]!r} is set by the judge itself. {remedy}")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:  # a date, or no finite number
+            raise ValueError(
+                f"cannot be sent as JSON ({error}). Use text, finite numbers, true, false, null."
+            ) from error
         return value
 
     def about_pairs(

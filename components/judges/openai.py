@@ -21,16 +21,21 @@ from components.config.errors import JudgeError
 from components.data.records import Prompt
 from components.judges import Judgement, preference_from_scores, refuse_ragged, with_pair_rate
 from components.judges._base import PROBE, PROBE_RESPONSES, require_places
-from components.judges._chat import Question, Reply, Tally
+from components.judges._chat import Question, Reply
 from components.judges._openai_settings import PLACES, Listing, OpenAISettings
 from components.judges._orders import both_orders
 from components.judges._pairwise import FirstWins, Pairs, PairwiseJudge, ordered_pairs
+from components.judges._tally import Tally
 from components.judges._truncated import shifted
 from components.judges._verdicts import first_wins, ranking, score
 from components.runtime.progress import Progress, silent
 
 Found = TypeVar("Found")
 logger = logging.getLogger(__name__)
+
+
+# Settings that the other modes would leave aside without a word.
+_OF_ONE_MODE = {"opponents": "pairs", "verdicts": "pairs", "scale": "scores", "score_temperature": "scores"}
 
 
 class OpenAIJudge(PairwiseJudge, OpenAISettings):
@@ -48,8 +53,10 @@ class OpenAIJudge(PairwiseJudge, OpenAISettings):
                 require_places(self.prompt, *PLACES[self.mode])
             except ValueError as error:
                 raise ValueError(f"prompt: {error}") from error
-        if self.mode != "pairs" and self.opponents is not None:
-            raise ValueError(f"opponents: {self.opponents} belongs to mode: pairs, {self.mode} need none. Remove it.")
+        for name, mode in _OF_ONE_MODE.items():
+            given = getattr(self, name)
+            if self.mode != mode and given != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: {given} belongs to mode: {mode}, {self.mode} need none. Remove it.")
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("price_in: belongs together with price_out. Give both, or none.")
         return self
@@ -176,6 +183,10 @@ class OpenAIJudge(PairwiseJudge, OpenAISettings):
         with self.client() as client:
             values = self.each_once(asked, lambda question: question.values, ask, show)
         usage = tally.figures(self.price_in, self.price_out)
+        if not tally.counted:
+            logger.warning(
+                "judge openai: %s counts no tokens (`usage`), so neither they nor the cost are known", self.base_url
+            )
         logger.info("judge openai: %s", ", ".join(f"{name} {value:g}" for name, value in usage.items()))
         return values, usage
 

@@ -108,7 +108,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _plan(given: argparse.Namespace) -> str:
-    config = checked(load_yaml(read_text(given.config)))
+    values = load_yaml(read_text(given.config))
+    demands.require_run(values)
+    config = checked(values)
     planned = runs(config)
     demands.require_used(given, list(planned.values()))
     counts, machines, history = demands.counts(given.parameters, str(config.policy.model)), _machines(given), None
@@ -145,7 +147,8 @@ def _plan(given: argparse.Namespace) -> str:
         told = f"{cost:,.2f}" if cost < LARGEST else digits(cost)
         parts.append(f"cost: {told} USD at {given.price:g} USD an hour{spot}")
     estimated = [] if history is None else ["start", *([] if measured.evaluated(history) else ["evaluate"])]
-    return "\n\n".join([*parts, assumptions(given.gpu, machines, estimated)])
+    automatic = any(run.prompts.shards == "auto" for run in planned.values())
+    return "\n\n".join([*parts, assumptions(given.gpu, machines, estimated, automatic=automatic)])
 
 
 def _machines(given: argparse.Namespace) -> elapsed.Machines:

@@ -144,6 +144,24 @@ def responses_trained(config: RunConfig) -> int:
     return algorithm.select(np.zeros((1, k))).shape[1] if isinstance(algorithm, Algorithm) else 3
 
 
+def busiest(config: RunConfig, at_once: int = 1) -> int:
+    """Rounds of `at_once` prompts in an epoch of that process which has the most.
+
+    The processes deal each step's prompts, and all of them wait for the one with the most. The last step of an epoch
+    has what is left.
+    """
+    settings = config.training
+    steps, rest = divmod(config.prompts.per_iteration, settings.batch_size)
+    most = [math.ceil(prompts / settings.world) for prompts in (settings.batch_size, rest)]
+    return steps * math.ceil(most[0] / at_once) + math.ceil(most[1] / at_once)
+
+
+def busy(config: RunConfig) -> float:
+    """The share of training's GPU hours in which GPUs have prompts; a process uses one, and some wait for others."""
+    gpus = config.training.nodes * config.num_gpus("train")
+    return config.prompts.per_iteration / (gpus * busiest(config))
+
+
 def tokens_trained(config: RunConfig, lengths: Lengths) -> float:
     """Tokens of a prompt and its responses in training, where checkpointed or spread layers cannot share the prompt."""
     responses, settings = responses_trained(config), config.training

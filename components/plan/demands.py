@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from components.config.yaml_scalars import plain_number
 from components.plan.costs import SMALLEST, Lengths
 from components.plan.measured import SHARDS
 from components.plan.models import PlanError
 from components.run_config import RunConfig
 
-LARGEST = 1e15
+LEAST, LARGEST = 1e-9, 1e15  # of any number: what follows from others is neither 0 nor infinite
 SHOWN = 80  # characters of a word in a message
 PROMPT_TOKENS = 200.0
+# Keys of the laboratory's config, which is read in a room above this one, and those that no run's config has.
+LABORATORY_ALONE = frozenset({"methods", "settings", "sampling"})
+LABORATORY = LABORATORY_ALONE | {"seeds", "iterations"}
+
+
+def require_run(values: Mapping[str, object]) -> None:
+    """Raises PlanError for the values of a config of the laboratory, whose keys a run does not have."""
+    if values.keys() <= LABORATORY and values.keys() & LABORATORY_ALONE:
+        raise PlanError(
+            f"{min(values.keys() & LABORATORY_ALONE)}: is of a config of flows/bandit_flow.py, which takes no GPU and "
+            "needs no plan. Run it, or name the config of a run."
+        )
 
 
 def require_used(given: argparse.Namespace, planned: Sequence[RunConfig]) -> None:
@@ -63,7 +76,7 @@ def counts(given: Sequence[str], policy: str) -> dict[str, float]:
         try:
             found[name] = number(count)
         except argparse.ArgumentTypeError as error:
-            raise PlanError(f"--parameters {text}: {count!r} is no number. Write it as in 8.0e9.") from error
+            raise PlanError(f"--parameters {text}: {error}.") from error
         if found[name] < SMALLEST:
             raise PlanError(
                 f"--parameters {text}: is a model of {found[name]:g} parameters, and one of a single layer has "
@@ -73,15 +86,17 @@ def counts(given: Sequence[str], policy: str) -> dict[str, float]:
 
 
 def number(text: str, *, or_zero: bool = False) -> float:
-    """A size, length, price or rate. Raises argparse's error for what is none."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = math.nan
-    if not (0 < found <= LARGEST or (or_zero and found == 0)):
-        bounds = "from 0" if or_zero else "above 0 and up"
+    """A size, length, price or rate. Raises argparse's error for what is none, in ASCII digits and within bounds.
+
+    Args:
+        text: of the command line.
+        or_zero: whether it may be 0.
+    """
+    found = plain_number(text)
+    if not (LEAST <= found <= LARGEST or (or_zero and found == 0)):
+        none = "neither 0 nor a" if or_zero else "no"
         raise argparse.ArgumentTypeError(
-            f"{_shown(text)} is no number {bounds} to {LARGEST:g}. Write it as in 0.5 or 8.0e9"
+            f"{_shown(text)} is {none} number from {LEAST:g} to {LARGEST:g}. Write it as in 0.5 or 8.0e9"
         )
     return found
 

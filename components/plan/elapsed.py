@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import numpy as np
-
 from components.config.steps import SHARDED
 from components.plan import splitting
-from components.plan.costs import Models
+from components.plan.costs import Models, busiest
+from components.plan.interruptions import HOPELESS, again, slowest
 from components.plan.models import PlanError
 from components.plan.space import FP32
+from components.prompts.config import PromptsConfig
 from components.reporting.text import digits
 from components.run_config import RunConfig
 
-# Simulated iterations, of which the mean is taken, and the most tasks of all of them together.
-TRIES, MOST_TASKS = 2000, 1_000_000
-HOPELESS = 5  # interruptions in a task's time: hardly one attempt in 150 ends well
+MORE = "raise prompts.shards, or lower prompts.shard_minutes where that is auto"
 TOO_MUCH = 0.1  # work done again, as a share of what has to be done
 # Of a pass forward and back: weights are gathered twice, and gradients summed once.
 PASSES_OF_WEIGHTS, PASSES_OF_GRADIENTS = 3, 2
@@ -40,12 +38,13 @@ class Machines:
 class Step:
     """One kind of step, all iterations together."""
 
-    tasks: int  # at once
+    tasks: int  # at once, of the iteration with the most
     gpus: int  # of a task
     gpu_hours: float  # with what is done again
     hours: float  # from its beginning to its end
     again: float = 0.0  # share of the work that is lost and done again
     waiting: float = 0.0  # of its hours, those in which machines wait for their network
+    later: int = 0  # tasks at once after the first iteration, if that has another number of shards
 
 
 def steps(
@@ -60,7 +59,7 @@ def steps(
     Args:
         config: of one run.
         models: that it uses.
-        hours: GPU hours of each kind's work.
+        hours: GPU hours of each kind's work, those of `train` with GPUs that wait for others.
         machines: that it runs on.
         loading: seconds that each shard's task of a kind takes besides, to load models.
 
@@ -81,66 +80,74 @@ def steps(
     return found
 
 
-def shards(config: RunConfig, hours: Mapping[str, float], loading: Mapping[str, float] = NOTHING) -> int:
-    """Of an iteration; `auto` by these GPU hours of the whole run and the seconds for loading."""
+def shards(config: RunConfig, hours: Mapping[str, float], loading: Mapping[str, float] = NOTHING) -> list[int]:
+    """Of each iteration, of all but the first alike; `auto` by these GPU hours of the whole run and those of loading.
+
+    As in the run itself, nothing is known before the first iteration; one that continues another run knows its times.
+
+    Args:
+        config: of one run.
+        hours: GPU hours of each kind's work.
+        loading: seconds that each shard's task of a kind takes besides.
+    """
     settings, t = config.prompts, config.iterations
+    unknown = splitting.how_many(settings, None)
     if settings.shards != "auto":
-        return settings.shards
+        return [unknown] * t
+    first = [unknown] if config.start_from is None else []
+    if len(first) == t:
+        return first
     work = 3600 * sum(hours[kind] / config.num_gpus(kind) for kind in SHARDED) / t
-    return splitting.automatic(settings, work, sum(loading.values()))
+    return first + [splitting.automatic(settings, work, sum(loading.values()))] * (t - len(first))
 
 
 def with_loading(config: RunConfig, hours: Mapping[str, float], loading: Mapping[str, float]) -> dict[str, float]:
     """The GPU hours with those in which tasks load models; see `steps`."""
     if not loading:
         return dict(hours)
-    tasks = config.iterations * shards(config, hours, loading)
+    tasks = sum(shards(config, hours, loading))
     return {kind: work + tasks * config.num_gpus(kind) * loading.get(kind, 0.0) / 3600 for kind, work in hours.items()}
 
 
 def _sharded(
     config: RunConfig, hours: Mapping[str, float], kind: str, machines: Machines, loading: Mapping[str, float]
 ) -> Step:
-    count, gpus, t = shards(config, hours, loading), config.num_gpus(kind), config.iterations
-    n, work = config.prompts.per_iteration, with_loading(config, hours, loading)[kind]
-    # Hours of a task with one prompt, and of that with the most, if nothing interrupts it.
-    least, alone = (
-        hours[kind] * prompts / n / (t * gpus) + loading.get(kind, 0.0) / 3600
-        for prompts in (1, splitting.largest(n, count))
-    )
+    counts, gpus, load = shards(config, hours, loading), config.num_gpus(kind), loading.get(kind, 0.0) / 3600
+    each = hours[kind] / config.iterations  # GPU hours of an iteration's prompts
     rate = machines.interruptions if machines.spot_price is not None else 0.0
-    if not alone or not rate:
-        return Step(count, gpus, work, t * alone)
-    if rate * alone > HOPELESS:
-        remedy = "Raise prompts.shards, or" if rate * least <= HOPELESS else "No number of shards changes that:"
-        raise PlanError(
-            f"--interruptions: a task of {kind} takes {digits(alone)} hours and begins anew when it is interrupted, so "
-            f"with {rate:g} an hour hardly one ends. {remedy} leave spot machines out."
-        )
-    again = expected(alone, rate) / alone - 1
-    return Step(count, gpus, work * (1 + again), t * slowest(alone, rate, count), again)
+    prompts, elapsed, work, lost = config.prompts, 0.0, 0.0, 0.0
+    for count, times in Counter(counts).items():
+        alone = _alone(prompts, each / gpus, load, count)
+        if rate * alone > HOPELESS:
+            least = _alone(prompts, each / gpus, load, prompts.per_iteration)
+            raise _hopeless(kind, alone, rate, possible=rate * least <= HOPELESS)
+        needed = times * (each + count * gpus * load)
+        work += needed
+        lost += needed * again(rate * alone)
+        elapsed += times * (slowest(alone, rate, count) if rate else alone)
+    later = counts[-1] if counts[-1] != counts[0] else 0
+    return Step(max(counts), gpus, work + lost, elapsed, lost / work if work else 0.0, later=later)
 
 
-def expected(hours: float, rate: float) -> float:
-    """Mean hours until a task has run `hours` on end, begun anew whenever interrupted: (exp(rate·hours) - 1) / rate.
+def _alone(prompts: PromptsConfig, hours: float, loading: float, shards: int) -> float:
+    """Hours of the largest of an iteration's shards if nothing interrupts it.
 
-    Interruptions come as a Poisson process, `rate` an hour.
+    Args:
+        prompts: of a run.
+        hours: of one task that had all of an iteration's prompts.
+        loading: hours of any task.
+        shards: of the iteration.
     """
-    return math.expm1(min(rate * hours, 700)) / rate
+    return hours * splitting.largest(prompts.per_iteration, shards) / prompts.per_iteration + loading
 
 
-def slowest(hours: float, rate: float, count: int) -> float:
-    """Mean hours until the last of `count` such tasks ends, simulated."""
-    if rate * hours > HOPELESS:
-        return math.inf
-    tries = max(1, min(TRIES, MOST_TASKS // count))
-    rng, total = np.random.default_rng(0), np.full(tries * count, float(hours))
-    running = np.arange(len(total))
-    while len(running):
-        lasted = rng.exponential(1 / rate, len(running))
-        running, lasted = running[lasted < hours], lasted[lasted < hours]
-        total[running] += lasted
-    return float(total.reshape(tries, count).max(1).mean())
+def _hopeless(kind: str, hours: float, rate: float, *, possible: bool) -> PlanError:
+    """That a task takes too long for so many interruptions an hour; `possible`: one of a single prompt would not."""
+    remedy = f"{MORE.capitalize()}, or" if possible else "No number of shards changes that:"
+    return PlanError(
+        f"--interruptions: a task of {kind} takes {digits(hours)} hours and begins anew when it is interrupted, so "
+        f"with {rate:g} an hour hardly one ends. {remedy} leave spot machines out."
+    )
 
 
 def exchange(config: RunConfig, models: Models, machines: Machines) -> float:
@@ -153,11 +160,9 @@ def exchange(config: RunConfig, models: Models, machines: Machines) -> float:
     settings, nodes = config.training, config.training.nodes
     if nodes == 1:
         return 0.0
-    n = config.prompts.per_iteration
-    batches = settings.epochs * math.ceil(n / settings.batch_size)
-    each = math.ceil(math.ceil(min(n, settings.batch_size) / settings.world) / settings.micro_batch_size)
+    micro_batches = settings.epochs * busiest(config, settings.micro_batch_size)
     moved = PASSES_OF_GRADIENTS * models.adapter if settings.lora else PASSES_OF_WEIGHTS * models.policy.parameters
-    return config.iterations * batches * each * FP32 * moved * (nodes - 1) / nodes / machines.network
+    return config.iterations * micro_batches * FP32 * moved * (nodes - 1) / nodes / machines.network
 
 
 def cost(found: Mapping[str, Step], price: float, machines: Machines) -> float:
@@ -175,8 +180,9 @@ def render(found: Mapping[str, Step]) -> str:
         if not step.hours:
             continue
         tasks = f"{step.tasks} x {step.gpus} GPUs"
+        tasks += f" (after the first iteration {step.later} x {step.gpus})" if step.later else ""
         again = f", of which {step.again / (1 + step.again):.1%} are done again" if step.again else ""
-        again += "; raise prompts.shards" if step.again > TOO_MUCH else ""
+        again += f"; {MORE}" if step.again > TOO_MUCH else ""
         lines.append(f"  {kind}: {digits(step.hours)} hours on {tasks}, {digits(step.gpu_hours)} GPU hours{again}")
         if step.waiting:
             lines.append(f"    in {digits(step.waiting)} of these hours all wait for the network between machines")

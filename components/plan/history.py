@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.config.schema import cut
 from components.config.steps import SHARDED, TIMED
+from components.config.yaml_scalars import plain_number
 from components.plan.models import PlanError
 from components.plan.splitting import COLUMN, LOADING
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 BRANCH = ["arm", "seed"]  # columns of a comparison's table that tell whose row it is
 ITERATION, WIN_RATE = "iteration", "win_rate"
+OPTIONAL = (COLUMN, LOADING, WIN_RATE)  # columns that may be missing, or empty in some rows
 LARGEST = 1e15
+NUMBER, WHOLE = (f"is no {kind} to {LARGEST:g}" for kind in ("number from 0", "whole number from 1"))
 ROUNDED = 1e-6  # of seconds, as a share: figures of a file have not all digits
 
 
@@ -36,62 +40,62 @@ def read(path: Path) -> pd.DataFrame:
         ) from error
     if not isinstance(history.index, pd.RangeIndex):  # else the first fields become one, and all others move
         raise PlanError(f"--history {path}: has rows with more fields than the first line has names. Write it anew.")
-    times = [f"seconds_{kind}" for kind in TIMED]
-    needed = [ITERATION, "prompts", *times]
+    needed = [ITERATION, "prompts", *(f"seconds_{kind}" for kind in TIMED)]
     if missing := [name for name in needed if name not in history]:
         raise PlanError(f"--history {path}: has no column {missing[0]}. Write Run(...).data.history to it.")
-    known = [name for name in (*needed, COLUMN, LOADING, WIN_RATE) if name in history]
-    written = history[known].notna()
-    history = history.assign(**{name: history[name].map(_number).astype(float) for name in known})
+    if not len(history):
+        raise PlanError(f"--history {path}: has no rows. Write Run(...).data.history to it, after an iteration.")
     _require_one_run(path, history)
-    found = history[needed]
-    if not len(history) or bool((found.isna() | (found < 0)).any(axis=None)) or not (found["prompts"] > 0).all():
-        raise PlanError(f"--history {path}: has no rows, or some without prompts and seconds. Write it anew.")
-    _require_whole(path, history, [ITERATION, "prompts"])
+    known = [name for name in (*needed, *OPTIONAL) if name in history]
+    written = history[known]
+    history = history.assign(**{name: written[name].map(_number).astype(float) for name in known})
+    for name in known:
+        found, count = history[name], name in (ITERATION, "prompts", COLUMN)
+        good = (found >= 1) & (found % 1 == 0) if count else found >= 0
+        _require(path, written[name], good | written[name].isna() & (name in OPTIONAL), WHOLE if count else NUMBER)
+    _require_order(path, history)
     if COLUMN in history:
-        _require_shards(path, history, written[COLUMN])
+        possible = ~(history[COLUMN] > history["prompts"])
+        _require(path, written[COLUMN], possible, "is more shards than prompts, and each shard has one")
     if LOADING in history:
-        _require_loading(path, history, written[LOADING])
+        possible = ~(history[LOADING] > (1 + ROUNDED) * sum(history[f"seconds_{kind}"] for kind in SHARDED))
+        _require(path, written[LOADING], possible, "is more than what generate and score took together")
     return history
 
 
 def _number(text: str | float) -> float:
-    """NaN for what is no finite number, or larger than any of a run."""
-    try:
-        found = float(text)
-    except ValueError:
-        return math.nan
+    """NaN for an empty cell, what is no finite number in ASCII digits, or one larger than any of a run."""
+    found = plain_number(text.strip(" ")) if isinstance(text, str) else math.nan
     return found if abs(found) <= LARGEST else math.nan
 
 
+def _require(path: Path, written: pd.Series[str], good: pd.Series[bool], problem: str) -> None:
+    """Raises PlanError for the first cell of a column that is not good, by row and by what is written there."""
+    for row, (text, fine) in enumerate(zip(written, good, strict=True), start=1):
+        if not fine:
+            shown = cut(repr(text)) if isinstance(text, str) else "an empty cell or nan"
+            raise PlanError(
+                f"--history {path}: column {written.name}, row {row} below the names: {shown} {problem}. Correct it, "
+                "or write the file anew."
+            )
+
+
 def _require_one_run(path: Path, history: pd.DataFrame) -> None:
-    """Raises PlanError for the table of a comparison, or of runs one below the other."""
+    """Raises PlanError for the table of a comparison."""
     branch = [name for name in BRANCH if name in history]
-    several = bool(branch) and len(history[branch].drop_duplicates()) > 1
-    if several or (history[ITERATION].diff().iloc[1:] <= 0).any():
+    if branch and len(history[branch].drop_duplicates()) > 1:
         raise PlanError(
             f"--history {path}: holds several runs, and their times would be mixed. Leave the rows of one of them, as "
             "of one arm and seed of a comparison's table."
         )
 
 
-def _require_whole(path: Path, history: pd.DataFrame, names: Sequence[str]) -> None:
-    for name in names:
-        if not ((history[name] >= 1) & (history[name] % 1 == 0)).all():
-            raise PlanError(f"--history {path}: column {name} is to hold whole numbers from 1. Write it anew.")
-
-
-def _require_shards(path: Path, history: pd.DataFrame, told: pd.Series[bool]) -> None:
-    number = history[COLUMN]
-    if not (~told | (number >= 1) & (number % 1 == 0)).all():
-        raise PlanError(f"--history {path}: has shards that are no whole number from 1. Write it anew.")
-    if (number > history["prompts"]).any():
-        raise PlanError(f"--history {path}: has more shards than prompts, and each shard has one. Write it anew.")
-
-
-def _require_loading(path: Path, history: pd.DataFrame, told: pd.Series[bool]) -> None:
-    load, whole = history[LOADING], sum(history[f"seconds_{kind}"] for kind in SHARDED)
-    if not (~told | (load >= 0) & (load <= whole * (1 + ROUNDED))).all():
-        raise PlanError(
-            f"--history {path}: {LOADING} is to be from 0 to what generate and score took together. Write it anew."
-        )
+def _require_order(path: Path, history: pd.DataFrame) -> None:
+    """Raises PlanError for rows in another order than their iterations', or of runs one below the other."""
+    numbers = history[ITERATION].tolist()
+    for row, (before, number) in enumerate(pairwise(numbers), start=2):
+        if number <= before:
+            raise PlanError(
+                f"--history {path}: column {ITERATION}, row {row} below the names: {number:g} comes after {before:g}, "
+                "and iterations must rise. Sort the rows or, if the file holds several runs, leave those of one."
+            )

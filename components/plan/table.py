@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from components.plan.costs import Lengths, Models, work
+from components.plan.costs import Lengths, Models, busy, work
 from components.plan.elapsed import Machines
 from components.plan.memory import BF16, bytes_of, cache, engine_weights, memory, stored
 from components.plan.models import PlanError
@@ -56,11 +56,12 @@ def runs(config: RunConfig) -> dict[str, RunConfig]:
 
 
 def gpu_hours(config: RunConfig, models: Models, lengths: Lengths, gpu: Gpu) -> dict[str, float]:
-    """GPU hours of each kind of step, all iterations of a run together."""
+    """GPU hours of each kind of step, all iterations of a run together; those of `train` with GPUs that wait idle."""
     peak = gpu.bf16 if bytes_of(config) == BF16 else gpu.fp32
     utilisation = {"generate": _sampling(config), "read": READING, "train": TRAINING}
     steps = work(config, models, lengths)
-    return {kind: flops.seconds(peak, utilisation) / 3600 for kind, flops in steps.items()}
+    hours = {kind: flops.seconds(peak, utilisation) / 3600 for kind, flops in steps.items()}
+    return {**hours, "train": hours["train"] / busy(config)}
 
 
 def _sampling(config: RunConfig) -> float:
@@ -83,6 +84,7 @@ def render(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str, h
         f"stored: {digits(kept.iteration / GB)} GB an iteration, {digits(total / GB)} GB in all",
         *_room(config, models, lengths, gpu_name),
         *_too_large(needed, gpu_name),
+        *_idle(config),
     ]
     return "\n".join(lines)
 
@@ -103,6 +105,20 @@ def _too_large(needed: Mapping[str, float], gpu_name: str) -> list[str]:
     there = GPUS[gpu_name].memory
     over = [kind for kind, size in needed.items() if size > there]
     return [f"does not fit into the {digits(there / GB)} GB of one {gpu_name}: {', '.join(over)}"] if over else []
+
+
+def _idle(config: RunConfig) -> list[str]:
+    """A line about GPUs of `train` that have nothing to do for a part of its time."""
+    share, settings, gpus = 1 - busy(config), config.training, config.training.nodes * config.num_gpus("train")
+    if not share:
+        return []
+    if gpus > settings.world:  # then all of them are on one machine, and have one process
+        return [f"train: of its {gpus} GPUs its one process uses one, see training.processes and resources.train.gpu"]
+    n = config.prompts.per_iteration
+    return [
+        f"train: processes idle in {digits(100 * share)}% of its GPU hours; let their number, {settings.world}, divide "
+        f"training.batch_size ({settings.batch_size:,}) and prompts.per_iteration ({n:,})"
+    ]
 
 
 def _inputs(config: RunConfig, models: Models, lengths: Lengths) -> list[str]:
@@ -133,8 +149,15 @@ def _room(config: RunConfig, models: Models, lengths: Lengths, gpu_name: str) ->
     return [f"{share:.0%} of one {gpu_name} hold the weights and the cache of {count} responses"]
 
 
-def assumptions(gpu_name: str, machines: Machines, estimated: Sequence[str]) -> str:
-    """By which formula the figures come, and what it takes for granted; `estimated` beside a history, else empty."""
+def assumptions(gpu_name: str, machines: Machines, estimated: Sequence[str], *, automatic: bool) -> str:
+    """By which formula the figures come, and what it takes for granted.
+
+    Args:
+        gpu_name: of the GPUs.
+        machines: that the runs use.
+        estimated: kinds of steps whose hours are no history's, beside one; else empty.
+        automatic: whether a run has `prompts.shards: auto`.
+    """
     gpu = GPUS[gpu_name]
     between = (
         f"Between machines {machines.network * 8 / 1e9:g} Gbit/s, with which no computing overlaps: of each micro-batch"
@@ -148,15 +171,20 @@ def assumptions(gpu_name: str, machines: Machines, estimated: Sequence[str]) -> 
         )
         if "evaluate" in estimated:
             between += "What evaluate takes is not known: --history has no evaluated iteration. It is estimated.\n"
+    first = (
+        "\nWith prompts.shards: auto, the first iteration of a run that continues none knows no times: it has as many "
+        "shards\nas prompts.most_shards allows, and later ones as many as prompts.shard_minutes asks for."
+    )
     return f"""\
 FLOP = 2 x parameters x tokens for what is read (prompts once for their K responses, both log-probs, the judge's
 inputs) or generated; 6 x for training, 8 x with gradient checkpointing, with LoRA 4 x and 6 x. Left out: attention's
 own products, moving files, starting engines, benchmarks.
 Hours = FLOP / (peak x utilisation); {gpu_name}: {gpu.bf16 / 1e12:g} TFLOP/s in bf16, {gpu.fp32 / 1e12:g} in fp32. \
 GPUs that work at once share them.
+A training step lasts as long as the process with the most prompts needs; the others wait, which counts.
 Assumed: sampling uses {SAMPLING["vllm"]:.0%} of the peak with vllm and {SAMPLING["transformers"]:.0%} with \
 transformers, reading {READING:.0%}, training {TRAINING:.0%}; the mean lengths
 above, unless --prompt-tokens and --response-tokens give others.
 Memory, on each GPU, is for responses of max_new_tokens: weights in fp32 and a bf16 copy, with LoRA in bf16 alone; in
 training gradients (4 bytes), moments (adamw 8, rmsprop 4, adamw_8bit 2), which processes share, and activations.
-{between}An interrupted shard begins anew; interruptions are a Poisson process."""
+{between}An interrupted shard begins anew; interruptions are a Poisson process.{first if automatic else ""}"""

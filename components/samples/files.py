@@ -62,7 +62,7 @@ class RunFiles:
         if unknown := sorted(set(iterations) - known):
             names = ", ".join(map(str, sorted(known))) or "none"
             raise SamplesError(
-                f"--iterations: {self.run} has no samples of {unknown[0]}. It has those of: {names}. Name of these."
+                f"--iterations: {self.run} has no samples of {unknown[0]}, but of: {names}. Name some of these."
             )
         chosen = [one for one in answered if one.iteration in iterations]
         return replace(self, drawn=[one for one in drawn if one.iteration in iterations], answered=[reference, *chosen])

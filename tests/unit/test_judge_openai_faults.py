@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import builtins
 import json
+import math
 import threading
 import time
+from datetime import date
 
 import pytest
 
@@ -149,7 +151,7 @@ def test_an_endpoint_that_counts_no_tokens(usage):
     top = {"token": "A", "logprob": -0.1, "top_logprobs": None}
     with serving(lambda *_: {**said("A"), "usage": usage}) as server:
         found = judge(server.address).judge(PROMPTS, PAIR)
-    assert found.usage == {"requests": 2, "unparsed": 0, "tokens_in": 0, "tokens_out": 0}
+    assert found.usage == {"requests": 2, "unparsed": 0}  # 0 tokens would be taken for a figure
     choice = {**said("A")["choices"][0], "logprobs": {"content": [top]}}
     with serving(lambda *_: {"choices": [choice]}) as server:
         assert judge(server.address).judge(PROMPTS, PAIR).preference[0, 0, 1] == 0.5  # A is the first shown, twice
@@ -201,6 +203,10 @@ def test_an_environment_without_the_client(monkeypatch):
         ({"mode": "ranks", "opponents": 2}, "opponents: 2 belongs to mode: pairs"),
         ({"mode": "ranks", "prompt": "{prompt} {response}"}, "prompt: '{prompt} {response}' lacks {responses}."),
         ({"request": {"max_tokens": 5}}, "request: 'max_tokens' is set by the judge itself. Use judge.max_tokens."),
+        ({"mode": "scores", "verdicts": ["X", "Y"]}, "verdicts: ['X', 'Y'] belongs to mode: pairs, scores need none."),
+        ({"mode": "pairs", "scale": [1.0, 5.0]}, "scale: [1.0, 5.0] belongs to mode: scores"),
+        ({"mode": "ranks", "score_temperature": 2.0}, "score_temperature: 2.0 belongs to mode: scores"),
+        ({"verdicts": ["A\n", "B"]}, "cannot be read from an answer"),
         ({"verdicts": ["A", "A"]}, "verdicts: ['A', 'A'] cannot be read from an answer. Write two different words"),
         ({"verdicts": ["[[A]]", "[[B]]"]}, "without marks around"),
         ({"verdicts": ["A"]}, "verdicts: ['A'] cannot be used."),
@@ -219,6 +225,8 @@ def test_an_environment_without_the_client(monkeypatch):
         ({"price_in": -1.0, "price_out": 1.0}, "price_in: -1.0 cannot be used."),
         ({"price_in": 1e308, "price_out": 1.0}, "price_in: 1e+308 cannot be used. Input should be less than or equal"),
         ({"price_in": 1.0, "price_out": 1.1e9}, "price_out: 1100000000.0 cannot be used."),
+        ({"request": {"a": {"b": [math.nan]}}}, "request: cannot be sent as JSON"),
+        ({"request": {"day": date(2026, 1, 1)}}, "request: cannot be sent as JSON"),
         ({"request": {"stream": True}}, "request: 'stream' is set by the judge itself."),
     ],
 )

@@ -42,16 +42,6 @@ def test_shards_that_split_unevenly_take_as_long_as_the_largest():
     assert steps["generate"].hours == pytest.approx(2 * (4 * 6480 / 2 * 0.34 + 360) / 3600)
 
 
-@pytest.mark.parametrize(("minutes", "expected"), [(60, 5), (13.2, 36), (5, 36)])
-def test_automatic_shards_know_what_loading_takes(minutes, expected):
-    """14,256 s of work an iteration beside 396 s of loading: in 3204 s five, and never less than 396."""
-    assert elapsed.shards(
-        config(prompts={"shards": "auto", "shard_minutes": minutes, "most_shards": 100}),
-        measured.gpu_hours(config(), HOURS, LOADED),
-        measured.loading(LOADED),
-    ) == pytest.approx(expected, abs=0)
-
-
 def test_a_run_that_continues_has_no_start(tmp_path, capsys):
     """Neither the reference's responses nor the base policy of 2 GB are made again."""
     kept = {}

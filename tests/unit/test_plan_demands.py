@@ -10,12 +10,16 @@ import math
 import re
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
+from components.bandit.config import LabConfig
 from components.plan.__main__ import main
+from components.plan.demands import LABORATORY, LABORATORY_ALONE
+from components.run_config import RunConfig
 from support.plans import HISTORY, SMALL, config
 
 SIZE = ["--parameters", "1e9"]
@@ -115,8 +119,38 @@ def test_interruptions_after_which_nothing_ends(refused, rate, remedy):
 
 def test_no_figure_has_hundreds_of_digits(tmp_path, capsys):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config(training={"nodes": 2}).model_dump()))
-    main([str(tmp_path / "run.yaml"), *SIZE, "--network", "1e-300", "--price", "1e15"])
-    assert max(map(len, capsys.readouterr().out.split())) < 80
+    main([str(tmp_path / "run.yaml"), *SIZE, "--network", "1e-9", "--price", "1e15"])
+    text = capsys.readouterr().out
+    assert max(map(len, text.split())) < 80
+    assert "inf " not in text
+
+
+@pytest.mark.parametrize("name", ["laboratory", "rock_paper_scissors", "smoke"])
+def test_a_config_of_the_laboratory_needs_no_plan(name):
+    path = Path(__file__).parents[2] / "flows" / "configs" / "bandit" / f"{name}.yaml"
+    with pytest.raises(SystemExit, match=r"^error: \w+: is of a config of flows/bandit_flow\.py, .* needs no plan"):
+        main([str(path)])
+
+
+def test_what_is_partly_a_run_is_checked_as_one(tmp_path):
+    assert set(LabConfig.model_fields) == LABORATORY
+    assert set(RunConfig.model_fields) & LABORATORY_ALONE == set()
+    (tmp_path / "run.yaml").write_text(SMALL + "methods: {}\n")
+    with pytest.raises(SystemExit, match="methods: unknown key"):
+        main([str(tmp_path / "run.yaml"), *SIZE])
+
+
+def test_the_fewest_interruptions_are_a_positive_share(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(SMALL)
+    main([str(tmp_path / "run.yaml"), *SIZE, "--price", "1", "--spot-price", "1", "--interruptions", "1e-9"])
+    assert "-0.0%" not in capsys.readouterr().out
+
+
+def test_more_shards_than_memory_holds(tmp_path, capsys):
+    prompts = {"per_iteration": 10**12, "shards": 10**10}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config(prompts=prompts).model_dump()))
+    main([str(tmp_path / "run.yaml"), *SIZE, "--price", "1", "--spot-price", "1"])
+    assert "  generate: " in capsys.readouterr().out
 
 
 def test_an_evaluation_that_no_history_has_is_not_known(tmp_path, capsys, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import yaml
 
@@ -35,14 +34,6 @@ def test_shards_at_once_and_gpus_of_a_task():
     assert elapsed.render(planned(prompts={"shards": 1})) == ""
 
 
-def test_automatic_shards_take_the_time_that_is_given():
-    """Two iterations of 6 hours each, in tasks of 10 minutes: 36; or as many as may be."""
-    for most, expected in ((100, 36), (20, 20)):
-        run = config(prompts={"shards": "auto", "shard_minutes": 10, "most_shards": most})
-        assert elapsed.shards(run, HOURS) == expected
-    assert elapsed.shards(config(prompts={"shards": "auto"}), {**HOURS, "generate": 1e-3, "score": 0.0}) == 1
-
-
 def test_machines_wait_for_their_network():
     """Two iterations of 5 batches; 20 prompts on 2 x 2 processes are 5 each, three micro-batches of 2.
 
@@ -59,8 +50,6 @@ def test_machines_wait_for_their_network():
 
 def test_what_spot_machines_do_again():
     """A task of an hour that is interrupted once an hour takes e - 1 hours on average."""
-    assert elapsed.expected(1.0, 1.0) == pytest.approx(math.e - 1)
-    assert elapsed.expected(0.5, 0.1) == pytest.approx((math.exp(0.05) - 1) / 0.1)
     machines = Machines(spot_price=1.0, interruptions=1.0)
     found = planned(machines, prompts={"shards": 4})  # an hour each, and half an hour to score
     assert found["generate"].gpu_hours == pytest.approx(8 * (math.e - 1))
@@ -70,24 +59,6 @@ def test_what_spot_machines_do_again():
     kept = 1 + 16 + 2  # start, train and evaluate at the full price
     assert elapsed.cost(found, 3.0, machines) == pytest.approx(3 * kept + 8 * (math.e - 1 + math.exp(0.5) - 1))
     assert elapsed.cost(planned(), 3.0, Machines()) == pytest.approx(3 * sum(HOURS.values()))
-
-
-def test_the_slowest_of_many_tasks():
-    """One alone takes the mean; of many, an independent simulation by single attempts."""
-    assert elapsed.slowest(1.0, 0.5, 1) == pytest.approx(elapsed.expected(1.0, 0.5), rel=0.03)
-    assert elapsed.slowest(1.0, 1e-9, 50) == pytest.approx(1.0)
-    assert elapsed.slowest(1.0, 5.5, 2) == math.inf
-    assert elapsed.slowest(1, 4.9, 2000) > 100  # whole hours, and not in minutes
-    rng = np.random.default_rng(7)
-
-    def once():
-        total = 0.0
-        while (lasted := rng.exponential(2.0)) < 1:
-            total += lasted
-        return total + 1
-
-    simulated = np.mean([max(once() for _ in range(20)) for _ in range(2000)])
-    assert elapsed.slowest(1.0, 0.5, 20) == pytest.approx(simulated, rel=0.05)
 
 
 def test_memory_of_an_adapter_on_several_machines():
@@ -122,9 +93,12 @@ def test_hours_from_a_history(tmp_path):
         ("", "cannot be read"),
         ("iteration,prompts,seconds_generate\n1,1,2\n", "has no column seconds_score"),
         (HISTORY.iloc[:0].to_csv(), "has no rows"),
-        (HISTORY.assign(seconds_train=math.nan).to_csv(), "without prompts and seconds"),
-        (HISTORY.assign(prompts="many").to_csv(), "without prompts and seconds"),
-        (HISTORY.assign(prompts=0).to_csv(), "without prompts and seconds"),
+        (
+            HISTORY.assign(seconds_train=math.nan).to_csv(),
+            "seconds_train, row 1 below the names: an empty cell",
+        ),
+        (HISTORY.assign(prompts="many").to_csv(), "prompts, row 1 below the names: 'many' is no whole number"),
+        (HISTORY.assign(prompts=0).to_csv(), "prompts, row 1 below the names: '0' is no whole number from 1"),
     ],
 )
 def test_a_file_that_is_no_history(tmp_path, text, message):

@@ -173,7 +173,7 @@ def test_iterations_are_chosen(files, wanted, drawn, answered):
 
 
 def test_an_iteration_that_is_not_there(files):
-    with pytest.raises(SamplesError, match=r"--iterations: WindFlow/7 has no samples of 3\. It has those of: 1, 2\."):
+    with pytest.raises(SamplesError, match=r"--iterations: WindFlow/7 has no samples of 3, but of: 1, 2\."):
         files.only({1, 3})
 
 

@@ -170,7 +170,7 @@ def test_a_run_that_is_not_there(run, pathspec):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--iterations", "5"], r"--iterations: Tiny/\d+ has no samples of 5. It has those of: 1, 2, 3, 4"),
+        (["--iterations", "5"], r"--iterations: Tiny/\d+ has no samples of 5, but of: 1, 2, 3, 4"),
         ([], r"shard\.jsonl"),  # nothing is in its store
     ],
 )
