@@ -8,7 +8,6 @@ MODEL and AFTER are as `policy.model` of a config: a directory, such as `wind ex
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from components.benchmarking import ifbench, report
 from components.benchmarking.answers import Answering, answer
 from components.benchmarking.ifbench import IFBench
 from components.benchmarking.report import Result
-from components.config.errors import UserError
 from components.config.paths import argument
 from components.config.schema import Section, validated
 from components.config.sections import PolicyConfig
@@ -41,7 +39,7 @@ def main(arguments: list[str] | None = None, prog: str = "wind benchmark") -> No
     given = _parser(prog).parse_args(arguments)
     out = given.out or Path(f"{given.benchmark}.json")
     with plain_errors(written=out):
-        _check_file(out)
+        report.check(out)
     with plain_errors():
         models = [_policy(given, name) for name in (given.model, given.after) if name is not None]
         settings = Answering(_engine(given.engine), given.max_new_tokens, given.cut_thinking)
@@ -51,9 +49,12 @@ def main(arguments: list[str] | None = None, prog: str = "wind benchmark") -> No
         if note := report.left_out(benchmark):
             print(note, flush=True)
         results = [_result(benchmark, model, settings) for model in models]
-    with plain_errors(written=out):
-        report.write(out, report.values(benchmark, results, settings))
-    print(f"{visible(report.text(benchmark, results, settings))}\n\n{out} has every answer.")
+    try:
+        print(visible(report.text(benchmark, results, settings)))
+    finally:  # answers take hours: neither a full disk loses the table, nor a closed terminal the file
+        with plain_errors(written=out):
+            report.write(out, report.values(benchmark, results, settings))
+    print(f"\n{out} has every answer.")
 
 
 def _result(benchmark: IFBench, model: PolicyConfig, settings: Answering) -> Result:
@@ -103,15 +104,6 @@ def _engine(text: str) -> Engine:
     """Raises ConfigError for what names no engine, or gives settings that it does not have."""
     given = load_yaml(f"engine: {text}")["engine"]
     return validated(EngineAlone, {"engine": {"name": given} if isinstance(given, str) else given}).engine
-
-
-def _check_file(out: Path) -> None:
-    """Raises UserError or OSError, before it costs anything, where the file cannot be written."""
-    if out.is_dir():
-        raise UserError(f"--out: {out} is a directory. Name the JSON file to write, such as {out / 'ifbench.json'}.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(out.parent, os.W_OK):
-        raise UserError(f"--out: {out.parent} cannot be written to. Name another file.")
 
 
 def _count(text: str) -> int:

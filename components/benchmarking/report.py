@@ -13,14 +13,16 @@ import numpy as np
 from components.benchmarking.answers import Answer, Answering
 from components.benchmarking.figures import NAMES, accuracies, differences
 from components.benchmarking.ifbench import DATA, Checked, IFBench, Task, failures
+from components.config.errors import UserError
 from components.evaluation.parts import Mean
 from components.reporting.text import aligned
-from components.store.files import replacing
+from components.store.files import opened, replacing, try_replacing
 
 LABELS = dict(
     zip(NAMES, ("strict, prompts", "strict, instructions", "loose, prompts", "loose, instructions"), strict=True)
 )
 SIDES = ("before", "after")
+MARK = '{\n "benchmark": "ifbench",'  # begins every file that `write` writes
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,23 @@ def values(benchmark: IFBench, results: Sequence[Result], settings: Answering) -
     if len(results) == 2:
         found["difference"] = _plain(differences(results[0].checked, results[1].checked))
     return found
+
+
+def check(path: Path) -> None:
+    """Before it costs anything: can `write` write here, and does nothing else stand here than its own older file?
+
+    Makes the folder. Raises UserError for a directory and for what is no such file, OSError where none can be made.
+    """
+    if path.is_dir():
+        raise UserError(f"--out: {path} is a directory. Name the JSON file to write, such as {path / 'ifbench.json'}.")
+    if path.exists():
+        with opened(path) as file:
+            ours = file.read(len(MARK)) == MARK.encode()
+        if not ours:
+            raise UserError(
+                f"--out: {path} is there already and holds no answers of a benchmark. Name another file, or remove it."
+            )
+    try_replacing(path)
 
 
 def write(path: Path, told: dict[str, Any]) -> None:

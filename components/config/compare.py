@@ -5,11 +5,9 @@ An arm is written as what differs from the rest of the config: `{algorithm: {nam
 
 from __future__ import annotations
 
-import copy
-import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -20,7 +18,8 @@ from components.config.marks import Shared
 from components.config.schema import Section, validated
 
 MOST_ARMS = 500
-ARM_NAME = "[A-Za-z0-9][A-Za-z0-9_.+-]{0,39}"  # which can be part of a file's name
+LONGEST_NAME = 40
+ARM_NAME = f"[A-Za-z0-9][A-Za-z0-9_.+-]{{0,{LONGEST_NAME - 1}}}"  # which can be part of a file's name
 PLUGINS = {"algorithm", "engine"}  # replaced as a whole: the settings of one mean nothing to another
 
 
@@ -93,54 +92,6 @@ class Arm(Section):
         return _merged(values, self.model_dump(exclude_unset=True, exclude={"share"}))
 
 
-def with_sweep(compare: Mapping[str, Any], algorithm: Mapping[str, Any]) -> dict[str, Any]:
-    """A `compare` section with the arms that its `sweep` means beside its own.
-
-    `sweep: {training.learning_rate: [1e-6, 1e-5], algorithm.eta: [10, 1000]}` means four arms, one for each choice of a
-    value for each key. Those below `algorithm` change the settings of the run's own `algorithm`.
-
-    Raises ValueError for what is no mapping of keys to lists of values, for a key inside another, and for more than
-    MOST_ARMS.
-    """
-    swept = compare["sweep"]
-    if not isinstance(swept, dict) or not swept or not all(isinstance(v, list) and v for v in swept.values()):
-        raise ValueError("compare.sweep: write a list of values for each key, `{training.epochs: [1, 2]}`.")
-    if around := [(key, inner) for key in swept for inner in swept if inner.startswith(f"{key}.")]:
-        key, inner = around[0]
-        raise ValueError(f"compare.sweep: {key} has {inner} in it, and an arm can have one of the two. Remove one.")
-    if (count := math.prod(map(len, swept.values()))) > MOST_ARMS:
-        raise ValueError(f"compare.sweep: means {count:,} arms. Leave {MOST_ARMS} or fewer.")
-    rest = {key: value for key, value in compare.items() if key != "sweep"}
-    written = {} if rest.get("arms") is None else rest["arms"]
-    if not isinstance(written, dict):
-        return rest  # whose arms are refused as what they are
-    arms = {_named(swept, choice): _arm_of(swept, choice, algorithm) for choice in itertools.product(*swept.values())}
-    if len(arms) < count or arms.keys() & written.keys():
-        raise ValueError("compare.sweep: two arms would have one name. Write them out in compare.arms.")
-    return {**rest, "arms": {**arms, **written}}
-
-
-def _named(keys: Iterable[str], choice: Sequence[Any]) -> str:
-    return "_".join(_short(key, value) for key, value in zip(keys, choice, strict=True))[:40]
-
-
-def _arm_of(keys: Iterable[str], choice: Sequence[Any], algorithm: Mapping[str, Any]) -> dict[str, Any]:
-    """The arm with one value for each key."""
-    arm: dict[str, Any] = {}
-    for key, value in zip(keys, choice, strict=True):
-        *sections, name = key.split(".")
-        inside = arm
-        for section in sections:
-            inside = inside.setdefault(section, copy.deepcopy(dict(algorithm)) if section == "algorithm" else {})
-        inside[name] = value
-    return arm
-
-
-def _short(key: str, value: Any) -> str:
-    """Such as `eta-10`: what tells an arm from the others, as part of a file's name."""
-    return re.sub(r"[^\w.+-]", "", f"{str(key).rpartition('.')[2]}-{value}", flags=re.ASCII)
-
-
 class CompareConfig(Section):
     """A comparison."""
 
@@ -173,7 +124,9 @@ class CompareConfig(Section):
     @classmethod
     def _can_be_file_names(cls, arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if bad := [name for name in arms if not re.fullmatch(ARM_NAME, name)]:
-            raise ValueError(f"{bad[0]!r} cannot name an arm. Use up to 40 letters, digits, and any of . _ + -")
+            raise ValueError(
+                f"{bad[0]!r} cannot name an arm. Use up to {LONGEST_NAME} letters, digits, and any of . _ + -"
+            )
         return arms
 
     def share(self, name: str) -> float:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator
+from pydantic import Field, PositiveFloat, field_validator
 
 from components.data.records import Prompt
 from components.judges._base import conversation
@@ -47,6 +47,7 @@ PLACES = {
     "scores": ("prompt", "response"),
     "ranks": ("prompt", "responses"),
 }
+DEAREST = 1e9  # of a million tokens, in any currency: what a run costs stays a number
 Listing = tuple[int, tuple[int, ...]]  # a prompt, and some responses to it in the order in which they are shown
 
 
@@ -73,8 +74,8 @@ class OpenAISettings(ChatSettings):
         le=1,
         description="share of answers that may be no verdict, score or ranking, and tie; more stop the run",
     )
-    price_in: NonNegativeFloat | None = Field(None, description="of a million tokens that the model reads")
-    price_out: NonNegativeFloat | None = Field(None, description="of a million tokens that it writes")
+    price_in: float | None = Field(None, ge=0, le=DEAREST, description="of a million tokens that the model reads")
+    price_out: float | None = Field(None, ge=0, le=DEAREST, description="of a million tokens that it writes")
 
     @field_validator("verdicts")
     @classmethod

@@ -14,8 +14,9 @@ from matplotlib.ticker import PercentFormatter
 from components.judges import Judge
 from components.judging import measures
 from components.judging.measures import Rate, Verdicts
-from components.reporting.charts import BLUE, DARK, GREY, LIGHT, ORANGE, save_png
+from components.reporting.charts import BLUE, DARK, GREY, LIGHT, ORANGE, png
 from components.reporting.text import MISSING, aligned
+from components.store.files import replacing
 
 LABELS = {
     measures.AGREEMENT: "agrees with the labels",
@@ -115,8 +116,10 @@ def figure(judge: Judge, verdicts: Verdicts, rates: dict[str, Rate]) -> Figure:
 
 
 def write(judge: Judge, verdicts: Verdicts, rates: dict[str, Rate], directory: Path) -> None:
-    """judge.json and judge.png. Raises OSError where they cannot be written."""
+    """judge.json and judge.png, in place of older ones. Raises OSError where they cannot be written."""
     directory.mkdir(parents=True, exist_ok=True)
     told = json.dumps(values(judge, verdicts, rates), indent=2, ensure_ascii=False, allow_nan=False)
-    (directory / "judge.json").write_text(f"{told}\n", "utf-8")
-    save_png(figure(judge, verdicts, rates), directory / "judge.png")
+    contents = {"judge.json": f"{told}\n".encode(), "judge.png": png(figure(judge, verdicts, rates))}
+    for name, content in contents.items():
+        with replacing(directory / name, directory) as file:
+            file.write(content)

@@ -5,12 +5,13 @@ A YAML file holds only what differs from the defaults. `parse` is what Metaflow'
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import model_validator
 
-from components.config.compare import Arm, may_differ, prompts_within
+from components.config.compare import Arm, CompareConfig, may_differ, prompts_within
 from components.config.errors import ConfigError
 from components.config.marks import Shared, marked
 from components.config.schema import validated
@@ -95,9 +96,21 @@ def parse(text: str) -> dict[str, Any]:
     Raises ConfigError that names every bad key, its value and the remedy.
     """
     config = checked(load_yaml(text))
-    for name in config.compare.arms if config.compare else ():
-        config.arm(name)
+    if config.compare is not None:
+        _check_arms(config, config.compare)
     return config.model_dump()
+
+
+def _check_arms(config: RunConfig, compare: CompareConfig) -> None:
+    """Raises ConfigError for an arm that cannot be, and for two names of one, which would run twice to the same end.
+
+    They are compared with all defaults filled in: `{}` and `{training: {epochs: 1}}` may be one arm.
+    """
+    known: dict[str, str] = {}
+    for name in compare.arms:
+        whole = json.dumps([config.arm(name).model_dump(), compare.share(name)], sort_keys=True)
+        if (first := known.setdefault(whole, name)) != name:
+            raise ConfigError(f"compare.arms.{name}: has the settings of {first}, to the last. Keep one of the two.")
 
 
 def checked(values: Mapping[str, Any]) -> RunConfig:

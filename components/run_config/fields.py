@@ -11,7 +11,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from components.algorithms import BaseAlgorithm
 from components.config import registry
 from components.config.cluster import ClusterConfig
-from components.config.compare import CompareConfig, with_sweep
+from components.config.compare import CompareConfig
 from components.config.marks import ASIDE, KEPT, ONE_POLICY, ONE_TASK, SAME_STEPS, Shared
 from components.config.registry import PlugIn
 from components.config.schema import Section
@@ -25,6 +25,7 @@ from components.config.sections import (
     fitting_micro_batch,
 )
 from components.config.steps import WITH_MODEL, WithModel
+from components.config.sweep import with_sweep
 from components.generation import Engine
 from components.judges import Judge
 from components.prompts.config import PromptsConfig

@@ -76,6 +76,20 @@ def replacing(target: Path, scratch: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def try_replacing(target: Path) -> None:
+    """Makes the folder of `target` if need be, and tries whether `replacing` can make a file there.
+
+    Raises OSError where it cannot: permissions alone do not tell, as of root's on a read-only disk or in /proc.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    probe = target.parent / f"{PARTIAL}check-{os.getpid()}"
+    try:
+        with replacing(probe, target.parent):
+            pass
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def keep_lines(path: Path, lines: Sequence[str]) -> None:
     """Makes a text file hold these lines, in folders that are made if need be.
 

@@ -156,7 +156,8 @@ def test_argo_must_keep_as_many_shards_as_there_may_be():
 
 
 def most_of_arms(*arms, compare="seeds: [0, 1]", prompts="shards: 2"):
-    listed = "".join(f"\n    a{i}: {arm}" for i, arm in enumerate(arms))
+    apart = [f"{{training: {{epochs: {i}}}, {arm[1:]}" for i, arm in enumerate(arms, 1)]  # equal ones are refused
+    listed = "".join(f"\n    a{i}: {arm}" for i, arm in enumerate(apart))
     return most_iterations(
         parse(f"demo: {{}}\niterations: 2\nprompts: {{{prompts}}}\ncompare:\n  {compare}\n  arms:{listed}"), STEPS
     )

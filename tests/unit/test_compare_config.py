@@ -174,6 +174,24 @@ def test_all_problems_of_an_arm_are_named_at_once():
     ]
 
 
+@pytest.mark.parametrize(
+    "arms",
+    [
+        "{a: {training: {epochs: 1}}, b: {training: {epochs: 1}}}",
+        "{a: {}, b: {training: {epochs: 2}, generation: {responses: 8}}}",  # as in the rest of the config
+        "{a: {algorithm: {name: dpo}}, c: {}, b: {algorithm: {name: dpo, beta: 0.1}}}",  # the default
+    ],
+)
+def test_two_names_of_one_arm(arms):
+    assert refusal(f"{{arms: {arms}}}") == "compare.arms.b: has the settings of a, to the last. Keep one of the two."
+
+
+@pytest.mark.parametrize("budget", ["{seconds: 60}", "{samples: 3201}"])
+def test_arms_that_differ_in_their_share_alone(budget):
+    """Of 3,201 samples both shares buy the same 100 prompts."""
+    assert len(parsed(f"{{arms: {{a: {{}}, b: {{share: 0.9999}}}}, budget: {budget}}}").compare.arms) == 2
+
+
 @pytest.mark.parametrize("section", ["training", "algorithm"])
 def test_a_section_of_an_arm_without_settings(section):
     with pytest.raises(ConfigError) as caught:
@@ -208,5 +226,5 @@ def test_what_does_not_fit_an_arm_is_named_where_it_stands():
     ],
 )
 def test_no_more_branches_train_at_once_than_there_are_gpus_for(processes, tasks, gpus, expected):
-    one, other = (f"{{training: {{processes: {count}}}}}" for count in processes)
+    one, other = (f"{{training: {{processes: {count}, epochs: {i}}}}}" for i, count in enumerate(processes, 1))
     assert at_once(parsed(f"{{arms: {{one: {one}, other: {other}}}}}"), tasks, gpus) == expected

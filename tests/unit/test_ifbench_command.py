@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
 import torch
 
 from components import cli
+from components.benchmarking import __main__ as command
+from components.benchmarking import ifbench, report
 from components.benchmarking.answers import Answer, Answering, answer
 from components.benchmarking.ifbench import Checked, IFBench
-from components.benchmarking.report import Result, text, values
+from components.benchmarking.report import Result, text, values, write
 from components.config.sections import PolicyConfig
 from components.data.records import Prompt
 from components.evaluation.benchmarks import BenchmarkError
@@ -162,6 +165,53 @@ def test_what_is_refused(words, said, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=said):
         run(*words)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["policy: {model: mine}\n", "", '{"benchmark": "mine"}'])
+def test_a_file_of_something_else_is_left_as_it_is(content, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(content)
+    with pytest.raises(SystemExit, match=r"mine\.yaml is there already and holds no answers of a benchmark\. Name"):
+        run("nowhere/model", "--out", mine)
+    assert mine.read_text() == content
+
+
+def test_a_place_where_no_file_can_be_made():
+    """Root may write to /proc by its permissions, and no file can be made there."""
+    with pytest.raises(SystemExit, match=r"error: /proc/x\.json: cannot be written \("):
+        run("nowhere/model", "--out", "/proc/x.json")
+
+
+@pytest.fixture
+def answered(monkeypatch, tmp_path):
+    """The command after a policy has answered two prompts; a file of its own that it would replace."""
+    benchmark = IFBench((task("a"), task("b")), 2, "26.3", {})
+    result = Result("old", [Answer("x", 4, True), Answer("y", 8, False)], [KEPT, BROKEN])
+    monkeypatch.setattr(ifbench, "load", lambda limit: benchmark)
+    monkeypatch.setattr(command, "_result", lambda *given: result)
+    out = tmp_path / "out.json"
+    write(out, values(benchmark, [result, result], Answering(TransformersEngine(), 1000)))
+    return out
+
+
+def test_a_table_outlasts_a_file_that_cannot_be_written(answered, monkeypatch, capsys):
+    def full(path, told):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report, "write", full)
+    with pytest.raises(SystemExit, match=r"out\.json: cannot be written \(No space left on device\)"):
+        run("model", "--out", answered)
+    assert "\nstrict, prompts " in capsys.readouterr().out
+
+
+def test_a_file_outlasts_a_terminal_that_is_gone(answered, monkeypatch):
+    def gone(text):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(command, "visible", gone)
+    with pytest.raises(OSError, match="Input/output error"):
+        run("model", "--out", answered)
+    assert len(json.loads(answered.read_text("utf-8"))["policies"]) == 1
 
 
 @needs_ifbench

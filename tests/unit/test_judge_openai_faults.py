@@ -223,6 +223,8 @@ def test_an_environment_without_the_client(monkeypatch):
         ({"score_temperature": 0.0}, "score_temperature: 0.0 cannot be used."),
         ({"price_in": 1.0}, "price_in: belongs together with price_out. Give both, or none."),
         ({"price_in": -1.0, "price_out": 1.0}, "price_in: -1.0 cannot be used."),
+        ({"price_in": 1e308, "price_out": 1.0}, "price_in: 1e+308 cannot be used. Input should be less than or equal"),
+        ({"price_in": 1.0, "price_out": 1.1e9}, "price_out: 1100000000.0 cannot be used."),
         ({"request": {"a": {"b": [math.nan]}}}, "request: cannot be sent as JSON"),
         ({"request": {"day": date(2026, 1, 1)}}, "request: cannot be sent as JSON"),
         ({"request": {"stream": True}}, "request: 'stream' is set by the judge itself."),

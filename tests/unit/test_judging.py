@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
@@ -14,6 +15,8 @@ import torch
 from components import cli
 from components.config.registry import build
 from components.judges import Judge
+from components.judging import __main__ as command
+from components.judging import report
 from components.judging.__main__ import judge_of
 from components.judging.measures import ask, measure
 from components.judging.pairs import read_pairs
@@ -162,9 +165,14 @@ def test_answers_that_are_no_verdicts_and_money(pairs, monkeypatch):
     assert len(figure(judge, verdicts, rates).axes[0].get_yticks()) == len(rates)
 
 
-def test_the_command_writes_text_json_and_a_picture(tmp_path, capsys):
+@pytest.fixture
+def given(tmp_path):
+    """The command's words: a judge, pairs, and a directory that is not there yet."""
     (tmp_path / "judge.yaml").write_text(json.dumps({"judge": LENGTH}))
-    given = [str(tmp_path / "judge.yaml"), str(written(tmp_path / "pairs.jsonl")), str(tmp_path / "out")]
+    return [str(tmp_path / "judge.yaml"), str(written(tmp_path / "pairs.jsonl")), str(tmp_path / "out")]
+
+
+def test_the_command_writes_text_json_and_a_picture(given, tmp_path, capsys):
     cli.main(["judge", *given])
     said_ = capsys.readouterr().out
     assert f"verifier {__name__}:length, 5 pairs" in said_
@@ -214,10 +222,28 @@ def test_what_ends_the_command(tmp_path, config, pairs, message):
     assert message in str(raised.value)
 
 
-def test_a_file_that_is_not_there_and_a_directory_that_cannot_be(tmp_path):
-    (tmp_path / "c.yaml").write_text(json.dumps({"judge": LENGTH}))
-    given = ["judge", str(tmp_path / "c.yaml")]
+def test_a_file_that_is_not_there_and_a_directory_that_cannot_be(given, tmp_path):
     with pytest.raises(SystemExit, match=r"error: .*nothing\.jsonl: cannot be read"):
-        cli.main([*given, str(tmp_path / "nothing.jsonl")])
-    with pytest.raises(SystemExit, match=r"error: .*c\.yaml: cannot be written"):
-        cli.main([*given, str(written(tmp_path / "pairs.jsonl")), str(tmp_path / "c.yaml")])
+        cli.main(["judge", given[0], str(tmp_path / "nothing.jsonl")])
+    with pytest.raises(SystemExit, match=r"error: \S+judge\.yaml: cannot be written"):
+        cli.main(["judge", *given[:2], given[0]])
+
+
+@pytest.mark.parametrize("name", ["judge.json", "judge.png"])
+def test_a_directory_in_a_files_place_is_named_before_anything_is_asked(given, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(command, "ask", None)
+    (tmp_path / "out" / name).mkdir(parents=True)
+    with pytest.raises(SystemExit, match=rf"error: \S+{name}: is there already and is no file\. Remove it, or name"):
+        cli.main(["judge", *given])
+    with pytest.raises(SystemExit, match=r"error: /proc/judge\.json: cannot be written \("):
+        cli.main(["judge", *given[:2], "/proc"])
+
+
+def test_a_table_outlasts_files_that_cannot_be_written(given, monkeypatch, capsys):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report, "write", full)
+    with pytest.raises(SystemExit, match=r"out: cannot be written \(No space left on device\)"):
+        cli.main(["judge", *given])
+    assert "agrees with the labels" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Settings on the command line over those of a file, and arms that a sweep means."""
+"""Settings on the command line over those of a file."""
 
 from __future__ import annotations
 
@@ -159,73 +159,6 @@ def test_a_bad_setting_ends_before_anything_starts() -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("error: training.epochs: 0 cannot be used. Input should be greater than 0.")
-
-
-def arms(compare: str, algorithm: str = "{name: wind, beta: 0.5}") -> dict[str, RunConfig]:
-    config = RunConfig.model_validate(parse(f"demo: {{}}\nalgorithm: {algorithm}\ncompare: {compare}"))
-    assert config.compare is not None
-    assert RunConfig.model_validate(config.model_dump()).model_dump() == config.model_dump()
-    return {name: config.arm(name) for name in config.compare.arms}
-
-
-def test_a_sweep_is_an_arm_for_each_choice_of_values() -> None:
-    found = arms("{sweep: {training.learning_rate: [1e-4, 1e-3], algorithm.eta: [10, 1000]}}")
-    assert {name: (arm.training.learning_rate, arm.algorithm.model_dump()["eta"]) for name, arm in found.items()} == {
-        "learning_rate-0.0001_eta-10": (1e-4, 10),
-        "learning_rate-0.0001_eta-1000": (1e-4, 1000),
-        "learning_rate-0.001_eta-10": (1e-3, 10),
-        "learning_rate-0.001_eta-1000": (1e-3, 1000),
-    }
-    assert {arm.algorithm.model_dump()["beta"] for arm in found.values()} == {0.5}  # the run's own
-
-
-def test_a_sweep_stands_beside_arms_of_their_own() -> None:
-    found = arms("{sweep: {generation.responses: [4, 8]}, arms: {dpo: {algorithm: {name: dpo}}}}")
-    assert {name: (arm.algorithm.name, arm.generation.responses) for name, arm in found.items()} == {
-        "responses-4": ("wind", 4),
-        "responses-8": ("wind", 8),
-        "dpo": ("dpo", 8),
-    }
-
-
-@pytest.mark.parametrize(
-    ("sweep", "message"),
-    [
-        ("[]", "compare.sweep: write a list of values for each key"),
-        ("{training.epochs: 3}", "compare.sweep: write a list of values for each key"),
-        ("{training.epochs: []}", "compare.sweep: write a list of values for each key"),
-        ("{training.epochs: [1, 1]}", "compare.sweep: two arms would have one name."),
-        ("{training.epochs: [1, 0]}", "compare.arms.epochs-0.training.epochs: 0 cannot be used."),
-        ("{seed: [1, 2]}", "compare.arms.seed-1.seed: cannot differ between arms"),
-        ("{}", "compare.sweep: write a list of values for each key"),
-        ("{training: [1], training.epochs: [2]}", "compare.sweep: training has training.epochs in it"),
-        (
-            "{training.lora.alpha: [8, 16], training.lora: [{rank: 4}]}",
-            "compare.sweep: training.lora has training",
-        ),
-        ("{algorithm: [{name: dpo}], algorithm.beta: [0.1, 0.2]}", "compare.sweep: algorithm has algorithm.beta in it"),
-        (f"{{training.epochs: {list(range(1, 502))}}}", "compare.sweep: means 501 arms. Leave 500 or fewer."),
-    ],
-)
-def test_a_bad_sweep_is_refused(sweep: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        arms(f"{{sweep: {sweep}}}")
-    assert str(caught.value).startswith(message)
-
-
-@pytest.mark.parametrize(
-    ("written", "message"),
-    [
-        ("[a]", "compare.arms: ['a'] cannot be used."),
-        ("[]", "compare.arms: [] cannot be used."),
-        ("text", "compare.arms: 'text' cannot be used."),
-        ("{epochs-1: {}}", "compare.sweep: two arms would have one name."),
-    ],
-)
-def test_bad_arms_beside_a_sweep_are_refused(written: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        arms(f"{{sweep: {{training.epochs: [1, 2]}}, arms: {written}}}")
-    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("text", ["1e5", "7e12345", "0o17", "12e45", "a\x85x", "\u2028", "null", "yes", "", "é"])
