@@ -4,9 +4,11 @@
     python benchmarks/real_model.py MODEL_DIR SEARCH.jsonl benchmarks/results/real_model_equal_search.jsonl --search
     python benchmarks/real_model_arms.py final benchmarks/results/real_model_equal_search.jsonl > FINAL.jsonl
     python benchmarks/real_model.py MODEL_DIR FINAL.jsonl benchmarks/results/real_model.jsonl
+    python benchmarks/real_model_arms.py longer benchmarks/results/real_model_equal_search.jsonl > LONGER.jsonl
 
 Each method is tried at twelve settings of one seed, all of 768 responses: rates, sizes of iterations and of steps, and
-two of its own. `final` gives the best setting of each method four seeds, and WIND's also at 40 % of the responses.
+two of its own. `final` gives the best setting of each method four seeds, and WIND's also at 40 % of the responses;
+`longer` gives it 2,112 responses.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 TRAINING = {"schedule": "constant", "warmup_ratio": 0.0, "epochs": 2, "adam_beta2": 0.999}
 SEEDS = range(4)
+LONGER = 11  # quarters of the search's 768 responses
 SHARE = 0.4  # of WIND's responses, in an arm of its own
 # Two of each method's own settings, beside its defaults.
 OWN: dict[str, list[dict[str, Any]]] = {
@@ -96,10 +99,20 @@ def final(rows: list[dict[str, Any]]) -> list[Arm]:
     return [{**one, "seed": seed, "evaluated": 2} for one in arms for seed in SEEDS]
 
 
+def longer(rows: list[dict[str, Any]]) -> list[Arm]:
+    """The best arms at each seed, with 2,112 responses."""
+    arms = [
+        {**one, "iterations": (n := one["iterations"] * LONGER // 4), "name": f"{one['name']}, {n} iterations"}
+        for one in best(rows).values()
+    ]
+    return [{**one, "seed": seed, "evaluated": 2} for one in arms for seed in SEEDS]
+
+
 if __name__ == "__main__":
     kind, *given = sys.argv[1:]
     if kind == "search":
         made = [one for method in given for one in searched(method)]
     else:
-        made = final([json.loads(line) for line in Path(given[0]).read_text("utf-8").splitlines()])
+        found = [json.loads(line) for line in Path(given[0]).read_text("utf-8").splitlines()]
+        made = final(found) if kind == "final" else longer(found)
     print("\n".join(map(json.dumps, made)))

@@ -42,3 +42,10 @@ def test_the_best_of_each_method_gets_four_seeds(arms):
     assert names == ["wind 4x32 3e-05"] * 4 + ["dpo 4x32 2e-05"] * 4 + ["wind 4x32 3e-05, 2 of 4 iterations"] * 4
     assert [arm["seed"] for arm in found] == [0, 1, 2, 3] * 3
     assert [arm["iterations"] for arm in found[-4:]] == [2] * 4
+
+
+def test_longer_arms_have_the_budget_that_they_are_named_for(arms):
+    rows = [{"arm": arms.searched(method)[place], "met": 0.4} for method, place in (("wind", 8), ("jbond", 0))]
+    found = arms.longer(rows)
+    assert [arm["prompts"] * arm["responses"] * arm["iterations"] for arm in found] == [2112] * 8
+    assert [arm["name"] for arm in found[::4]] == ["wind 8x16 4e-05, 22 iterations", "jbond 4x32 2e-05, 22 iterations"]
