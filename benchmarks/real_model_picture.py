@@ -46,7 +46,7 @@ def _name(arm: dict[str, Any]) -> str:
     own = {key: value for key, value in arm["algorithm"].items() if key != "name"} if "TRL" not in arm["name"] else {}
     known = {"eta": 1000.0, "beta": 0.002, "clip": 0.2}  # WIND's defaults
     kept = own.pop("trained_responses", None)
-    part = f", {own.pop('trained_part', 'clear')} {kept} of {arm['responses']}" if kept else ""
+    part = f", {own.pop('trained_part', 'furthest')} {kept} of {arm['responses']}" if kept else ""
     changed = ", ".join(f"{k} {v:g}" for k, v in own.items() if known.get(k) != v)
     what = "TRL's GRPO" if "TRL" in arm["name"] else {"jbond": "J-BOND"}.get(arm["algorithm"]["name"], "").strip()
     what = what or arm["algorithm"]["name"].upper()

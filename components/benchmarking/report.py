@@ -16,7 +16,7 @@ from components.benchmarking.ifbench import DATA, Checked, IFBench, Task, failur
 from components.config.errors import UserError
 from components.evaluation.parts import Mean
 from components.reporting.text import aligned
-from components.store.files import opened, replacing, try_replacing
+from components.store.files import begins_with, replacing, try_replacing
 
 LABELS = dict(
     zip(NAMES, ("strict, prompts", "strict, instructions", "loose, prompts", "loose, instructions"), strict=True)
@@ -99,13 +99,10 @@ def check(path: Path) -> None:
     """
     if path.is_dir():
         raise UserError(f"--out: {path} is a directory. Name the JSON file to write, such as {path / 'ifbench.json'}.")
-    if path.exists():
-        with opened(path) as file:
-            ours = file.read(len(MARK)) == MARK.encode()
-        if not ours:
-            raise UserError(
-                f"--out: {path} is there already and holds no answers of a benchmark. Name another file, or remove it."
-            )
+    if path.exists() and not begins_with(path, MARK):
+        raise UserError(
+            f"--out: {path} is there already and holds no answers of a benchmark. Name another file, or remove it."
+        )
     try_replacing(path)
 
 

@@ -8,7 +8,7 @@ from components.config.cron import check_cron, check_time_zone
 from components.config.kube_names import Image, Labels, Mounts, Name, Project, Toleration
 from components.config.schema import Section
 
-MOST = 10**9  # MB: beyond any machine, and within what Kubernetes can count
+MOST_MEGABYTES = 10**9  # beyond any machine, and within what Kubernetes can count
 
 
 class PodConfig(Section):
@@ -22,8 +22,8 @@ class PodConfig(Section):
     node_selector: Labels | None = Field(None, description="labels of the nodes that may run them")
     tolerations: list[Toleration] | None = Field(None, description="taints of nodes that may run them all the same")
     volumes: Mounts | None = Field(None, description="persistent volume claims and where they are mounted")
-    shared_memory: int | None = Field(None, gt=0, le=MOST, description="MB of /dev/shm")
-    disk: int | None = Field(None, gt=0, le=MOST, description="MB; absent: 10240")
+    shared_memory: int | None = Field(None, gt=0, le=MOST_MEGABYTES, description="MB of /dev/shm")
+    disk: int | None = Field(None, gt=0, le=MOST_MEGABYTES, description="MB; absent: 10240")
 
 
 class StepPods(Section):

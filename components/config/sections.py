@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from components.config.cluster import MOST_MEGABYTES
 from components.config.marks import ANSWERS, ASIDE, KEPT, Shared
 from components.config.paths import LocalPath
 from components.config.schema import Section, StopStrings, TemplateOptions
@@ -225,7 +226,7 @@ class Resources(Section):
     gpu: int = Field(
         0, ge=0, le=10_000, description="of a cluster; on this machine, a step with a model takes one if there is any"
     )
-    memory: int = Field(4096, gt=0, le=10**9, description="MB")
+    memory: int = Field(4096, gt=0, le=MOST_MEGABYTES, description="MB")
 
 
 class StepResources(Section):

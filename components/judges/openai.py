@@ -185,7 +185,8 @@ class OpenAIJudge(PairwiseJudge, OpenAISettings):
         usage = tally.figures(self.price_in, self.price_out)
         if not tally.counted:
             logger.warning(
-                "judge openai: %s counts no tokens (`usage`), so neither they nor the cost are known", self.base_url
+                "judge openai: %s does not tell the tokens of each answer (`usage`), so they and the cost are unknown",
+                self.base_url,
             )
         logger.info("judge openai: %s", ", ".join(f"{name} {value:g}" for name, value in usage.items()))
         return values, usage

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from components.config.errors import UserError
 from components.samples.records import Samples
-from components.store.files import replacing
+from components.store.files import begins_with, replacing
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("diff.js", "table.js", "detail.js", "page.js")
@@ -58,11 +58,7 @@ def check(path: Path) -> None:
     """Raises UserError where something stands that is no such page."""
     if path.is_dir():
         raise UserError(f"{path}: is a directory. Name the HTML file to write, such as {path / 'samples.html'}.")
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        ours = file.read(len(MARK)) == MARK.encode()
-    if not ours:
+    if path.exists() and not begins_with(path, MARK):
         raise UserError(f"{path}: is there already and is no page of samples. Name another file, or remove it.")
 
 

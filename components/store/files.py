@@ -58,6 +58,18 @@ def checked(parts: Iterable[bytes], sha256: str, error: StoreError) -> Iterator[
         raise error
 
 
+def begins_with(path: Path, mark: str) -> bool:
+    """Whether this is a file with these first characters; a pipe or a device is none, and is not waited for.
+
+    Raises OSError for a file that cannot be read.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        begin = mark.encode()
+        return file.read(len(begin)) == begin
+
+
 @contextmanager
 def replacing(target: Path, scratch: Path) -> Iterator[BinaryIO]:
     """A new file that becomes `target` in one step when the block ends, and is removed when it fails.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from html.parser import HTMLParser
 
 import pytest
@@ -102,3 +103,9 @@ def test_a_page_replaces_a_page_and_nothing_else(tmp_path):
         page.check(out)
     with pytest.raises(UserError, match="is a directory"):
         page.check(tmp_path)
+
+
+def test_a_pipe_is_no_page_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "samples.html")
+    with pytest.raises(UserError, match="is there already and is no page of samples"):
+        page.check(tmp_path / "samples.html")
